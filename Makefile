@@ -1,0 +1,54 @@
+# `make run` and `make test` are the two commands a newcomer needs; each builds .venv once, by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# One clock, no telemetry, and compiled imports: an environment that forbids .pyc files doubles every start.
+export TZ := UTC
+export BENTOML_DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export ITERATIVE_DO_NOT_TRACK := 1
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help run demo test lint bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+run: .venv/ready ## the whole loop on a retailer's year, then a service on http://127.0.0.1:3000
+	@$(BIN)/holdfast demo --serve
+
+demo: .venv/ready ## the same, but it ends instead of serving
+	@$(BIN)/holdfast demo
+
+test: .venv/ready ## every test
+	$(BIN)/pytest -n auto --dist loadgroup
+
+lint: .venv/ready ## ruff, the type checker, the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/ready ## benchmarks, each against its rival in the same run
+	$(BIN)/pytest tests/bench -p no:randomly -s -q
+
+lock: ## compile requirements.lock anew (needs uv)
+	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --extra train --extra monitor --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## remove the environment and everything the program wrote
+	rm -rf .venv .holdfast
+
+.venv/ready: requirements.lock pyproject.toml
+	@echo "Building .venv from requirements.lock, once: about 1.6 GB, half a minute with uv, two minutes with pip ..."
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"Python 3.11 to 3.13 is needed, {sys.version.split()[0]} came; try: make PYTHON=python3.12"'
+	@rm -rf .venv
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --python $(PYTHON) .venv && UV_COMPILE_BYTECODE=1 uv pip install --python $(BIN)/python --requirements requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . ; \
+	else \
+	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --progress-bar on --requirement requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . ; \
+	fi
+	@touch $@

@@ -1,0 +1,1 @@
+"""What is known of a member as of a time."""

@@ -1,0 +1,20 @@
+"""What can go wrong that a person can mend: one small family, each member also a standard class.
+
+A message says what came, what was wanted, and what to type. The front door prints it in one line and exits 2.
+"""
+
+
+class HoldfastError(Exception):
+    """Say what a person can mend."""
+
+
+class ContractError(HoldfastError, ValueError):
+    """Refuse data, settings or a request that does not meet its contract."""
+
+
+class NotFoundError(HoldfastError, LookupError):
+    """Say that something named, or needed first, is not there."""
+
+
+class CorruptError(HoldfastError, RuntimeError):
+    """Refuse an artefact whose bytes are not the bytes that were written."""

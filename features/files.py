@@ -1,0 +1,70 @@
+"""Files that are either whole or absent, and the fingerprints that tell whether work is already done."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, flush it to the disk and rename it into place.
+
+    A reader, or a run after a crash, sees the old file or the new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(beside)
+        _flush(beside)
+        beside.replace(path)
+        _flush(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_by_content(folder: Path, stem: str, suffix: str, write: Callable[[Path], object]) -> tuple[Path, str]:
+    """Let `write` fill a file that is then named after its content, and give its path and sha256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{stem}.{os.getpid()}.part"
+    try:
+        write(beside)
+        _flush(beside)
+        digest = sha256(beside)
+        path = folder / f"{stem}-{digest[:16]}{suffix}"
+        beside.replace(path)
+        _flush(folder)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path, digest
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (any JSON value)
+    """Write `value` as sorted, indented JSON, whole or not at all."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(*parts: object) -> str:
+    """Hash values (files by their bytes, anything else by its JSON) to 16 hexadecimal digits.
+
+    >>> fingerprint("a", 1) == fingerprint("a", 1) != fingerprint("a", 2)
+    True
+    """
+    content = [sha256(part) if isinstance(part, Path) else part for part in parts]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

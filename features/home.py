@@ -1,0 +1,71 @@
+"""The one folder the program writes to, `HOLDFAST_HOME`, and what stands where in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """Name every place below the root; make none of them."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """The programme's settings, `holdfast.toml`."""
+        return self.root / "holdfast.toml"
+
+    @property
+    def warehouse(self) -> Path:
+        """One Parquet file per table, as ingested and checked."""
+        return self.root / "warehouse"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rows that were refused, with their reason."""
+        return self.root / "quarantine"
+
+    @property
+    def features(self) -> Path:
+        """The weekly snapshots, one Parquet file per `as_of`."""
+        return self.root / "features"
+
+    @property
+    def registry(self) -> Path:
+        """Feast's registry."""
+        return self.root / "registry.pb"
+
+    @property
+    def online(self) -> Path:
+        """Feast's online store."""
+        return self.root / "online.db"
+
+    @property
+    def tracking(self) -> Path:
+        """MLflow's runs and registered models."""
+        return self.root / "mlflow.db"
+
+    @property
+    def studies(self) -> Path:
+        """Optuna's studies."""
+        return self.root / "studies.log"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's files."""
+        return self.root / "mlartifacts"
+
+    @property
+    def releases(self) -> Path:
+        """One folder per release, the ledger of promotions, and the name of the champion."""
+        return self.root / "releases"
+
+    @property
+    def decisions(self) -> Path:
+        """The decision log."""
+        return self.root / "decisions.db"
+
+    @property
+    def reports(self) -> Path:
+        """Pages for people."""
+        return self.root / "reports"

@@ -1,0 +1,113 @@
+"""The programme's settings: one file, `holdfast.toml`, every key with a default and checked when read."""
+
+import tomllib
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from features.errors import ContractError
+
+Days = Annotated[int, Field(ge=1, le=3660)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stages(_Settings):
+    """Say where one life cycle stage ends and the next begins, in days."""
+
+    new: Days = Field(56, description="a member is new for so long after joining")
+    dormant: Days = Field(28, description="no purchase for so long: dormant")
+    lapsed: Days = Field(84, description="no purchase for so long: lapsed; back after such a gap: returned")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Stages":
+        if self.dormant >= self.lapsed:
+            raise ValueError(f"stages.dormant ({self.dormant}) has to be below stages.lapsed ({self.lapsed})")
+        return self
+
+
+class Experiment(_Settings):
+    """Say how the policy keeps learning: who is held out, and how often it tries something else."""
+
+    hold_out: Share = Field(0.05, description="share of members who never get an offer, by a hash of id and salt")
+    exploration: Share = Field(0.10, description="share of decisions drawn at random from the eligible treatments")
+    salt: str = Field("holdfast", description="changing it draws another hold-out group")
+
+
+class Programme(_Settings):
+    """Describe one membership programme.
+
+    >>> Programme(timezone="Europe/Berlin").horizon_days
+    28
+    """
+
+    name: str = "programme"
+    timezone: str = Field("UTC", description="where a day begins and ends")
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    currency_digits: Annotated[int, Field(ge=0, le=4)] = Field(2, description="100 cents to the dollar: 2; yen: 0")
+    margin_rate: Share = Field(0.25, description="margin as a share of sales, where transactions bring no margin")
+    horizon_days: Days = Field(28, description="what is predicted: the next so many days")
+    activity_days: Days = Field(56, description="who is scored: members with a purchase in the last so many days")
+    snapshot_days: Days = Field(7, description="a snapshot of the features every so many days")
+    seed: int = 2017
+    stages: Stages = Stages()
+    experiment: Experiment = Experiment()
+    replay_from: AwareDatetime | None = Field(
+        None, description="for a programme of the past: the moment at which the service's clock starts"
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{name!r} is no time zone; wanted a name such as 'Europe/Berlin'") from error
+        return name
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The programme's time zone."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def horizon(self) -> timedelta:
+        """The label window's length."""
+        return timedelta(days=self.horizon_days)
+
+    def money(self, minor: float) -> str:
+        """Show minor units as people write them.
+
+        >>> Programme().money(-123456)
+        '-1,234.56 USD'
+        """
+        return f"{minor / 10**self.currency_digits:,.{self.currency_digits}f} {self.currency}"
+
+    def days_before(self, as_of: datetime, days: int) -> datetime:
+        """Step back whole local days, so that a day of 23 or 25 hours counts as one."""
+        local = as_of.astimezone(self.zone).replace(tzinfo=None) - timedelta(days=days)
+        return local.replace(tzinfo=self.zone).astimezone(as_of.tzinfo)
+
+
+def read_programme(path: Path) -> Programme:
+    """Read `holdfast.toml`; a missing file means every default.
+
+    Raises
+    ------
+    ContractError
+        With every key that is wrong, what came and what was wanted.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return Programme.model_validate(settings)
+    except tomllib.TOMLDecodeError as error:
+        raise ContractError(f"{path} is not TOML: {error}; mend that line") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        raise ContractError(f"{path} has {error.error_count()} wrong settings: {wrong}") from error

@@ -1,0 +1,105 @@
+"""The warehouse: one Parquet file per table, replaced as a set, read through DuckDB.
+
+`manifest.json` names the files that count. A batch writes new files beside the old ones and the manifest last, so an
+ingest that is killed leaves the previous state.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.errors import NotFoundError
+from features.files import fingerprint, write_by_content, write_json
+from features.home import Home
+from features.schema import TABLES
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """Say what is stored of one table, and how many of its rows were refused."""
+
+    table: str
+    file: str
+    rows: int
+    quarantined: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """Name the tables that were ingested."""
+
+    home: Home
+    source: str
+    source_fingerprint: str
+    tables: dict[str, TableFile]
+
+    @property
+    def fingerprint(self) -> str:
+        """Change whenever a row of any table changes."""
+        return fingerprint({name: table.sha256 for name, table in self.tables.items()})
+
+    def expression(self, name: str) -> "ir.Table":
+        """Give a table as an Ibis expression over its Parquet file."""
+        import ibis
+
+        return ibis.read_parquet(self.home.warehouse / self._file(name))
+
+    def frame(self, name: str, columns: list[str] | None = None) -> "pd.DataFrame":
+        """Read a table, or some of its columns, into memory."""
+        table: pd.DataFrame = pq.read_table(self.home.warehouse / self._file(name), columns=columns).to_pandas()
+        return table
+
+    def _file(self, name: str) -> str:
+        if name not in self.tables:
+            raise NotFoundError(
+                f"the warehouse holds no table {name!r}, only {', '.join(sorted(self.tables))}; "
+                f"`holdfast ingest` brings it in"
+            )
+        return self.tables[name].file
+
+
+def open_warehouse(home: Home) -> Warehouse:
+    """Open what the last completed ingest left.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing was ingested yet.
+    """
+    path = home.warehouse / "manifest.json"
+    if not path.exists():
+        raise NotFoundError(f"{home.warehouse} holds no tables yet; `holdfast ingest` brings them in")
+    value: dict[str, Any] = json.loads(path.read_bytes())
+    value["tables"] = {name: TableFile(**table) for name, table in value["tables"].items()}
+    return Warehouse(home=home, **value)
+
+
+def replace_tables(home: Home, source: str, source_fingerprint: str, batch: dict[str, tuple[pa.Table, int]]) -> Warehouse:
+    """Write a batch (table -> its rows and how many were refused) and let it take the old one's place at once."""
+    files = {}
+    for name, (rows, quarantined) in batch.items():
+        write = partial(pq.write_table, rows, compression="zstd")
+        path, digest = write_by_content(home.warehouse, name, ".parquet", write)
+        files[name] = TableFile(name, path.name, rows.num_rows, quarantined, digest)
+    warehouse = Warehouse(home, source, source_fingerprint, files)
+    record = asdict(warehouse)
+    del record["home"]
+    write_json(home.warehouse / "manifest.json", record)
+    for path in home.warehouse.glob("*.parquet"):
+        if path.name not in {file.file for file in files.values()}:
+            path.unlink()
+    return warehouse
+
+
+def order_tables(names: set[str]) -> list[str]:
+    """Put table names into the contract's order."""
+    return [name for name in TABLES if name in names]

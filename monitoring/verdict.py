@@ -1,0 +1,70 @@
+"""What monitoring concludes: one verdict, its findings in words, and the exit code that scripts read."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["no_drift", "drift", "insufficient_data", "broken_data"]
+FindingKind = Literal[
+    "empty", "twice", "lost_column", "new_column", "all_missing", "retyped", "infinite",  # the data is broken
+    "too_few",
+    "wasserstein", "psi", "missing", "new_category",  # the data moved
+]  # fmt: skip
+Test = Literal["wasserstein", "psi", "missing", "new_category"]
+
+EXIT_CODES: dict[Status, int] = {"no_drift": 0, "drift": 1, "broken_data": 1, "insufficient_data": 3}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Say one thing that is wrong or has moved.
+
+    `statistic` and `threshold` are: `wasserstein` in standard deviations of the reference; `psi` without unit; `missing`
+    as a difference and `new_category` as a share of rows; `too_few` in members; none for what needs no measuring.
+    """
+
+    column: str  # empty where it is about the whole window
+    kind: FindingKind
+    sentence: str
+    statistic: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Conclude from one comparison of the current window with the reference."""
+
+    status: Status
+    findings: tuple[Finding, ...]
+    not_judged: tuple[tuple[str, str], ...]  # (column, reason)
+    judged: int  # columns
+    false_alarm_rate: float  # of the whole run, over windows that differ from the reference by chance alone
+    n_reference: int  # rows
+    n_current: int  # rows
+
+    @property
+    def exit_code(self) -> int:
+        """0 for no drift, 1 for drift or broken data, 3 for too little data; 2 stays with wrong usage."""
+        return EXIT_CODES[self.status]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        moved = len({finding.column for finding in self.findings if finding.threshold is not None})
+        return {
+            "no_drift": f"No drift: none of {self.judged} columns moved by more than chance allows.",
+            "drift": f"Drift: {moved} of {self.judged} columns moved by more than chance allows.",
+            "insufficient_data": "No verdict: too few members.",
+            "broken_data": f"Broken data: {len(self.findings) - self._moves} of the checks before measuring failed"
+            + (f"; of {self.judged} columns that passed, {moved} moved." if self.judged else "."),
+        }[self.status]
+
+    @property
+    def _moves(self) -> int:
+        return sum(finding.threshold is not None for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the verdict as JSON values."""
+        described = asdict(self) | {"exit_code": self.exit_code, "sentence": self.sentence}
+        described["findings"] = [asdict(finding) for finding in self.findings]
+        described["not_judged"] = dict(self.not_judged)
+        return described

@@ -1,0 +1,1 @@
+"""One decision for one member: fast, durable, explained."""

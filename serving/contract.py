@@ -1,0 +1,184 @@
+"""The HTTP contract, version 1: what a request may hold, and what an answer holds.
+
+Requests are read strictly: no unknown fields, no number that comes as text. Answers are described here for the OpenAPI
+document; money is integer minor units of `currency`, times are UTC.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from features.decisions import Decided
+from features.schema import ID_LENGTH
+
+MEMBERS: Final = 500
+OFFERS: Final = 100
+AMOUNT: Final = 10**12
+YEARS: Final = (1970, 2200)
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=ID_LENGTH)]
+Word = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,63}$")]
+Ids = Annotated[tuple[Id, ...], Field(min_length=1, max_length=MEMBERS, description="each at most once")]
+Offers = Annotated[tuple[Id, ...], Field(min_length=1, max_length=OFFERS)]
+ContextValue = Annotated[str, StringConstraints(max_length=256)] | bool | int | float | None
+Fallback = Literal["unknown_member", "features_unavailable", "features_invalid"]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ScoresRequest(_Request):
+    """Ask what is known of members."""
+
+    members: Ids
+    offers: Offers | None = Field(None, description="only these offers; without it, every offer of the release")
+
+    @field_validator("members", "offers")
+    @classmethod
+    def _once(cls, ids: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if ids and len(set(ids)) < len(ids):
+            raise ValueError("an id came more than once; send each once")
+        return ids
+
+
+class DecisionsRequest(ScoresRequest):
+    """Ask for one decision per member."""
+
+    campaign_id: Id | None = None
+    context: dict[Id, ContextValue] = Field(
+        default_factory=dict, max_length=50, description="what the caller wants kept with the decision; no deeper values"
+    )
+
+
+class OutcomeRequest(_Request):
+    """Say what followed a decision or a contact."""
+
+    outcome_id: Id
+    decision_id: Id | None = None
+    contact_id: Id | None = None
+    kind: Word = Field(description="such as purchase, redemption, visit, cancellation")
+    occurred_at: AwareDatetime = Field(description="ISO 8601 with its offset from UTC")
+    amount: Annotated[int, Field(ge=-AMOUNT, le=AMOUNT)] | None = Field(None, description="minor units")
+
+    @field_validator("occurred_at")
+    @classmethod
+    def _plausible(cls, time: datetime) -> datetime:
+        if not YEARS[0] < time.year < YEARS[1]:
+            raise ValueError(f"a time between {YEARS[0]} and {YEARS[1]} was wanted")
+        return time.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _one_cause(self) -> Self:
+        if (self.decision_id is None) == (self.contact_id is None):
+            raise ValueError("one of decision_id and contact_id was wanted")
+        return self
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Reason(_Answer):
+    """Name a feature that moved a member's risk."""
+
+    feature: str
+    value: float | None = Field(description="null where nothing is known")
+    effect: float = Field(description="on the log-odds of leaving: above 0 raises the risk; the effects of all features add up")
+    text: str
+
+
+class _Known(_Answer):
+    member_id: str
+    churn_probability: float | None = Field(description="null, as all that follows from it, where only a fallback answers")
+    expected_net_value: int | None = Field(description="uplift minus the cost of the contact; 0 for control")
+    uplift: dict[str, int] = Field(description="by offer: incremental margin within the horizon, after redemption costs")
+    segment: str | None
+    lifecycle_stage: str | None
+    reasons: list[Reason] = Field(description="what moves this member's risk most")
+    fallback_reason: Fallback | None
+    release_id: str
+    feature_age_seconds: int | None
+
+
+class MemberScore(_Known):
+    """Say what is known of a member; `expected_net_value` is that of the best eligible treatment."""
+
+
+class MemberDecision(_Known):
+    """Say what was decided for a member; `expected_net_value` is that of `treatment`."""
+
+    decision_id: str
+    treatment: str = Field(description="an offer's id, or control: no contact")
+    propensity: float = Field(description="the probability with which this treatment was drawn")
+    outcome: Decided = Field(
+        description="model: by the model; hold_out: the member is never contacted, so that the effect can be measured; "
+        "fallback: see fallback_reason; opt_out: no personalisation"
+    )
+
+
+class DecisionRecord(MemberDecision):
+    """Show a decision as it was logged."""
+
+    campaign_id: str | None
+    decided_at: datetime
+    draw: float = Field(description="the uniform number that chose among the probabilities")
+    probabilities: dict[str, float] = Field(description="by treatment")
+    eligible: dict[str, bool] = Field(description="by offer")
+    net_value: dict[str, int] = Field(description="by offer")
+    context: dict[str, ContextValue]
+
+
+class _Batch(_Answer):
+    currency: str
+    experiment: str = Field(description="where the uplift comes from: simulated, randomised, adjusted, observational")
+
+
+class DecisionsAnswer(_Batch):
+    """Answer with one decision per member, in the order asked."""
+
+    decisions: list[MemberDecision]
+
+
+class ScoresAnswer(_Batch):
+    """Answer with one row per member, in the order asked."""
+
+    scores: list[MemberScore]
+
+
+class OutcomeAnswer(_Answer):
+    """Confirm an outcome."""
+
+    outcome_id: str
+    duplicate: bool = Field(description="whether the same outcome had come before")
+
+
+class OfferAnswer(_Answer):
+    """Describe an offer of the release."""
+
+    offer_id: str
+    name: str
+    channel: str
+    contact_cost: int
+    redemption_cost: int
+    valid_from: str
+    valid_until: str
+
+
+class ReleaseAnswer(_Batch):
+    """Say what is being served."""
+
+    release_id: str
+    reference_as_of: list[str]
+    features: list[str]
+    offers: list[OfferAnswer]
+    hold_out: float
+    exploration: float
+    clock: datetime = Field(description="the service's time; a programme of the past is replayed from its own")
+
+
+class StateAnswer(_Answer):
+    """Say whether the service lives, or takes requests."""
+
+    status: Literal["alive", "ready"]

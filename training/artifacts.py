@@ -1,0 +1,240 @@
+"""A release: one folder of data (never code) from which every number can be served.
+
+The folder holds three boosters as JSON, the calibration, golden rows with their expected scores, and `manifest.json`
+with the size and sha256 of each. It is read in this order, and refused at the first thing that is wrong: manifest, sizes
+and hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before parsing and
+scores after.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from features.errors import ContractError, CorruptError, NotFoundError
+from features.files import fingerprint, sha256, write_json, write_whole
+from training.calibration import Calibration, calibration_from_json
+
+Matrix = NDArray[np.float32]  # (n_members, n_features), in the release's order, NaN where missing
+Floats = NDArray[np.float64]
+
+FORMAT: Final = 1
+MODELS: Final = ("churn", "value", "uplift")
+GOLDEN_TOLERANCE: Final = 1e-5  # relative: one booster on two machines differs by float32 rounding only
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Name one column a model reads, its meaning in words, its unit, and the range it may lie in."""
+
+    name: str
+    meaning: str
+    unit: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class OfferSpec:
+    """Describe one offer as decided on; money in minor units, times in ISO 8601 UTC."""
+
+    offer_id: str
+    name: str
+    channel: str
+    contact_cost: int
+    redemption_cost: int
+    valid_from: str
+    valid_until: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Hold what a release knows of members; money in minor units of the programme's currency."""
+
+    churn_probability: Floats  # (n_members,)
+    value: Floats  # (n_members,) expected margin within the horizon without an offer
+    uplift: Floats  # (n_members, n_offers) incremental margin within the horizon, after redemption costs
+
+
+@dataclass(frozen=True)
+class Models:
+    """Hold the fitted boosters of one release, in memory."""
+
+    churn: xgb.Booster
+    value: xgb.Booster
+    uplift: xgb.Booster
+    calibration: Calibration
+
+    def score(self, X: Matrix) -> Scores:
+        """Score members.
+
+        Raises
+        ------
+        ContractError
+            For another number of columns, or an infinite value: XGBoost would score both without a word.
+        """
+        wanted = self.churn.num_features()
+        if X.ndim != 2 or X.shape[1] != wanted:
+            raise ContractError(f"features of shape {X.shape} came, (n_members, {wanted}) was wanted")
+        if np.isinf(X).any():
+            raise ContractError("an infinite feature came, finite or missing (NaN) was wanted")
+        uplift = np.asarray(self.uplift.inplace_predict(X), dtype=np.float64).reshape(len(X), -1)
+        return Scores(
+            churn_probability=self.calibration(np.asarray(self.churn.inplace_predict(X), dtype=np.float64)),
+            value=np.maximum(np.asarray(self.value.inplace_predict(X), dtype=np.float64), 0.0),
+            uplift=uplift,
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Say what a release is made of and on what evidence; plain JSON."""
+
+    features: tuple[FeatureSpec, ...]
+    offers: tuple[OfferSpec, ...]
+    programme: dict[str, Any]  # the settings it was trained under
+    reference_as_of: tuple[str, ...]  # the snapshots it learned from: the reference window of monitoring
+    experiment: str  # "simulated", "randomised", "observational": where the uplift comes from
+    segment_values: dict[str, list[float]]  # lifecycle stage -> mean uplift by offer: the fallback
+    evidence: dict[str, Any]  # the tables of the training report
+    runs: dict[str, str] = field(default_factory=dict)  # model -> MLflow run id
+    release_id: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> {"bytes", "sha256"}
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Release:
+    """Hold a release that was verified."""
+
+    manifest: Manifest
+    models: Models
+
+    @property
+    def release_id(self) -> str:
+        """The release's name, derived from its content."""
+        return self.manifest.release_id
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The columns of the matrix that `score` takes, in order."""
+        return tuple(feature.name for feature in self.manifest.features)
+
+    @property
+    def offer_ids(self) -> tuple[str, ...]:
+        """The columns of `Scores.uplift`, in order."""
+        return tuple(offer.offer_id for offer in self.manifest.offers)
+
+    def score(self, X: Matrix) -> Scores:
+        """Score members `(n_members, n_features)`; see `Models.score`."""
+        return self.models.score(X)
+
+
+def golden_rows(X: Matrix, rng: np.random.Generator, n: int = 64) -> Matrix:
+    """Draw rows that cover the features' ranges and are no member: every column is shuffled by itself."""
+    return np.column_stack([rng.choice(column, size=n) for column in X.T]).astype(np.float32)
+
+
+def write_release(folder: Path, manifest: Manifest, models: Models, golden: Matrix) -> Manifest:
+    """Write a release below `folder` and return its manifest, completed with files and `release_id`.
+
+    The id is a hash of the content, so the same data and seed give the same release, and writing it again changes nothing.
+    """
+    files = {f"{name}.json": bytes(getattr(models, name).save_raw("json")) for name in MODELS}
+    files["calibration.json"] = _dump(models.calibration.to_json())
+    scores = models.score(golden)
+    files["golden.json"] = _dump(
+        {
+            "rows": [[None if np.isnan(v) else float(v) for v in row] for row in golden],
+            "scores": {name: value.tolist() for name, value in asdict(scores).items()},
+        }
+    )
+    release_id = fingerprint(asdict(manifest) | {"runs": {}}, {name: body.hex() for name, body in files.items()})[:12]
+    root = folder / release_id
+    for name, body in files.items():
+        write_whole(root / name, lambda beside, body=body: beside.write_bytes(body))
+    described = {name: {"bytes": len(body), "sha256": sha256(root / name)} for name, body in files.items()}
+    complete = Manifest(**{**_shallow(manifest), "release_id": release_id, "files": described})
+    write_json(root / "manifest.json", asdict(complete))  # last: a folder without a manifest is no release
+    return complete
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read a release's manifest without its models."""
+    path = root / "manifest.json"
+    if not path.exists():
+        raise NotFoundError(f"{root} holds no release (no manifest.json); `holdfast releases` lists those that exist")
+    try:
+        value = json.loads(path.read_bytes())
+        if value["format"] != FORMAT:
+            raise CorruptError(f"{path} has format {value['format']}, {FORMAT} was wanted; train a new release")
+        value["features"] = tuple(FeatureSpec(**feature) for feature in value["features"])
+        value["offers"] = tuple(OfferSpec(**offer) for offer in value["offers"])
+        value["reference_as_of"] = tuple(value["reference_as_of"])
+        return Manifest(**value)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptError(f"{path} is not the manifest of a release: {error}; `holdfast rollback` goes back") from error
+
+
+def load_release(root: Path) -> Release:
+    """Verify and load a release.
+
+    Raises
+    ------
+    NotFoundError, CorruptError
+        Nothing of a release that fails any check is ever used.
+    """
+    manifest = read_manifest(root)
+    missing = {f"{name}.json" for name in (*MODELS, "calibration", "golden")} - set(manifest.files)
+    if missing:
+        raise CorruptError(f"release {manifest.release_id} does not list {sorted(missing)}")
+    for name, wanted in manifest.files.items():
+        _check_bytes(root / name, wanted)
+    try:
+        models = Models(
+            **{name: _booster(root / f"{name}.json") for name in MODELS},
+            calibration=calibration_from_json(json.loads((root / "calibration.json").read_bytes())),
+        )
+        golden = json.loads((root / "golden.json").read_bytes())
+        rows = np.array(golden["rows"], dtype=np.float32)
+    except (xgb.core.XGBoostError, ValueError, TypeError, KeyError) as error:
+        raise CorruptError(f"release {manifest.release_id} does not parse: {error}") from error
+    release = Release(manifest, models)
+    _check_golden(release, rows, golden["scores"])
+    return release
+
+
+def _check_bytes(path: Path, wanted: dict[str, Any]) -> None:
+    if not path.exists():
+        raise CorruptError(f"{path} is missing from its release; `holdfast rollback` goes back to the one before")
+    size, digest = path.stat().st_size, sha256(path)
+    if size != wanted["bytes"] or digest != wanted["sha256"]:
+        raise CorruptError(
+            f"{path} is not the file that was released: {size} bytes, sha256 {digest[:12]}… came, "
+            f"{wanted['bytes']} bytes, sha256 {wanted['sha256'][:12]}… was wanted; `holdfast rollback` goes back"
+        )
+
+
+def _check_golden(release: Release, rows: Matrix, expected: dict[str, Any]) -> None:
+    for name, scores in asdict(release.score(rows)).items():
+        wanted = np.array(expected[name])
+        if scores.shape != wanted.shape or not np.allclose(scores, wanted, rtol=GOLDEN_TOLERANCE, atol=1e-4):
+            raise CorruptError(f"release {release.release_id} scores its golden rows otherwise than when made: {name}")
+
+
+def _booster(path: Path) -> xgb.Booster:
+    booster = xgb.Booster({"nthread": 1})
+    booster.load_model(bytearray(path.read_bytes()))
+    return booster
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, allow_nan=False).encode()
+
+
+def _shallow(manifest: Manifest) -> dict[str, Any]:
+    return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}

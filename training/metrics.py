@@ -1,0 +1,326 @@
+"""How good a model is: ranking, probability and money metrics, uplift curves, and their intervals.
+
+A metric is higher-is-better unless its name has `loss` or `error`. Every metric takes its rows first, the truth before
+the prediction, and a `weight` for each row, so that one bootstrap serves them all: to draw a member twice is to give it
+twice the weight.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import ContractError
+
+Floats = NDArray[np.float64]
+Array = NDArray[Any]
+Clusters = Sequence[Any] | Array
+Metric = Callable[..., float]
+
+LEVEL: Final = (2.5, 97.5)  # percentiles: every interval here is of 95 %
+EDGE: Final = 1e-15
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Hold an estimate with its 95 % interval and the number of rows it rests on."""
+
+    value: float
+    lower: float
+    upper: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.lower:.3f}, {self.upper:.3f}]"
+
+
+def auc(outcome: Array, score: Array, *, weight: Array | None = None) -> float:
+    """Estimate the chance that a positive outranks a negative, ties counting half (Mann and Whitney, 1947).
+
+    >>> auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8]))
+    0.875
+    """
+    positive, negative = _by_score(score, *_classes(outcome, weight))
+    below = np.cumsum(negative) - negative
+    return float(positive @ (below + negative / 2) / (positive.sum() * negative.sum()))
+
+
+def average_precision(outcome: Array, score: Array, *, weight: Array | None = None) -> float:
+    """Sum the precision at each distinct score, weighted by the recall gained there.
+
+    >>> average_precision(np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3]))
+    1.0
+    """
+    positive, negative = _by_score(score, *_classes(outcome, weight))
+    found, refused = np.cumsum(positive[::-1]), np.cumsum(negative[::-1])
+    # A group that no resample drew weighs nothing, above and below the line.
+    precision = found / np.maximum(found + refused, EDGE)
+    return float(precision @ positive[::-1] / found[-1])
+
+
+def log_loss(outcome: Array, probability: Array, *, weight: Array | None = None) -> float:
+    """Average -log of the probability given to what happened, in nats.
+
+    >>> round(log_loss(np.array([1, 0]), np.array([0.5, 0.5])), 6)
+    0.693147
+    """
+    p = np.clip(np.asarray(probability, dtype=np.float64), EDGE, 1 - EDGE)
+    return _mean(-np.where(np.asarray(outcome) > 0, np.log(p), np.log1p(-p)), weight)
+
+
+def brier_loss(outcome: Array, probability: Array, *, weight: Array | None = None) -> float:
+    """Average the squared distance of a probability from what happened (Brier, 1950).
+
+    >>> brier_loss(np.array([1, 0]), np.array([0.5, 0.0]))
+    0.125
+    """
+    return _mean((np.asarray(probability, dtype=np.float64) - outcome) ** 2, weight)
+
+
+def calibration_error(outcome: Array, probability: Array, *, weight: Array | None = None, bins: int = 10) -> float:
+    """Average |mean probability - rate of the outcome| over bins of equal size (Naeini et al., AAAI 2015).
+
+    Equal probabilities share a bin. Few rows to a bin push it up by chance alone, about 0.4 / sqrt(rows in a bin) at
+    a rate of one half: read it with its interval and its n.
+
+    >>> round(calibration_error(np.array([0, 1, 1, 1]), np.array([0.5, 0.5, 0.9, 0.9]), bins=2), 6)
+    0.05
+    """
+    p = np.asarray(probability, dtype=np.float64)
+    w = np.ones(len(p)) if weight is None else weight
+    bin_of = np.searchsorted(np.quantile(p, np.linspace(0, 1, bins + 1))[1:-1], p)
+    gap = np.bincount(bin_of, weights=w * (p - outcome), minlength=bins)
+    return float(np.abs(gap).sum() / w.sum())
+
+
+def mean_absolute_error(outcome: Array, prediction: Array, *, weight: Array | None = None) -> float:
+    """Average the distance between prediction and outcome, in the outcome's unit.
+
+    >>> mean_absolute_error(np.array([100, 200]), np.array([110, 170]))
+    20.0
+    """
+    return _mean(np.abs(np.asarray(prediction, dtype=np.float64) - outcome), weight)
+
+
+def root_mean_squared_error(outcome: Array, prediction: Array, *, weight: Array | None = None) -> float:
+    """Take the root of the mean squared distance, in the outcome's unit.
+
+    >>> root_mean_squared_error(np.array([0.0, 0.0]), np.array([1.0, 7.0]))
+    5.0
+    """
+    return float(np.sqrt(_mean((np.asarray(prediction, dtype=np.float64) - outcome) ** 2, weight)))
+
+
+def r_squared(outcome: Array, prediction: Array, *, weight: Array | None = None) -> float:
+    """Give the share of the outcome's variance that is explained: 1 is perfect, 0 as good as the mean, below 0 worse.
+
+    >>> r_squared(np.array([0.0, 2.0]), np.array([0.0, 1.0]))
+    0.5
+    """
+    y = np.asarray(outcome, dtype=np.float64)
+    spread = _mean((y - np.average(y, weights=weight)) ** 2, weight)
+    if spread == 0:
+        raise ContractError("every outcome is the same, so there is no variance to explain; bring rows that differ")
+    return 1 - _mean((y - prediction) ** 2, weight) / spread
+
+
+def uplift_curve(
+    outcome: Array, uplift: Array, treated: Array, *, weight: Array | None = None
+) -> tuple[Floats, Floats]:
+    """Give (share of members treated, gain per member), best predicted uplift first.
+
+    gain(s) = s · (mean outcome of treated - mean outcome of control among the top share s): what treating them brings
+    per member of all. It ends at the average effect. Members of equal score enter together, on a straight line. Where
+    the top holds no treated or no control member the gain is not known and stays 0.
+
+    Parameters
+    ----------
+    outcome : (n,) of members given one offer or control, at random
+    uplift : (n,) predicted
+    treated : (n,) true for the offer, false for control
+    weight : (n,) inverse propensities where these differ between members
+
+    References
+    ----------
+    Gutierrez and Gérardy, "Causal inference and uplift modelling: a review of the literature", PMLR 67, 2017.
+
+    >>> share, gain = uplift_curve(np.array([3, 1, 1, 1]), np.array([2, 2, 1, 1]), np.array([1, 0, 1, 0]))
+    >>> share.tolist(), gain.tolist()
+    ([0.0, 0.5, 1.0], [0.0, 1.0, 1.0])
+    """
+    top = _Top.ranked(outcome, uplift, treated, weight)
+    return top.share, top.share * top.effect()
+
+
+def qini_curve(outcome: Array, uplift: Array, treated: Array, *, weight: Array | None = None) -> tuple[Floats, Floats]:
+    """Give (share of members treated, incremental outcome per treated member of all), best predicted uplift first.
+
+    qini(s) = (Y_t(s) - Y_c(s) · n_t(s) / n_c(s)) / N_t, with sums and counts over the top share s; arguments and ties
+    as in `uplift_curve`.
+
+    References
+    ----------
+    Radcliffe, "Using control groups to target on predicted lift", Direct Marketing Analytics Journal 2007.
+
+    >>> qini_curve(np.array([3, 1, 1, 1]), np.array([2, 2, 1, 1]), np.array([1, 0, 1, 0]))[1].tolist()
+    [0.0, 1.0, 1.0]
+    """
+    top = _Top.ranked(outcome, uplift, treated, weight)
+    return top.share, top.n_treated * top.effect() / top.n_treated[-1]
+
+
+def qini_coefficient(outcome: Array, uplift: Array, treated: Array, *, weight: Array | None = None) -> float:
+    """Measure the area between the Qini curve and the straight line of random targeting, in the outcome's unit.
+
+    Positive ranks better than chance, 0 as chance, negative worse: the sign is kept. It is not divided by the area of a
+    perfect ranking, which money has no agreed form of.
+
+    >>> qini_coefficient(np.array([3, 1, 1, 1]), np.array([2, 2, 1, 1]), np.array([1, 0, 1, 0]))
+    0.25
+    """
+    share, gain = qini_curve(outcome, uplift, treated, weight=weight)
+    return float(np.trapezoid(gain - share * gain[-1], share))
+
+
+def uplift_at(outcome: Array, uplift: Array, treated: Array, *, share: float, weight: Array | None = None) -> float:
+    """Estimate the effect among the top `share` of members; of those tied at the cut the due part counts.
+
+    >>> uplift_at(np.array([3, 1, 1, 1]), np.array([2, 2, 1, 1]), np.array([1, 0, 1, 0]), share=0.5)
+    2.0
+    """
+    if not 0 < share <= 1:
+        raise ContractError(f"share {share} came, above 0 and at most 1 was wanted")
+    return float(_Top.ranked(outcome, uplift, treated, weight).cut(share).effect()[0])
+
+
+@dataclass(frozen=True)
+class _Top:
+    """Hold counts and sums over the top shares of a ranking, from nobody to everybody."""
+
+    share: Floats
+    n_treated: Floats
+    n_control: Floats
+    sum_treated: Floats
+    sum_control: Floats
+
+    @classmethod
+    def ranked(cls, outcome: Array, uplift: Array, treated: Array, weight: Array | None) -> "_Top":
+        w = np.ones(len(outcome)) if weight is None else np.asarray(weight, dtype=np.float64)
+        t, c = w * (np.asarray(treated) > 0), w * (np.asarray(treated) <= 0)
+        if not t.any() or not c.any():
+            raise ContractError(f"{len(w)} rows of one arm came, treated and control were wanted; log the other too")
+        groups = _by_score(-np.asarray(uplift, dtype=np.float64), w, t, c, t * outcome, c * outcome)
+        rows, *sums = (np.concatenate([[0.0], np.cumsum(group)]) for group in groups)
+        return cls(rows / rows[-1], *sums)
+
+    def cut(self, share: float) -> "_Top":
+        columns = (self.n_treated, self.n_control, self.sum_treated, self.sum_control)
+        return _Top(np.array([share]), *(np.interp([share], self.share, column) for column in columns))
+
+    def effect(self) -> Floats:
+        both = (self.n_treated > 0) & (self.n_control > 0)
+        treated = self.sum_treated / np.where(both, self.n_treated, 1)
+        control = self.sum_control / np.where(both, self.n_control, 1)
+        return np.where(both, treated - control, 0.0)
+
+
+def bootstrap(
+    metric: Metric, *arrays: Array, clusters: Clusters, rng: np.random.Generator, n_resamples: int = 200
+) -> Estimate:
+    """Estimate a metric with a percentile interval, drawing whole members: rows of one member are no fresh evidence.
+
+    Resamples in which the metric is not defined (no positive was drawn) are left out.
+
+    Parameters
+    ----------
+    metric : called with `arrays` and `weight`
+    arrays : each (n_rows,); the second one is the score
+    clusters : (n_rows,) the member of each row
+
+    Raises
+    ------
+    ContractError
+        With fewer than two members, or where the metric is not defined on the whole.
+
+    References
+    ----------
+    Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 1979; Field and Welsh,
+    "Bootstrapping clustered data", JRSS B 2007.
+    """
+    # The order of rows means nothing to a metric, and a sort of what is sorted is one pass.
+    order = np.argsort(arrays[1], kind="stable")
+    ordered = [np.asarray(array)[order] for array in arrays]
+    _, member = np.unique(np.asarray(clusters)[order], return_inverse=True)
+    value = metric(*ordered, weight=None)
+    if not np.isfinite(value):
+        raise ContractError(f"the metric is {value} on {len(order)} rows; outcomes and predictions have to be finite")
+    draws = [_try(metric, ordered, times[member]) for times in _multiplicities(int(member.max()) + 1, rng, n_resamples)]
+    defined = [draw for draw in draws if draw is not None]
+    if len(defined) < n_resamples / 2:
+        raise ContractError(f"{len(defined)} of {n_resamples} resamples define the metric; bring more rows")
+    lower, upper = np.percentile(defined, LEVEL)
+    return Estimate(value=float(value), lower=float(lower), upper=float(upper), n=len(order))
+
+
+def paired_bootstrap(
+    metric: Metric,
+    outcome: Array,
+    *,
+    model: Array,
+    rival: Array,
+    clusters: Clusters,
+    rng: np.random.Generator,
+    n_resamples: int = 200,
+) -> Estimate:
+    """Estimate metric(model) - metric(rival) on the same rows and the same draws, so that shared luck cancels.
+
+    Parameters
+    ----------
+    outcome, model, rival : (n_rows,) what happened, and the two predictions of it
+    clusters : (n_rows,) the member of each row
+    """
+
+    def difference(outcome: Array, model: Array, rival: Array, *, weight: Array | None) -> float:
+        return metric(outcome, model, weight=weight) - metric(outcome, rival, weight=weight)
+
+    return bootstrap(difference, outcome, model, rival, clusters=clusters, rng=rng, n_resamples=n_resamples)
+
+
+def _multiplicities(n_clusters: int, rng: np.random.Generator, n_resamples: int) -> list[Floats]:
+    if n_clusters < 2:  # noqa: PLR2004 (one member has no spread)
+        raise ContractError("rows of one member came, at least two members were wanted; an interval needs both")
+    draws = (rng.integers(n_clusters, size=n_clusters) for _ in range(n_resamples))
+    return [np.bincount(drawn, minlength=n_clusters).astype(np.float64) for drawn in draws]
+
+
+def _try(metric: Metric, arrays: list[Array], weight: Floats) -> float | None:
+    try:
+        return metric(*arrays, weight=weight)
+    except ContractError:
+        return None
+
+
+def _mean(values: Floats, weight: Array | None) -> float:
+    return float(np.average(values, weights=weight))
+
+
+def _classes(outcome: Array, weight: Array | None) -> tuple[Floats, Floats]:
+    """Split the weight of each row into that of a positive and that of a negative."""
+    y = np.asarray(outcome) > 0
+    w = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
+    positive, negative = w * y, w * ~y
+    if not positive.any() or not negative.any():
+        raise ContractError(f"{len(y)} rows of one class came, both were wanted; take a longer window")
+    return positive, negative
+
+
+def _by_score(score: Array, *columns: Floats) -> tuple[Floats, ...]:
+    """Sum columns over rows of equal score, in ascending order of score."""
+    order = np.argsort(score, kind="stable")
+    ordered = np.asarray(score)[order]
+    if np.isnan(ordered[-1]):  # sorts last, so it would rank best
+        raise ContractError("a missing score came, one for each row was wanted; fill it or leave the row out")
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return tuple(np.add.reduceat(column[order], starts) for column in columns)
