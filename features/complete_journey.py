@@ -18,6 +18,7 @@ import pandas as pd
 
 from features.files import fingerprint
 from features.programme import Programme
+from features.synthetic import Response
 
 SOURCE: Final = "The Complete Journey"
 PARTS: Final = ("campaign_descriptions", "campaigns", "coupon_redemptions", "products", "transactions")
@@ -36,6 +37,8 @@ OFFERS: Final = {
     "type_b": ("Type B: coupons of one campaign", 25, 300),
     "type_c": ("Type C: coupons over a long time", 30, 400),
 }
+# offer -> how members respond to it in the experiment that `features.synthetic` overlays: simulated, all of it
+RESPONSES: Final[dict[str, Response]] = {"type_a": "come_back", "type_b": "category_coupons", "type_c": "big_basket"}
 
 
 def source_fingerprint() -> str:

@@ -1,7 +1,7 @@
 """A world with known truth; here, an experiment overlaid on real households.
 
-The members, their features and their margins are real. The treatment, and what it adds, are simulated: every figure that
-comes from it has to be called simulated wherever it is shown.
+The members, their features and their margins are real. The treatment, and what it adds, are simulated: every figure
+that comes from it has to be called simulated wherever it is shown.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,13 +39,13 @@ def overlay_experiment(frame: pd.DataFrame, *, offers: Sequence[OfferTerms], rng
     A quarter of the rows is control, the offers share the rest equally, whoever the member is. A member redeems with
     probability p(x) and then spends so that `gain(x)` more margin comes in, less the redemption cost:
 
-    * `come_back`: p = 0.10 + 0.30 s, gain = 2400 s z - 150 (1 - s) l, where s is how overdue the member is (0 on time, 1 at
-      2.5 usual gaps), z the usual margin over 3,500 (0.3 to 2) and l how loyal (visits in 28 days over 10, at most 1). It
-      wakes up the overdue and pays the loyal for what they buy anyway.
+    * `come_back`: p = 0.10 + 0.30 s, gain = 2400 s z - 150 (1 - s) l, where s is how overdue the member is (0 on time,
+      1 at 2.5 usual gaps), z the usual margin over 3,500 (0.3 to 2) and l how loyal (visits in 28 days over 10, at most
+      1). It wakes up the overdue and pays the loyal for what they buy anyway.
     * `category_coupons`: p = 0.08 + 0.50 min(d / 0.4, 1), gain = 1800 (1 - l), where d is the discount share. It suits
       discount-prone members who come seldom; those who come often already buy the category.
-    * `big_basket`: p = 0.05 + 0.35 sigmoid((b - 4000) / 1000), gain = 2000 exp(-((b - 4500) / 2000)^2), where b is the mean
-      basket. It stretches middling baskets; large ones collect the reward for nothing.
+    * `big_basket`: p = 0.05 + 0.35 sigmoid((b - 4000) / 1000), gain = 2000 exp(-((b - 4500) / 2000)^2), where b is the
+      mean basket. It stretches middling baskets; large ones collect the reward for nothing.
 
     Gains are in hundredths: one extra shop of 60 to 80 at a margin of 25 % is 1,500 to 2,000; a member who is won back
     resumes up to two thirds of a usual month (3,500). A missing feature counts as on
@@ -54,15 +54,16 @@ def overlay_experiment(frame: pd.DataFrame, *, offers: Sequence[OfferTerms], rng
     Parameters
     ----------
     frame
-        One row per (member_id, as_of) with the features read above and `margin`, realised within the horizon, in minor units.
+        One row per (member_id, as_of) with the features read above and `margin`, realised within the horizon, in minor
+        units.
     offers
         At least one; their ids are the treatments beside `control`.
 
     Returns
     -------
     The frame without `margin` (what no contact would have brought is not in a log), and with `treatment`, `propensity`,
-    `redeemed`, `outcome` (margin less redemption cost, before the contact cost) and for every offer `truth_<offer_id>`, the
-    expected increment p (gain - redemption_cost).
+    `redeemed`, `outcome` (margin less redemption cost, before the contact cost) and for every offer `truth_<offer_id>`,
+    the expected increment p (gain - redemption_cost).
 
     Raises
     ------
@@ -77,7 +78,10 @@ def overlay_experiment(frame: pd.DataFrame, *, offers: Sequence[OfferTerms], rng
     responses = [RESPONSES[offer.response](frame) for offer in offers]
     probability = np.column_stack([np.zeros(len(frame)), *[p for p, _ in responses]])
     net_gain = np.column_stack(
-        [np.zeros(len(frame)), *[gain - offer.redemption_cost for offer, (_, gain) in zip(offers, responses, strict=True)]]
+        [
+            np.zeros(len(frame)),
+            *[gain - offer.redemption_cost for offer, (_, gain) in zip(offers, responses, strict=True)],
+        ]
     )
     rows = np.arange(len(frame))
     redeemed = uniform < probability[rows, arm]
@@ -130,13 +134,16 @@ def _loyalty(frame: pd.DataFrame) -> Floats:
 
 
 def _column(frame: pd.DataFrame, name: str, *, missing: float = 0.0) -> Floats:
-    return np.nan_to_num(frame[name].to_numpy(dtype=np.float64, na_value=np.nan), nan=missing)
+    values: Floats = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isnan(values), missing, values)
 
 
 def _check(frame: pd.DataFrame, offers: Sequence[OfferTerms]) -> None:
     missing = sorted({"member_id", "as_of", "margin", *READ} - set(frame.columns))
     if missing:
-        raise ContractError(f"columns {missing} are missing; wanted member_id, as_of, margin and the features {list(READ)}")
+        raise ContractError(
+            f"columns {missing} are missing; wanted member_id, as_of, margin and the features {list(READ)}"
+        )
     ids = [offer.offer_id for offer in offers]
     if not ids or len(set(ids)) < len(ids) or CONTROL in ids:
         raise ContractError(f"offers {ids} came; wanted at least one, with distinct ids other than {CONTROL!r}")

@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 FINE: Final = np.append(np.arange(1, 100) / 100, (0.995, 0.999))  # the tail of spend is long: two bins more for it
 SMALLEST_SHARE: Final = 1e-4  # an empty bin counts as so much, as in Evidently: the logarithm stays finite
 SMALLEST_SPREAD: Final = 1e-3  # a constant column counts as spread so far, as in Evidently
+HEAVY_TAIL: Final = 10  # kurtosis
 MOST_CATEGORIES: Final = 50  # rarer ones are counted together
 RARER, NEW = "a rarer value", "a new value"
 NUMBER_TESTS: Final[tuple[Test, ...]] = ("wasserstein", "psi", "missing")
@@ -37,9 +38,10 @@ class Binned:
     reference: Ints  # (n_reference,)
     current: Ints  # (n_current,)
     coarse: Ints  # (n_bins - 1,) the PSI bin of each bin but the last
-    centres: Floats  # (n_bins - 1,) mean of the reference in each bin, in its standard deviations; empty for text
+    centres: Floats  # (n_bins - 1,) mean of the reference in each bin; empty for text
     cuts: tuple[float, ...] = ()  # upper edges of the PSI bins but the last, in the column's own unit; none for text
     categories: tuple[str, ...] = ()  # of the PSI bins; none for numbers
+    logged: bool = False  # measured on a signed logarithmic scale
     distance: float | None = None  # the exact Wasserstein distance; none for text
 
     @property
@@ -49,8 +51,8 @@ class Binned:
 
     def measure(self) -> Floats:
         """Measure the column's statistics `(n_tests,)`, over all rows."""
-        counts = (np.bincount(codes, minlength=self.n_bins)[None] for codes in (self.reference, self.current))
-        measured = self.measure_counts(*counts)[0]
+        reference, current = (np.bincount(codes, minlength=self.n_bins) for codes in (self.reference, self.current))
+        measured: Floats = self.measure_counts(reference[None], current[None])[0]
         if self.distance is not None:
             measured[0] = self.distance
         return measured
@@ -64,15 +66,18 @@ class Binned:
         missing = np.abs(_shares(reference)[:, -1] - _shares(current)[:, -1])
         folds = np.equal.outer(self.coarse, np.arange(self.coarse[-1] + 1)).astype(np.float64)
         if len(self.centres):
+            variance = p @ self.centres**2 - (p @ self.centres) ** 2
             apart = np.abs(np.cumsum(p - q, axis=1)[:, :-1]) @ np.diff(self.centres)
+            apart /= np.maximum(np.sqrt(np.maximum(variance, 0)), SMALLEST_SPREAD)
         else:
             apart = q[:, -1] * (p[:, -1] == 0)
         return np.column_stack([apart, psi(p @ folds, q @ folds), missing])
 
 
 def bin_numbers(name: str, reference: Floats, current: Floats, *, money: bool = False) -> Binned:
-    """Bin numbers by the percentiles of the reference; money on a signed logarithmic scale."""
-    before, after = (signed_log(values) if money else values for values in (reference, current))
+    """Bin numbers by the percentiles of the reference; money and heavy tails on a signed logarithmic scale."""
+    logged = money or is_heavy_tailed(reference)
+    before, after = (signed_log(values) if logged else values for values in (reference, current))
     known, seen = before[~np.isnan(before)], after[~np.isnan(after)]
     values = np.unique(known)
     fine = values if len(values) <= len(FINE) else np.unique(np.quantile(known, FINE, method="inverted_cdf"))
@@ -88,8 +93,9 @@ def bin_numbers(name: str, reference: Floats, current: Floats, *, money: bool = 
         coded[0],
         coded[1],
         coarse=np.append(np.searchsorted(deciles, fine), len(deciles)),
-        centres=np.where(rows > 0, sums / np.maximum(rows, 1), edges) / spread,
-        cuts=tuple((signed_exp(deciles) if money else deciles).tolist()),
+        centres=np.where(rows > 0, sums / np.maximum(rows, 1), edges),
+        cuts=tuple((signed_exp(deciles) if logged else deciles).tolist()),
+        logged=logged,
         distance=wasserstein(known, seen) / spread if len(seen) else 0.0,
     )
 
@@ -135,6 +141,16 @@ def psi_terms(reference: Floats, current: Floats) -> Floats:
     """Compute what each bin adds to the population stability index."""
     p, q = np.maximum(reference, SMALLEST_SHARE), np.maximum(current, SMALLEST_SHARE)
     return np.asarray((p - q) * np.log(p / q))
+
+
+def is_heavy_tailed(values: Floats) -> bool:
+    """Tell whether a few rows decide the standard deviation (kurtosis above 10; the exponential's is 9).
+
+    Resamples of such a column do not show how far its mean may wander (Athreya, Annals of Statistics 1987).
+    """
+    known = values[~np.isnan(values)]
+    spread = float(np.std(known))
+    return spread > 0 and float(np.mean(((known - known.mean()) / spread) ** 4)) > HEAVY_TAIL
 
 
 def signed_log(values: Floats) -> Floats:

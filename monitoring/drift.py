@@ -1,15 +1,16 @@
 """Is the current window still like the reference? The only door to Evidently.
 
-The verdict rests on exact statistics over all rows and on calibrated thresholds; Evidently draws the report, of a sample.
+The verdict rests on exact statistics over all rows and on calibrated thresholds; Evidently draws a sample's report.
 """
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from features.files import write_whole
 from features.programme import Programme
@@ -42,6 +43,7 @@ def monitor_drift(
     windows = open_windows(reference, current, ageing=ageing)
     thin = None if windows.broken and not windows.columns else too_few(windows)
     calibration, sampling = rng.spawn(2)
+    columns: list[Binned] = []
     limits: dict[str, dict[str, float]] = {}
     moved: list[Finding] = []
     if windows.columns and not thin:
@@ -52,7 +54,7 @@ def monitor_drift(
         moved = [finding for column in columns for finding in _judge(column, limits[column.name], windows, words)]
     verdict = _conclude(windows, thin, moved, judged=len(limits))
     if report is not None:
-        evidence = evidently_page(windows, limits, money=money, rng=sampling) if limits else ""
+        evidence = evidently_page(windows, columns, limits, rng=sampling) if limits else ""
         write_whole(report, lambda beside: beside.write_text(page(verdict, evidence), encoding="utf-8"))
     return verdict
 
@@ -103,12 +105,11 @@ def _judge(column: Binned, limits: Mapping[str, float], windows: Windows, words:
 
 
 def evidently_page(
-    windows: Windows, limits: Mapping[str, Mapping[str, float]], *, money: Collection[str], rng: np.random.Generator
+    windows: Windows, columns: Sequence[Binned], limits: Mapping[str, Mapping[str, float]], *, rng: np.random.Generator
 ) -> str:
     """Draw Evidently's report of a sample of both windows, with our thresholds; the page loads nothing else."""
-    samples = [_sample(frame, windows, money, rng) for frame in (windows.reference, windows.current)]
-    snapshot = evidently_snapshot(samples[0], samples[1], limits)
-    return str(snapshot.get_html_str(as_iframe=False))
+    reference, current = (sample(frame, columns, rng) for frame in (windows.reference, windows.current))
+    return str(evidently_snapshot(reference, current, limits).get_html_str(as_iframe=False))
 
 
 def evidently_snapshot(
@@ -130,9 +131,14 @@ def evidently_snapshot(
     return Report(metrics).run(*windows)
 
 
-def _sample(frame: pd.DataFrame, windows: Windows, money: Collection[str], rng: np.random.Generator) -> pd.DataFrame:
+def sample(frame: pd.DataFrame, columns: Sequence[Binned], rng: np.random.Generator) -> pd.DataFrame:
+    """Draw rows of one window for Evidently, each column on the scale it is measured on."""
     rows = np.sort(rng.choice(len(frame), size=min(len(frame), REPORT_ROWS), replace=False))
     drawn = frame.iloc[rows]
-    numbers = {c: numbers_of(drawn[c]) for c in windows.numbers}
-    logged = {c: signed_log(values) if c in money else values for c, values in numbers.items()}
-    return pd.DataFrame(logged | {c: drawn[c].astype(object).to_numpy() for c in windows.texts})
+    return pd.DataFrame({column.name: _values(drawn[column.name], column) for column in columns})
+
+
+def _values(values: pd.Series, column: Binned) -> NDArray[Any]:
+    if "wasserstein" not in column.tests:
+        return values.astype(object).to_numpy()
+    return signed_log(numbers_of(values)) if column.logged else numbers_of(values)

@@ -28,6 +28,8 @@ Ints = NDArray[np.int64]
 REPLICATES: Final = 999
 MOST_MEMBERS: Final = 10_000  # more are sampled down to so many: thresholds then err to the quiet side
 MOST_BLOCKS: Final = 40
+FEWEST_SNAPSHOTS: Final = 4  # fewer say nothing of how weeks differ: then members alone are resampled
+FLOOR_IN_LEVELS: Final = 4  # what is too small to matter is four standard deviations or more
 TOO_SMALL_TO_MATTER: Final[dict[Test, float]] = {
     "wasserstein": 0.05,  # standard deviations
     "psi": 0.02,
@@ -48,24 +50,31 @@ class Design:
 
 def thresholds(columns: Sequence[Binned], design: Design, *, rate: float, rng: np.random.Generator) -> list[Floats]:
     """Find for each column the thresholds `(n_tests,)` above which at most `rate` of clean runs have any statistic."""
-    null = resample(columns, design, rng=rng)
+    blocks = _blocks(design)
+    block_of = rng.integers(len(blocks), size=REPLICATES)
+    null = resample(columns, design, blocks=blocks, block_of=block_of, rng=rng)
     floor = np.array([TOO_SMALL_TO_MATTER[test] for column in columns for test in column.tests])
-    level = np.maximum(null.std(axis=0), 1e-12)
-    standardised = np.where(null > floor, (null - null.mean(axis=0)) / level, -np.inf)
-    rank = ceil((1 - rate) * (len(null) + 1))
-    largest = float(np.sort(standardised.max(axis=1))[rank - 1])
-    found = np.maximum(floor, null.mean(axis=0) + largest * level)
+    level = np.maximum(null.std(axis=0), floor / FLOOR_IN_LEVELS)
+    largest = ((null - null.mean(axis=0)) / level).max(axis=1)
+    if len(blocks) > 1:
+        apart = len(np.unique(design.snapshot)) / blocks[0].size
+        largest = _of_other_weeks(largest, block_of, apart, rng)
+    rank = ceil((1 - rate) * (REPLICATES + 1))
+    found = np.maximum(floor, null.mean(axis=0) + float(np.sort(largest)[rank - 1]) * level)
     return np.split(found, np.cumsum([len(column.tests) for column in columns])[:-1])
 
 
-def resample(columns: Sequence[Binned], design: Design, *, rng: np.random.Generator) -> Floats:
-    """Measure every test `(REPLICATES, n_tests)` on pairs of windows drawn from the reference."""
+def resample(
+    columns: Sequence[Binned], design: Design, *, blocks: Sequence[Ints], block_of: Ints, rng: np.random.Generator
+) -> Floats:
+    """Measure every test `(REPLICATES, n_tests)` on pairs of windows drawn from the reference.
+
+    `blocks` lists snapshots; the pretended current window of a replicate stands at `blocks[block_of[replicate]]`.
+    """
     kept = _members(design, rng)
-    order = np.argsort(design.snapshot, kind="stable")
-    order = order[np.isin(design.member[order], kept)]
-    member, snapshot = np.searchsorted(kept, design.member[order]), design.snapshot[order]
-    blocks = _blocks(snapshot, design.current_snapshots)
-    block_of = rng.integers(len(blocks), size=REPLICATES)
+    rows = np.flatnonzero(np.isin(design.member, kept))
+    member, snapshot = np.searchsorted(kept, design.member[rows]), design.snapshot[rows]
+    rows_of = [np.flatnonzero(np.isin(snapshot, block)) for block in blocks]
     chance = np.full(len(kept), 1 / len(kept))
     drawn = [
         rng.multinomial(size, chance, size=REPLICATES).astype(np.float32)
@@ -74,10 +83,25 @@ def resample(columns: Sequence[Binned], design: Design, *, rng: np.random.Genera
     measured = []
     for column in columns:
         counts = np.zeros((2, REPLICATES, column.n_bins))
-        for picked, (inside, outside) in _tables(column, column.reference[order], member, blocks, block_of):
+        cells = member * column.n_bins + column.reference[rows]
+        for number, (inside, outside) in enumerate(_tables(cells, rows_of, (len(kept), column.n_bins))):
+            picked = block_of == number
             counts[0, picked], counts[1, picked] = drawn[0][picked] @ outside, drawn[1][picked] @ inside
         measured.append(column.measure_counts(counts[0], counts[1]))
     return np.hstack(measured)
+
+
+def _of_other_weeks(largest: Floats, block_of: Ints, apart: float, rng: np.random.Generator) -> Floats:
+    """Redraw the largest statistics as of a block of weeks not seen yet, of which those seen are a small sample.
+
+    A window never seen beats the worst of six seen once in seven, so quantiles of what was seen are no bound. The mean
+    of a new block is predicted by Student's t from the means seen, of which `apart` do not overlap; chance within a
+    block is kept.
+    """
+    numbers, block = np.unique(block_of, return_inverse=True)
+    means = np.bincount(block, weights=largest) / np.bincount(block)
+    between = float(means.std(ddof=1)) * np.sqrt(1 + 1 / apart) if len(numbers) > 1 else 0.0
+    return np.asarray(means.mean() + between * rng.standard_t(apart - 1, size=len(largest)) + largest - means[block])
 
 
 def _members(design: Design, rng: np.random.Generator) -> Ints:
@@ -85,29 +109,24 @@ def _members(design: Design, rng: np.random.Generator) -> Ints:
     return members if len(members) <= MOST_MEMBERS else np.sort(rng.choice(members, MOST_MEMBERS, replace=False))
 
 
-def _blocks(snapshot: Ints, length: int) -> list[slice]:
-    """Slice the rows, sorted by snapshot, into overlapping blocks; a single time gives one block of everything."""
-    times, starts = np.unique(snapshot, return_index=True)
-    if len(times) == 1:
-        return [slice(0, len(snapshot))]
-    length = min(length, len(times) // 2)
-    ends = np.append(starts, len(snapshot))
+def _blocks(design: Design) -> list[Ints]:
+    """List blocks of consecutive snapshots as long as the current window, overlapping; one of all if they are few."""
+    times = np.unique(design.snapshot)
+    if len(times) < FEWEST_SNAPSHOTS:
+        return [times]
+    length = min(design.current_snapshots, len(times) // FEWEST_SNAPSHOTS)
     firsts = np.unique(np.linspace(0, len(times) - length, MOST_BLOCKS).astype(np.int64))
-    return [slice(int(ends[first]), int(ends[first + length])) for first in firsts]
+    return [times[first : first + length] for first in firsts]
 
 
 def _tables(
-    column: Binned, codes: Ints, member: Ints, blocks: Sequence[slice], block_of: Ints
-) -> Iterator[tuple[NDArray[np.bool_], tuple[NDArray[np.float32], NDArray[np.float32]]]]:
-    """Count rows `(n_members, n_bins)` inside and outside each block, with the replicates that stand there."""
-    n_members = int(member.max()) + 1
-    cell = member * column.n_bins + codes
-
-    def count(cells: Ints) -> NDArray[np.float32]:
-        table = np.bincount(cells, minlength=n_members * column.n_bins).astype(np.float32)
-        return table.reshape(n_members, column.n_bins)
-
-    whole = count(cell)
-    for number, block in enumerate(blocks):
-        inside = whole if len(blocks) == 1 else count(cell[block])
-        yield block_of == number, (inside, whole if len(blocks) == 1 else whole - inside)
+    cells: Ints, rows_of: Sequence[Ints], shape: tuple[int, int]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Count rows `(n_members, n_bins)` inside and outside each block."""
+    whole = np.bincount(cells, minlength=shape[0] * shape[1]).astype(np.float32).reshape(shape)
+    for rows in rows_of:
+        if len(rows_of) == 1:
+            yield whole, whole
+        else:
+            inside = np.bincount(cells[rows], minlength=whole.size).astype(np.float32).reshape(shape)
+            yield inside, whole - inside

@@ -18,7 +18,7 @@ EXIT_CODES: dict[Status, int] = {"no_drift": 0, "drift": 1, "broken_data": 1, "i
 class Finding:
     """Say one thing that is wrong or has moved.
 
-    `statistic` and `threshold` are: `wasserstein` in standard deviations of the reference; `psi` without unit; `missing`
+    `statistic` and `threshold` are: `wasserstein` in the reference's standard deviations; `psi` without unit; `missing`
     as a difference and `new_category` as a share of rows; `too_few` in members; none for what needs no measuring.
     """
 

@@ -61,7 +61,9 @@ def open_windows(reference: pd.DataFrame, current: pd.DataFrame, *, ageing: Coll
     before, after = ([str(name) for name in frame.columns if name not in KEYS] for frame in (reference, current))
     broken += [_lost(column) for column in before if column not in set(after)]
     broken += [_new(column) for column in after if column not in set(before)]
-    numbers, texts, not_judged = [], [], []
+    numbers: list[str] = []
+    texts: list[str] = []
+    not_judged: list[tuple[str, str]] = []
     for column in (name for name in before if name in set(after)):
         kinds = kind_of(reference[column]), kind_of(current[column])
         found = _column(reference[column], current[column], kinds)
@@ -92,7 +94,7 @@ def too_few(windows: Windows) -> Finding | None:
 
 
 def codes_of(frame: pd.DataFrame, key: str) -> Ints:
-    """Count off the members or the times of the rows `(n_rows,)`; without that column each row is a member, of one time."""
+    """Count off the members or the times of the rows `(n_rows,)`; without it each row is a member, of one time."""
     if key in frame:
         return np.asarray(pd.factorize(frame[key], sort=True)[0], dtype=np.int64)
     return np.arange(len(frame)) if key == "member_id" else np.zeros(len(frame), dtype=np.int64)

@@ -48,7 +48,9 @@ class DecisionsRequest(ScoresRequest):
 
     campaign_id: Id | None = None
     context: dict[Id, ContextValue] = Field(
-        default_factory=dict, max_length=50, description="what the caller wants kept with the decision; no deeper values"
+        default_factory=dict,
+        max_length=50,
+        description="what the caller wants kept with the decision; no deeper values",
     )
 
 
@@ -85,15 +87,21 @@ class Reason(_Answer):
 
     feature: str
     value: float | None = Field(description="null where nothing is known")
-    effect: float = Field(description="on the log-odds of leaving: above 0 raises the risk; the effects of all features add up")
+    effect: float = Field(
+        description="on the log-odds of leaving: above 0 raises the risk; the effects of all features add up"
+    )
     text: str
 
 
 class _Known(_Answer):
     member_id: str
-    churn_probability: float | None = Field(description="null, as all that follows from it, where only a fallback answers")
+    churn_probability: float | None = Field(
+        description="null, as all that follows from it, where only a fallback answers"
+    )
     expected_net_value: int | None = Field(description="uplift minus the cost of the contact; 0 for control")
-    uplift: dict[str, int] = Field(description="by offer: incremental margin within the horizon, after redemption costs")
+    uplift: dict[str, int] = Field(
+        description="by offer: incremental margin within the horizon, after redemption costs"
+    )
     segment: str | None
     lifecycle_stage: str | None
     reasons: list[Reason] = Field(description="what moves this member's risk most")

@@ -162,5 +162,3 @@ def _field(item: Mapping[str, Any], model: type[BaseModel]) -> FieldProblem:
     if item["type"] == "extra_forbidden":
         return FieldProblem(pointer="", detail=f"an unknown field came; known are {', '.join(model.model_fields)}")
     return FieldProblem(pointer="".join(f"/{part}" for part in known), detail=item["msg"])
-
-

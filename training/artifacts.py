@@ -99,7 +99,6 @@ class Manifest:
     programme: dict[str, Any]  # the settings it was trained under
     reference_as_of: tuple[str, ...]  # the snapshots it learned from: the reference window of monitoring
     experiment: str  # "simulated", "randomised", "observational": where the uplift comes from
-    segment_values: dict[str, list[float]]  # lifecycle stage -> mean uplift by offer: the fallback
     evidence: dict[str, Any]  # the tables of the training report
     runs: dict[str, str] = field(default_factory=dict)  # model -> MLflow run id
     release_id: str = ""

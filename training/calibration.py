@@ -8,7 +8,7 @@ Two maps are known, both monotone, both plain numbers in a release:
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,7 @@ class Isotonic:
 
 
 Calibration = Platt | Isotonic
+IDENTITY: Final = Platt(slope=1.0, intercept=0.0)
 
 
 def calibration_from_json(value: dict[str, Any]) -> Calibration:

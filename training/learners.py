@@ -1,8 +1,8 @@
 """Meta-learners: from an experiment's log to what each offer changes for each member.
 
 Margin varies far more between members than an offer moves it, so every learner works on the residual of a cross-fitted
-baseline, E[outcome | x] over all treatments: it removes most of the noise and none of the effect. Residuals are winsorised
-(margins are heavy-tailed), for training only.
+baseline, E[outcome | x] over all treatments: it removes most of the noise and none of the effect. Residuals are
+winsorised (margins are heavy-tailed), for training only.
 
 S-, T- and X-learner: Künzel, Sekhon, Bickel and Yu, "Metalearners for estimating heterogeneous treatment effects using
 machine learning", PNAS 2019. DR-learner: Kennedy, "Towards optimal doubly robust estimation of heterogeneous causal
@@ -35,7 +35,6 @@ class Trees:
     rounds: int = 80
     leaf_share: float = 0.01
     ridge: float = 10.0
-    nthread: int = 2
     seed: int = 0
 
     def params(self, n: int) -> dict[str, object]:
@@ -46,7 +45,7 @@ class Trees:
             "min_child_weight": max(5.0, self.leaf_share * n),
             "lambda": self.ridge,
             "subsample": 0.8,
-            "nthread": self.nthread,
+            "nthread": 1,  # folds run side by side instead: OpenMP threads spin when cores are shared
             "seed": self.seed,
             "tree_method": "hist",
             "max_bin": 64,
@@ -58,7 +57,7 @@ EFFECT: Final = Trees()
 
 
 @dataclass(frozen=True)
-class Log:
+class Experiment:
     """Hold an experiment's log as arrays of one length."""
 
     X: Matrix  # (n, n_features)
@@ -94,14 +93,14 @@ def grow(data: xgb.QuantileDMatrix, target: Floats, trees: Trees) -> xgb.Booster
 
 def at(boosters: list[xgb.Booster], X: Matrix) -> Floats:
     """Average what boosters predict, `(n,)`."""
-    return np.mean([booster.inplace_predict(X) for booster in boosters], axis=0, dtype=np.float64)
+    return np.asarray(np.mean([booster.inplace_predict(X) for booster in boosters], axis=0, dtype=np.float64))
 
 
 def doubly_robust(residual: Floats, arm_means: Floats, arm: Ints, propensity: Floats) -> Floats:
     """Score every row under every arm, `(n, arms)`: m_a(x) + 1[arm = a] (residual - m_a(x)) / propensity.
 
-    Its mean over rows estimates the mean outcome of an arm, without bias where propensities are known whatever `arm_means`
-    are (Robins, Rotnitzky and Zhao, 1994).
+    Its mean over rows estimates the mean outcome of an arm, without bias where propensities are known whatever
+    `arm_means` are (Robins, Rotnitzky and Zhao, 1994).
 
     >>> doubly_robust(np.array([3.0]), np.array([[1.0, 2.0]]), np.array([1]), np.array([0.5]))
     array([[1., 4.]])
@@ -116,7 +115,7 @@ def doubly_robust(residual: Floats, arm_means: Floats, arm: Ints, propensity: Fl
 class Nuisance:
     """Hold what every learner shares, fitted on the members of `log`."""
 
-    log: Log
+    log: Experiment
     residual: Floats  # (n,) cross-fitted, winsorised
     arm_means: Floats  # (n, arms) of the residual, cross-fitted
     cap: float
@@ -134,23 +133,23 @@ class Nuisance:
         """Predict the mean residual of every arm, `(n, arms)`."""
         return np.column_stack([at(boosters, X) for boosters in self.arms])
 
-    def scores(self, held_out: Log) -> Floats:
+    def scores(self, held_out: Experiment) -> Floats:
         """Score members this was not fitted on under every arm; see `doubly_robust`."""
         residual = np.clip(held_out.outcome - at(self.baselines, held_out.X), -self.cap, self.cap)
         return doubly_robust(residual, self.arm_means_at(held_out.X), held_out.arm, held_out.propensity)
 
     def cut(self, X: Matrix) -> xgb.QuantileDMatrix:
         """Cut a part of the matrix at the quantiles of the whole."""
-        return xgb.QuantileDMatrix(X, ref=self.cuts, max_bin=64, nthread=self.trees.nthread)
+        return xgb.QuantileDMatrix(X, ref=self.cuts, max_bin=64, nthread=1)
 
 
-def fit_nuisance(log: Log, *, rng: np.random.Generator, nthread: int) -> Nuisance:
+def fit_nuisance(log: Experiment, *, rng: np.random.Generator) -> Nuisance:
     """Fit the baseline and the arms' means, each row by models that have not seen its member."""
-    trees = replace(EFFECT, nthread=nthread, seed=int(rng.integers(2**31)))
+    trees = replace(EFFECT, seed=int(rng.integers(2**31)))
     fold = folds_of(log.cluster, INNER_FOLDS, rng)
-    cuts = xgb.QuantileDMatrix(log.X, max_bin=64, nthread=nthread)
+    cuts = xgb.QuantileDMatrix(log.X, max_bin=64, nthread=1)
     empty = Nuisance(log, log.outcome, np.zeros((len(log.arm), log.arms)), np.inf, [], [], cuts, trees)
-    deep = replace(BASELINE, nthread=nthread, seed=trees.seed)
+    deep = replace(BASELINE, seed=trees.seed)
     baseline = np.empty(len(log.arm))
     for k in range(INNER_FOLDS):
         booster = grow(empty.cut(log.X[fold != k]), log.outcome[fold != k], deep)
@@ -171,7 +170,8 @@ def fit_nuisance(log: Log, *, rng: np.random.Generator, nthread: int) -> Nuisanc
 def winsorise(residual: Floats, outcome: Floats) -> tuple[Floats, float]:
     """Pull in residuals whose size is beyond the 99th percentile, and say at what size.
 
-    The percentile is that of rows with an outcome other than 0: where few members do anything at all, the few are the signal.
+    The percentile is that of rows with an outcome other than 0: where few members do anything at all, the few are the
+    signal.
     """
     acted = np.abs(residual[outcome != 0])
     cap = float(np.quantile(acted, TAIL)) if len(acted) else np.inf
@@ -182,7 +182,7 @@ def s_learner(nuisance: Nuisance, X: Matrix) -> Floats:
     """Fit one model of x and treatment; the effect is the difference it makes to switch the treatment."""
     log = nuisance.log
     indicators = np.eye(log.arms, dtype=np.float32)
-    data = xgb.QuantileDMatrix(np.hstack([log.X, indicators[log.arm]]), max_bin=64, nthread=nuisance.trees.nthread)
+    data = xgb.QuantileDMatrix(np.hstack([log.X, indicators[log.arm]]), max_bin=64, nthread=1)
     booster = grow(data, nuisance.residual, replace(nuisance.trees, depth=3, rounds=120))
     means = [at([booster], np.hstack([X, np.tile(row, (len(X), 1))])) for row in indicators]
     return _against_control(np.column_stack(means))

@@ -1,8 +1,8 @@
 """Off-policy evaluation: what a policy would have earned, from the log of another one.
 
 An estimator turns a log `(treatment, propensity, outcome)` and an evaluation policy `(n, 1 + n_offers)` into one term
-for each row, whose mean is the policy value. Terms of two policies subtract row by row, so a difference is paired, and sums
-of terms by member give intervals that know that a member's rows are alike. Column 0 is `control`, as in `policy`.
+for each row, whose mean is the policy value. Terms of two policies subtract row by row, so a difference is paired, and
+sums of terms by member give intervals that know that a member's rows are alike. Column 0 is `control`, as in `policy`.
 """
 
 from collections.abc import Mapping, Sequence

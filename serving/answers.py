@@ -1,0 +1,107 @@
+"""What the log holds of a decision, as the caller sees it; the models of `serving.contract` describe each shape."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from features.schema import CONTROL
+from serving.decide import Assessment, Decider, rows_of
+
+Row = Mapping[str, Any]
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    """Write an answer as JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def decisions_answer(rows: Sequence[Row], decider: Decider) -> bytes:
+    """Write decisions, given as rows of the log, as a `DecisionsAnswer`."""
+    return dump({**_source(decider), "decisions": [_decision(row) for row in rows]})
+
+
+def scores_answer(assessment: Assessment, decider: Decider, *, now: datetime) -> bytes:
+    """Write an assessment as a `ScoresAnswer`."""
+    rows = zip(rows_of(assessment), assessment.eligible.tolist(), strict=True)
+    return dump({**_source(decider), "scores": [_score(row, eligible, decider, now=now) for row, eligible in rows]})
+
+
+def record_answer(row: Row) -> bytes:
+    """Write one row of the log as a `DecisionRecord`."""
+    return dump(
+        {
+            **_decision(row),
+            "campaign_id": row["campaign_id"],
+            "decided_at": row["decided_at"].isoformat(),
+            "draw": row["draw"],
+            "probabilities": dict(zip(row["treatments"], row["probabilities"], strict=True)),
+            "eligible": _by_offer(row, "eligible"),
+            "net_value": _by_offer(row, "net_value"),
+            "context": row["context"],
+        }
+    )
+
+
+def release_answer(decider: Decider, *, now: datetime) -> bytes:
+    """Write what is being served as a `ReleaseAnswer`."""
+    manifest, experiment = decider.release.manifest, decider.programme.experiment
+    return dump(
+        {
+            **_source(decider),
+            "release_id": manifest.release_id,
+            "reference_as_of": manifest.reference_as_of,
+            "features": decider.release.feature_names,
+            "offers": [asdict(offer) for offer in manifest.offers],
+            "hold_out": experiment.hold_out,
+            "exploration": experiment.exploration,
+            "clock": now.isoformat(),
+        }
+    )
+
+
+def _source(decider: Decider) -> dict[str, Any]:
+    return {"currency": decider.programme.currency, "experiment": decider.release.manifest.experiment}
+
+
+def _decision(row: Row) -> dict[str, Any]:
+    chosen = 0 if row["treatment"] == CONTROL else _by_offer(row, "net_value")[row["treatment"]]
+    return {
+        "decision_id": row["decision_id"],
+        "member_id": row["member_id"],
+        "treatment": row["treatment"],
+        "propensity": row["propensity"],
+        **_known(row, at=row["decided_at"], release_id=row["release_id"]),
+        "uplift": _by_offer(row, "uplift"),
+        "expected_net_value": None if row["churn_probability"] is None else chosen,
+        "outcome": row["outcome"],
+    }
+
+
+def _score(row: Row, eligible: Sequence[bool], decider: Decider, *, now: datetime) -> dict[str, Any]:
+    possible = [worth for worth, may in zip(row["net_value"], eligible, strict=False) if may]
+    return {
+        "member_id": row["member_id"],
+        **_known(row, at=now, release_id=decider.release.release_id),
+        "uplift": dict(zip(decider.treatments[1:], row["uplift"], strict=False)),
+        "expected_net_value": None if row["churn_probability"] is None else max([0, *possible]),
+    }
+
+
+def _known(row: Row, *, at: datetime, release_id: str) -> dict[str, Any]:
+    time = row["event_timestamp"]
+    return {
+        "churn_probability": row["churn_probability"],
+        "segment": row["segment"],
+        "lifecycle_stage": row["lifecycle_stage"],
+        "reasons": row["reasons"],
+        "fallback_reason": row["fallback_reason"],
+        "release_id": release_id,
+        "feature_age_seconds": None if time is None else round((at - time).total_seconds()),
+    }
+
+
+def _by_offer(row: Row, name: str) -> dict[str, Any]:
+    """Name the entries of a column; a member without scores has none."""
+    return dict(zip(row["treatments"][1:], row[name], strict=False))

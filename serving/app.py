@@ -1,0 +1,216 @@
+"""The HTTP calls, version 1, as a FastAPI application; what they do is in `serving.desk`."""
+
+import gc
+import logging
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.answers import dump
+from serving.contract import (
+    DecisionRecord,
+    DecisionsAnswer,
+    DecisionsRequest,
+    OutcomeAnswer,
+    OutcomeRequest,
+    ReleaseAnswer,
+    ScoresAnswer,
+    ScoresRequest,
+    StateAnswer,
+)
+from serving.desk import Desk, Reply
+from serving.problems import (
+    MEDIA_TYPE,
+    ProblemDocument,
+    ProblemError,
+    answer_http,
+    answer_problem,
+    parse,
+    read_body,
+)
+
+KEY_HEADER: Final = "Idempotency-Key"
+KEY_LENGTH: Final = 255
+KEY_TEXT: Final = (
+    "Names this request. The same key and body give the same bytes again, with `Idempotency-Replayed: true`; "
+    "with another body 422; while the first is still being answered 409. Optional, and recommended wherever a request "
+    "may be repeated: without it, every call takes new decisions."
+)
+
+logger: Final = logging.getLogger("holdfast")
+
+
+def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
+    """Make the application; `open_desk` is called once, when it starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk = app.state.desk = open_desk()
+        desk.warm()
+        gc.collect()
+        gc.freeze()  # what lives as long as the service need not be looked through at every collection
+        try:
+            yield
+        finally:
+            app.state.desk = None
+            desk.close()
+
+    app = FastAPI(
+        title="Holdfast",
+        version="1",
+        description="Which member is about to leave, and which offer, if any, is worth sending.",
+        lifespan=lifespan,
+        docs_url=None,  # its page would load scripts from the internet
+        redoc_url=None,
+        redirect_slashes=False,  # it would send the caller where the Host header says
+        exception_handlers={ProblemError: answer_problem, HTTPException: answer_http},
+    )
+    app.state.desk = None
+    app.add_middleware(Guard)
+    _add_calls(app)
+    _add_probes(app)
+    return app
+
+
+def _add_calls(app: FastAPI) -> None:
+    @app.post(
+        "/v1/decisions", **_described(DecisionsAnswer, (400, 409, 413, 415, 422, 503), DecisionsRequest, key=True)
+    )
+    async def decisions(request: Request) -> Response:
+        """Decide for members, log each decision with its propensity, then answer."""
+        body = await read_body(request)
+        desired = parse(body, DecisionsRequest)
+        return _answer(await _desk(request).decide(desired, body, idempotency_key=_key(request)))
+
+    @app.post("/v1/scores", **_described(ScoresAnswer, (400, 413, 415, 422, 503), ScoresRequest))
+    async def scores(request: Request) -> Response:
+        """Give the same numbers; nothing is decided, nothing logged."""
+        return _answer(await _desk(request).score(parse(await read_body(request), ScoresRequest)))
+
+    @app.post("/v1/outcomes", **_described(OutcomeAnswer, (400, 409, 413, 415, 422, 503), OutcomeRequest, status=202))
+    async def outcomes(request: Request) -> Response:
+        """Take what followed: late, early, twice and in any order, the result is the same."""
+        outcome = parse(await read_body(request), OutcomeRequest)
+        duplicate = await _desk(request).record(outcome)
+        return _json(dump({"outcome_id": outcome.outcome_id, "duplicate": duplicate}), HTTPStatus.ACCEPTED)
+
+    @app.get("/v1/decisions/{decision_id}", **_described(DecisionRecord, (404, 503)))
+    async def decision(request: Request, decision_id: str) -> Response:
+        """Show a decision with its explanation."""
+        return _answer(_desk(request).look_up(decision_id))
+
+    @app.get("/v1/release", **_described(ReleaseAnswer, (503,)))
+    async def release(request: Request) -> Response:
+        """Say what is being served."""
+        return _answer(_desk(request).release())
+
+
+def _add_probes(app: FastAPI) -> None:
+    @app.get("/livez", **_described(StateAnswer, ()))
+    async def livez() -> Response:
+        """Say that the process lives."""
+        return _json(dump({"status": "alive"}))
+
+    @app.get("/readyz", **_described(StateAnswer, (503,)))
+    async def readyz(request: Request) -> Response:
+        """Say whether requests are taken."""
+        _desk(request)
+        return _json(dump({"status": "ready"}))
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics(request: Request) -> Response:
+        """Give the metrics in Prometheus' text format."""
+        return Response(_desk(request).meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+class Guard:
+    """Count and time every answer, and answer what nobody foresaw without a word of the request in any log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            logger.error("%s at %s:%d", type(error).__name__, place.filename, place.lineno)  # noqa: TRY400 (a traceback holds ids)
+            if status:  # too late for another answer: the connection is cut
+                raise
+            await _unforeseen().response()(scope, receive, watch)
+        if desk := scope["app"].state.desk:
+            desk.meters.answered(getattr(scope.get("route"), "path", "unknown"), status, time.perf_counter() - started)
+
+
+def _desk(request: Request) -> Desk:
+    desk = request.app.state.desk
+    if not isinstance(desk, Desk):
+        detail = "the service is starting or stopping"
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, headers={"Retry-After": "1"})
+    return desk
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get(KEY_HEADER)
+    if key is not None and not (0 < len(key) <= KEY_LENGTH and key.isascii() and key.isprintable()):
+        detail = f"an {KEY_HEADER} of 1 to {KEY_LENGTH} printable ASCII characters was wanted"
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "idempotency-key", detail)
+    return key
+
+
+def _answer(reply: Reply) -> Response:
+    response = _json(reply.body)
+    if reply.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _json(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(body, status_code=status, media_type="application/json")
+
+
+def _unforeseen() -> ProblemError:
+    return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "unforeseen", "something went wrong here; repeat the request")
+
+
+def _described(
+    answer: type[BaseModel],
+    problems: tuple[int, ...],
+    body: type[BaseModel] | None = None,
+    *,
+    key: bool = False,
+    status: int = 200,
+) -> dict[str, Any]:
+    """Describe a call for the OpenAPI document: the handlers read and write the bytes themselves."""
+    document = {"content": {MEDIA_TYPE: {}}, "model": ProblemDocument}
+    extra: dict[str, Any] = {}
+    if body is not None:
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": body.model_json_schema()}}}
+    if key:
+        schema = {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH}
+        extra["parameters"] = [{"name": KEY_HEADER, "in": "header", "schema": schema, "description": KEY_TEXT}]
+    return {
+        "response_model": answer,
+        "status_code": status,
+        "responses": {code: {**document, "description": HTTPStatus(code).phrase} for code in problems},
+        "openapi_extra": extra,
+    }

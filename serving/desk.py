@@ -1,0 +1,207 @@
+"""The desk: looks members up, decides, logs, then answers; and gives the same answer to the same question."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from features.decisions import Answer, ConflictError, Decision, DecisionLog, Outcome, UnwrittenError
+from serving.answers import decisions_answer, record_answer, release_answer, scores_answer
+from serving.contract import DecisionsRequest, OutcomeRequest, ScoresRequest
+from serving.decide import Assessment, Decider
+from serving.meters import Meters
+from serving.problems import FieldProblem, ProblemError, contract
+
+if TYPE_CHECKING:
+    from features.store import MemberFeatures
+
+logger: Final = logging.getLogger("holdfast")
+
+
+class FeatureSource(Protocol):
+    """Know members' latest features, as `features.store.Store` does."""
+
+    def online(self, member_ids: Sequence[str], features: Sequence[str]) -> "MemberFeatures":
+        """Read a row per id, in order; an unknown member's is not `known`."""
+        ...
+
+
+@dataclass(frozen=True)
+class World:
+    """Hold what a service may not make up inside: the time, ids, chance."""
+
+    clock: Callable[[], datetime]
+    new_id: Callable[[], str]
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Hold an answer, and whether it was given before."""
+
+    body: bytes
+    replayed: bool = False
+
+
+class Desk:
+    """Serve one release; reading features and scoring happen on one thread beside the event loop."""
+
+    def __init__(self, decider: Decider, source: FeatureSource, log: DecisionLog, *, world: World) -> None:
+        self.decider, self._source, self._log, self._world = decider, source, log, world
+        self.meters = Meters()
+        self.meters.serve(decider.release.release_id, lambda: log.backlog)
+        self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
+
+    async def decide(self, request: DecisionsRequest, body: bytes, *, idempotency_key: str | None) -> Reply:
+        """Answer with decisions that are on the disk.
+
+        Raises
+        ------
+        ProblemError
+            409 while the same key is still being answered, 422 for a key that came with another body, 503 if the log
+            can't be written.
+        """
+        self._check_offers(request)
+        if idempotency_key is None:
+            return await self._decide(request, body, idempotency_key=None)
+        digest = hashlib.sha256(body).hexdigest()
+        running = self._running.setdefault(idempotency_key, digest)
+        if running is not digest:  # the very object says who came first
+            _check_body(running, digest)
+            detail = "a request with this Idempotency-Key is still being answered; repeat it in a moment"
+            raise ProblemError(HTTPStatus.CONFLICT, "idempotency-running", detail, headers={"Retry-After": "1"})
+        try:
+            if (standing := self._log.answer(idempotency_key)) is None:
+                return await self._decide(request, body, idempotency_key=idempotency_key)
+            return self._again(standing, digest)
+        finally:
+            del self._running[idempotency_key]
+
+    async def score(self, request: ScoresRequest) -> Reply:
+        """Answer with what is known of members; nothing is decided, nothing logged."""
+        self._check_offers(request)
+        return Reply(await asyncio.get_running_loop().run_in_executor(self._thread, self._score, request))
+
+    async def record(self, request: OutcomeRequest) -> bool:
+        """Store an outcome; True if the same one had come before.
+
+        Raises
+        ------
+        ProblemError
+            409 for an id that stands for another outcome, 503 if the log can't be written.
+        """
+        outcome = Outcome(**dict(request))
+        try:
+            new = await asyncio.wrap_future(self._log.record(outcome, now=self._world.clock()))
+        except ConflictError as error:
+            raise ProblemError(HTTPStatus.CONFLICT, "outcome-conflict", str(error)) from None
+        except UnwrittenError as error:
+            raise _unwritten() from error
+        self.meters.received(duplicate=not new)
+        return not new
+
+    def look_up(self, decision_id: str) -> Reply:
+        """Answer with a decision as it was logged.
+
+        Raises
+        ------
+        ProblemError
+            404 if there is none.
+        """
+        if (row := self._log.decision(decision_id)) is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, "not-found", "no decision has this id")
+        return Reply(record_answer(row))
+
+    def release(self) -> Reply:
+        """Answer with what is being served."""
+        return Reply(release_answer(self.decider, now=self._world.clock()))
+
+    def warm(self) -> None:
+        """Score nobody in particular once, so that the first caller does not wait for lazy set-up."""
+        self._thread.submit(self._assess, ScoresRequest(members=("warm",), offers=None), self._world.clock()).result()
+
+    def close(self) -> None:
+        """Finish what is being written, then let go."""
+        self._thread.shutdown()
+        self._log.close()
+
+    async def _decide(self, request: DecisionsRequest, body: bytes, *, idempotency_key: str | None) -> Reply:
+        loop = asyncio.get_running_loop()
+        now = self._world.clock()
+        decisions, text = await loop.run_in_executor(self._thread, self._draw, request, now, idempotency_key)
+        digest = hashlib.sha256(body).hexdigest()
+        answer = Answer(idempotency_key, digest, HTTPStatus.OK, text) if idempotency_key is not None else None
+        started = time.perf_counter()
+        try:
+            standing = await asyncio.wrap_future(self._log.append(decisions, now=now, answer=answer))
+        except UnwrittenError as error:
+            raise _unwritten() from error
+        self.meters.took("log", time.perf_counter() - started)
+        if standing is not None and standing is not answer:
+            return self._again(standing, digest)
+        self.meters.decided(decisions)
+        return Reply(text)
+
+    def _draw(
+        self, request: DecisionsRequest, now: datetime, idempotency_key: str | None
+    ) -> tuple[tuple[Decision, ...], bytes]:
+        decisions = self.decider.decide(
+            self._assess(request, now),
+            self._world.rng.random(len(request.members)),
+            now=now,
+            new_id=self._world.new_id,
+            campaign_id=request.campaign_id,
+            context=request.context,
+            idempotency_key=idempotency_key,
+        )
+        return decisions, decisions_answer([vars(decision) for decision in decisions], self.decider)
+
+    def _score(self, request: ScoresRequest) -> bytes:
+        now = self._world.clock()
+        return scores_answer(self._assess(request, now), self.decider, now=now)
+
+    def _assess(self, request: ScoresRequest, now: datetime) -> Assessment:
+        started = time.perf_counter()
+        try:
+            features = self._source.online(request.members, self.decider.release.feature_names)
+        except Exception as error:  # noqa: BLE001 (whatever a store raises, the member gets an answer that says so)
+            logger.warning("features_unavailable: %s", type(error).__name__)  # its message may hold ids
+            return self.decider.unavailable(request.members)
+        read = time.perf_counter()
+        assessment = self.decider.assess(features, offers=request.offers, now=now)
+        self.meters.took("features", read - started)
+        self.meters.took("models", time.perf_counter() - read)
+        return assessment
+
+    def _again(self, standing: Answer, digest: str) -> Reply:
+        _check_body(standing.body_sha256, digest)
+        self.meters.replayed()
+        return Reply(standing.body, replayed=True)
+
+    def _check_offers(self, request: ScoresRequest) -> None:
+        known = self.decider.release.offer_ids
+        if request.offers and not set(request.offers) <= set(known):
+            detail = f"one of {', '.join(known)} was wanted"
+            wrong = [place for place, offer in enumerate(request.offers) if offer not in known]
+            problems = (FieldProblem(pointer=f"/offers/{place}", detail=detail) for place in wrong)
+            raise contract("the release that serves has no such offer; /v1/release lists them", *problems)
+
+
+def _check_body(standing: str, digest: str) -> None:
+    if standing != digest:
+        detail = "this Idempotency-Key came with another body before; give each request a key of its own"
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-key", detail)
+
+
+def _unwritten() -> ProblemError:
+    detail = "the decision log can't be written, so nothing was decided; repeat the request with the same key"
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "log", detail, headers={"Retry-After": "1"})

@@ -1,0 +1,179 @@
+"""The service: BentoML around the application, uvicorn below it, and the only clock, ids and chance of serving.
+
+`bentoml serve` opens a control port through which any local process runs commands as this user, and resets connections
+when stopped; so `holdfast serve` runs the same BentoML service under uvicorn. A bento still builds from `service`.
+"""
+
+import errno
+import ipaddress
+import os
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from features.decisions import DecisionLog
+from features.errors import ContractError, NotFoundError
+from features.home import Home
+from features.programme import Programme
+from serving.app import create_app
+from serving.decide import Decider
+from serving.desk import Desk, World
+from training.artifacts import load_release
+from training.promotion import champion_id
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML reads it when imported; "1" would not do
+import bentoml
+
+BACKLOG: Final = 2048
+STOP_SECONDS: Final = 10
+LEAN: Final[dict[str, Any]] = {
+    # BentoML keeps every request's context until this time-out ends, answered or not: a short one keeps garbage small
+    "traffic": {"timeout": 5},
+    "metrics": {"enabled": False},
+    "logging": {"access": {"enabled": False}},  # paths may hold ids
+    "tracing": {"excluded_urls": ".*"},
+    "workers": 1,  # the decision log has one writer
+}
+
+
+def open_desk(home: Home) -> Desk:
+    """Open the champion, the feature store and the decision log.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing was promoted yet.
+    CorruptError
+        If the release, or the log, is not what was written.
+    ContractError
+        If another service writes the log.
+    """
+    if (release_id := champion_id(home)) is None:
+        raise NotFoundError(
+            f"nothing to serve: {home.releases} has no champion; `holdfast demo`, or `train` and `promote`"
+        )
+    decider = Decider(load_release(home.releases / release_id))
+    from features.store import open_store  # Feast takes seconds to import: after all that can be refused
+
+    world = World(clock=_clock(decider.programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng())
+    return Desk(decider, open_store(home), DecisionLog(home.decisions), world=world)
+
+
+def serve(home: Home, *, host: str = "127.0.0.1", port: int = 3000, ready: Callable[[str], None] | None = None) -> None:
+    """Answer until SIGTERM or Ctrl-C, then finish what is in flight.
+
+    Parameters
+    ----------
+    port : 0 for any free one
+    ready : called with the service's address once it answers
+
+    Raises
+    ------
+    ContractError
+        If the address is not of this machine alone, or taken.
+    """
+    with _listen(host, port) as listening:
+        run(open_desk(home), listening, ready=ready)
+
+
+def run(desk: Desk, listening: socket.socket, *, ready: Callable[[str], None] | None = None) -> None:
+    """Serve a desk on a bound socket until told to stop, and close the desk."""
+    application = bento(create_app(lambda: desk)).to_asgi()
+    config = uvicorn.Config(
+        application,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    host, port = listening.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    previous = signal.signal(signal.SIGTERM, _stop)  # uvicorn raises the signal again once it has stopped
+    try:
+        _Server(config, lambda: ready(address) if ready else None).run(sockets=[listening])
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        if isinstance(stopped, SystemExit) and stopped.code:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def bento(app: FastAPI) -> "bentoml.Service[Any]":
+    """Wrap an application as a BentoML service that answers nothing itself."""
+    wrapped = bentoml.service(name="holdfast", envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "true"}], **LEAN)(
+        type("Holdfast", (), {"__doc__": app.description})
+    )
+    wrapped.mount_asgi_app(app)  # for its lifespan
+    wrapped.add_asgi_middleware(_Front, front=app)
+    return wrapped
+
+
+class _Front:
+    """Lead every request to the application, so that BentoML's own pages and probes never answer in its place."""
+
+    def __init__(self, app: ASGIApp, front: ASGIApp) -> None:
+        self._bento, self._front = app, front
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._bento if scope["type"] == "lifespan" else self._front)(scope, receive, send)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def _clock(programme: Programme) -> Callable[[], datetime]:
+    """Give the time; a programme of the past goes on from its own."""
+    start, since = programme.replay_from, time.monotonic()
+    if start is None:
+        return lambda: datetime.now(UTC)  # noqa: TID251 (the one clock of serving)
+    return lambda: start.astimezone(UTC) + timedelta(seconds=time.monotonic() - since)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ContractError(f"--host {host} came; without keys only this machine may ask, so 127.0.0.1 was wanted")
+    listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((address, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = "something listens there already; stop it, or choose another --port" if taken else str(error)
+        raise ContractError(f"can't listen on {host}:{port}: {why}") from error
+    return listening
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def _home() -> Home:
+    return Home(Path(os.environ.get("HOLDFAST_HOME", ".holdfast")))
+
+
+service = bento(create_app(lambda: open_desk(_home())))

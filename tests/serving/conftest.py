@@ -1,0 +1,146 @@
+"""A tiny release of real boosters on random data, and a feature source in memory."""
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import xgboost as xgb
+
+from features.programme import Programme
+from serving.decide import Decider
+from training.artifacts import FeatureSpec, Manifest, Models, OfferSpec, load_release, write_release
+from training.calibration import Platt
+from training.policy import in_hold_out
+
+NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
+AS_OF = NOW - timedelta(days=2)
+FEATURES = (
+    FeatureSpec("recency_days", "Days since the last visit.", "days", 0),
+    FeatureSpec("visits_28d", "Visits in the last 28 days.", "visits", 0),
+    FeatureSpec("spend_28d", "Spend in the last 28 days.", "money", 0),
+    FeatureSpec("weekend_share", "Share of visits on weekends.", "share", 0, 1),
+)
+OFFERS = (
+    OfferSpec("A", "Coupon", "mail", 50, 100, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00"),
+    OfferSpec("B", "Points", "app", 5, 20, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00"),
+    OfferSpec("OLD", "Gone", "mail", 0, 0, "2016-01-01T00:00:00+00:00", "2017-01-01T00:00:00+00:00"),
+)
+PROGRAMME = Programme(replay_from=NOW)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer of the store, as features.store.MemberFeatures, whose module takes seconds to import."""
+
+    member_ids: tuple
+    X: np.ndarray
+    known: np.ndarray
+    segment: tuple
+    lifecycle_stage: tuple
+    event_timestamp: tuple
+
+
+class Memory:
+    """Members m0, m1, ... with random features; "down" makes the read fail, "infinite" has an infinite feature."""
+
+    def online(self, member_ids, features):
+        assert features == tuple(feature.name for feature in FEATURES)
+        if "down" in member_ids:
+            raise ConnectionError(f"cannot read {member_ids}")
+        known = np.array([name.startswith("m") or name == "infinite" for name in member_ids])
+        X = np.array(
+            [
+                random_row(name) if fine else [np.nan] * len(features)
+                for name, fine in zip(member_ids, known, strict=True)
+            ]
+        )
+        X[[name == "infinite" for name in member_ids], 0] = np.inf
+        words = [("loyal", "active", AS_OF) if fine else (None, None, None) for fine in known]
+        return Row(tuple(member_ids), X.astype(np.float32), known, *zip(*words, strict=True))
+
+
+def random_row(member_id):
+    rng = np.random.default_rng(sum(member_id.encode()) * 31 + len(member_id))
+    return [rng.integers(0, 60), rng.integers(0, 9), rng.integers(0, 90_00), rng.random()]
+
+
+def booster(y, X, objective):
+    return xgb.train({"objective": objective, "max_depth": 3, "nthread": 1}, xgb.DMatrix(X, y, nthread=1), 20)
+
+
+@pytest.fixture(scope="session")
+def release_root(tmp_path_factory):
+    rng = np.random.default_rng(7)
+    X = np.array([random_row(f"m{i}") for i in range(800)], dtype=np.float32)
+    churned = (rng.random(800) < 1 / (1 + np.exp(-(X[:, 0] - 30) / 10))).astype(float)
+    effect = np.column_stack([40 * X[:, 0] - 900, 10 * X[:, 1] + 10, np.full(800, 5000.0)])
+    models = Models(
+        churn=booster(churned, X, "binary:logistic"),
+        value=booster(X[:, 2], X, "reg:squarederror"),
+        uplift=booster(effect, X, "reg:squarederror"),
+        calibration=Platt(1.0, 0.0),
+    )
+    manifest = Manifest(
+        features=FEATURES,
+        offers=OFFERS,
+        programme=PROGRAMME.model_dump(mode="json"),
+        reference_as_of=("2017-11-01",),
+        experiment="simulated",
+        evidence={},
+    )
+    folder = tmp_path_factory.mktemp("releases")
+    return folder / write_release(folder, manifest, models, X[:64]).release_id
+
+
+@pytest.fixture(scope="session")
+def decider(release_root):
+    return Decider(load_release(release_root))
+
+
+@pytest.fixture(scope="session")
+def held_out():
+    ids = [f"m{i}" for i in range(400)]
+    experiment = PROGRAMME.experiment
+    flags = in_hold_out(ids, salt=experiment.salt, share=experiment.hold_out)
+    return [name for name, flag in zip(ids, flags, strict=True) if flag]
+
+
+@pytest.fixture(scope="session")
+def members():
+    return Memory()
+
+
+@pytest.fixture(scope="session")
+def start(release_root):
+    return partial(_started, release_root)
+
+
+@contextmanager
+def _started(release_root, log):
+    """Run the real service in a process of its own on a free port."""
+    program = Path(__file__).with_name("run_service.py")
+    process = subprocess.Popen(
+        [sys.executable, program, release_root, log], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    address = process.stdout.readline().strip()
+    try:
+        assert address.startswith("http://127.0.0.1:"), process.communicate()
+        yield process, address
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def service(start, tmp_path_factory):
+    log = tmp_path_factory.mktemp("log") / "decisions.db"
+    with start(log) as (_, address), httpx.Client(base_url=address, timeout=10) as client:
+        client.log = log
+        yield client

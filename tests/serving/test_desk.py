@@ -1,0 +1,99 @@
+"""What can't be timed from outside: requests that meet while one is being answered, and errors nobody foresaw."""
+
+import asyncio
+import threading
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+
+from features.decisions import DecisionLog, read_decisions
+from serving.app import create_app
+from serving.desk import Desk, World
+
+KEY = {"Idempotency-Key": "k"}
+BODY = {"members": ["m1"]}
+
+
+class Held:
+    """A feature source that waits to be let go."""
+
+    def __init__(self, members):
+        self._members, self.asked, self.go = members, threading.Event(), threading.Event()
+
+    def online(self, member_ids, features):
+        self.asked.set()
+        assert self.go.wait(timeout=10)
+        return self._members.online(member_ids, features)
+
+
+@pytest.fixture
+def opened(decider, tmp_path):
+    @contextmanager
+    def opened(source):
+        world = World(
+            clock=lambda: decider.programme.replay_from,
+            new_id=iter(map(str, range(100))).__next__,
+            rng=np.random.default_rng(1),
+        )
+        desk = Desk(decider, source, DecisionLog(tmp_path / "decisions.db"), world=world)
+        app = create_app(lambda: desk)
+        app.state.desk = desk
+        try:
+            yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
+        finally:
+            desk.close()
+
+    return opened
+
+
+def test_a_key_that_is_still_being_answered_is_a_conflict_and_is_free_again_after(opened, members, tmp_path):
+    held = Held(members)
+
+    async def meet(client):
+        first = asyncio.create_task(client.post("/v1/decisions", json=BODY, headers=KEY))
+        await asyncio.to_thread(held.asked.wait, 10)
+        same = await client.post("/v1/decisions", json=BODY, headers=KEY)
+        other = await client.post("/v1/decisions", json={"members": ["m2"]}, headers=KEY)
+        held.go.set()
+        return await first, same, other, await client.post("/v1/decisions", json=BODY, headers=KEY)
+
+    with opened(held) as client:
+        first, same, other, after = asyncio.run(meet(client))
+    assert [answer.status_code for answer in (first, same, other, after)] == [200, 409, 422, 200]
+    assert same.headers["retry-after"] == "1"
+    assert after.content == first.content
+    assert len(read_decisions(tmp_path / "decisions.db")) == 1
+
+
+def test_an_error_nobody_foresaw_is_a_problem_document_and_names_no_member(
+    opened, decider, members, monkeypatch, caplog
+):
+    def fail(*_, **__):
+        raise ValueError("m1 broke it")
+
+    monkeypatch.setattr(type(decider), "assess", fail)
+
+    async def ask(client):
+        first = await client.post("/v1/decisions", json=BODY, headers=KEY)
+        monkeypatch.undo()
+        return first, await client.post("/v1/decisions", json=BODY, headers=KEY), await client.get("/metrics")
+
+    with opened(members) as client:
+        failed, repeated, metrics = asyncio.run(ask(client))
+    assert failed.status_code == 500
+    assert failed.headers["content-type"] == "application/problem+json"
+    assert "ValueError at " in caplog.text
+    assert "m1" not in caplog.text + failed.text
+    assert repeated.status_code == 200  # the key was let go
+    assert 'status="500"' in metrics.text
+
+
+def test_a_source_that_fails_is_logged_without_its_message(opened, members, caplog):
+    async def ask(client):
+        return await client.post("/v1/decisions", json={"members": ["down"]})
+
+    with opened(members) as client:
+        assert asyncio.run(ask(client)).json()["decisions"][0]["fallback_reason"] == "features_unavailable"
+    assert caplog.messages == ["features_unavailable: ConnectionError"]

@@ -1,0 +1,248 @@
+import numpy as np
+import pytest
+from scipy.stats import binom, chisquare
+
+from features.errors import ContractError
+from training import ope
+from training.metrics import Estimate
+from training.ope import Log
+from training.policy import draw, treatment_probabilities
+
+COST = np.array([0.0, 5.0, 20.0])
+
+
+def world(rng, n_members, *, rows=1, heterogeneous=True, exploration=0.5):
+    """A bandit with known truth: three treatments, two kinds of member, `rows` decisions on each.
+
+    Returns the log, the mean outcome of each treatment (n, 3), and the policy that is best in truth.
+    """
+    kind = np.repeat(rng.random(n_members) < 0.4, rows)
+    lift = np.where(kind[:, None], [0.0, 40.0, 0.0], [0.0, 0.0, 60.0]) if heterogeneous else np.array([[0.0, 20, 0]])
+    mean = 100 + 50 * kind[:, None] + lift
+    net, everybody = (mean - COST)[:, 1:] - mean[:, :1], np.ones((len(kind), 2), bool)
+    guess = rng.normal(0, 30, net.shape)  # the logging policy knows nothing
+    logging = treatment_probabilities(guess, everybody, np.zeros(len(kind), bool), exploration=exploration)
+    treatment = draw(logging, rng.random(len(kind)))
+    each = np.arange(len(kind))
+    # what a member's rows share, and what they don't
+    noise = np.repeat(rng.normal(0, 30, n_members), rows) + rng.normal(0, 30, len(kind))
+    member_ids = np.repeat(np.arange(n_members), rows)
+    log = Log(treatment, logging[each, treatment], mean[each, treatment] + noise, COST, member_ids)
+    best = treatment_probabilities(net, everybody, np.zeros(len(kind), bool), exploration=0.0)
+    return log, mean, best
+
+
+# In `world`, the best policy sends offer 1 to 40 % (150 + 40 - 5) and offer 2 to 60 % (100 + 60 - 20).
+TRUTH = 0.4 * 185 + 0.6 * 140
+
+
+def covers(runs, hits):
+    """Whether so many hits in so many runs are those of an interval that covers in 93 to 97 of 100."""
+    return binom.cdf(hits, runs, 0.93) > 1e-3 and binom.sf(hits - 1, runs, 0.97) > 1e-3
+
+
+def done_in_the_head():
+    # Two treatments, evenly drawn; the policy sends the offer to the first two members and nothing to the others.
+    log = Log(
+        treatment=np.array([1, 0, 0, 1]),
+        propensity=np.full(4, 0.5),
+        outcome=np.array([12.0, 4.0, 6.0, 9.0]),
+        contact_cost=np.array([0.0, 2.0]),
+        member_ids=["a", "b", "c", "d"],
+    )
+    policy = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    q = np.array([[5.0, 10.0]] * 4)
+    return log, policy, q
+
+
+def test_every_estimator_done_in_the_head():
+    log, policy, q = done_in_the_head()
+    # Weights: 2, 0, 2, 0. Rewards: 10, 4, 6, 7.
+    assert ope.importance_weights(log, policy).tolist() == [2, 0, 2, 0]
+    assert ope.ips(log, policy).tolist() == [20, 0, 12, 0]
+    # Σ w r / Σ w = 32 / 4 = 8; terms 8 + w (r - 8) / 1.
+    assert ope.snips(log, policy).tolist() == [12, 8, 4, 8]
+    # The model says 10 - 2 = 8 for the offer and 5 for control.
+    assert ope.dm(log, policy, q).tolist() == [8, 8, 5, 5]
+    # Its errors on the rows that count: 12 - 10 = 2 and 6 - 5 = 1, each twice.
+    assert ope.dr(log, policy, q).tolist() == [12, 8, 7, 5]
+    # Mean 8, squares 16 + 0 + 1 + 9, so se² = 4/3 · 26 / 16.
+    estimate = ope.estimate(ope.dr(log, policy, q), log.member_ids)
+    assert (estimate.value, estimate.n) == (8, 4)
+    assert estimate.upper - 8 == pytest.approx(1.959964 * np.sqrt(4 / 3 * 26) / 4)
+    assert ope.effective_sample_size(ope.importance_weights(log, policy)) == 2
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        lambda log, policy, _: ope.ips(log, policy),
+        lambda log, policy, _: ope.snips(log, policy),
+        ope.dr,
+        lambda log, policy, mean: ope.dr(log, policy, mean * 0 + 70),  # a model that is wrong everywhere
+    ],
+    ids=["ips", "snips", "dr", "dr with a wrong model"],
+)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_intervals_cover_the_truth_as_often_as_they_say(estimator, rows):
+    rng, runs, hits = np.random.default_rng(rows), 400, 0
+    for _ in range(runs):
+        log, mean, best = world(rng, 400, rows=rows)
+        estimate = ope.estimate(estimator(log, best, mean), log.member_ids)
+        hits += estimate.lower <= TRUTH <= estimate.upper
+    assert covers(runs, hits)
+
+
+def test_intervals_that_forget_the_members_cover_too_seldom():
+    rng, runs, hits = np.random.default_rng(9), 200, 0
+    for _ in range(runs):
+        log, mean, best = world(rng, 200, rows=6)
+        hits += (e := ope.estimate(ope.dr(log, best, mean), np.arange(len(log)))).lower <= TRUTH <= e.upper
+    assert hits / runs < 0.9
+
+
+def test_a_paired_difference_covers_its_truth_and_is_narrower_than_unpaired():
+    rng, runs, hits = np.random.default_rng(5), 400, 0
+    narrow = []
+    for _ in range(runs):
+        log, mean, best = world(rng, 400)
+        rival = ope.fixed(2, np.ones((len(log), 2), bool))
+        ours, theirs = (ope.dr(log, policy, mean + 25) for policy in (best, rival))
+        difference = ope.estimate(ours - theirs, log.member_ids)
+        # The rival sends offer 2 to all: 0.4 · 130 + 0.6 · 140 = 136; ours is 158.
+        hits += difference.lower <= TRUTH - 136 <= difference.upper
+        apart = [ope.estimate(terms, log.member_ids) for terms in (ours, theirs)]
+        narrow.append(difference.upper - difference.lower < np.hypot(*(e.upper - e.lower for e in apart)))
+    assert covers(runs, hits)
+    assert np.mean(narrow) > 0.95
+
+
+def test_four_times_the_data_halve_the_interval():
+    rng = np.random.default_rng(7)
+    widths = []
+    for n in (4000, 16_000):
+        log, mean, best = world(rng, n)
+        estimate = ope.estimate(ope.dr(log, best, mean), log.member_ids)
+        widths.append(estimate.upper - estimate.lower)
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.1)
+
+
+def test_a_good_model_narrows_the_interval_and_a_wrong_one_misleads_only_the_direct_method():
+    log, mean, best = world(np.random.default_rng(8), 20_000)
+    width = {
+        name: (e := ope.estimate(terms, log.member_ids)).upper - e.lower
+        for name, terms in {"dr": ope.dr(log, best, mean), "ips": ope.ips(log, best)}.items()
+    }
+    assert width["dr"] < width["ips"] / 2
+    wrong = mean + np.array([0.0, 50.0, 50.0])
+    direct = ope.estimate(ope.dm(log, best, wrong), log.member_ids)
+    assert direct.lower > TRUTH + 40
+    robust = ope.estimate(ope.dr(log, best, wrong), log.member_ids)
+    assert abs(robust.value - TRUTH) < 4 * (robust.upper - robust.lower) / 3.92
+
+
+def test_the_logging_policy_itself_is_worth_what_was_logged():
+    log, mean, _ = world(np.random.default_rng(2), 5000, exploration=1.0)  # every treatment at one third
+    itself = np.full((len(log), 3), 1 / 3)
+    assert ope.importance_weights(log, itself) == pytest.approx(1)
+    assert ope.ips(log, itself).mean() == pytest.approx(log.reward.mean())
+    assert ope.effective_sample_size(ope.importance_weights(log, itself)) == pytest.approx(len(log))
+    assert ope.dr(log, itself, mean).mean() == pytest.approx(log.reward.mean(), abs=4 * 60 / np.sqrt(5000))
+
+
+def test_snips_moves_with_the_rewards_and_ips_does_not():
+    log, _, best = world(np.random.default_rng(2), 300)
+    richer = Log(log.treatment, log.propensity, log.outcome + 1000, log.contact_cost, log.member_ids)
+    assert ope.snips(richer, best).mean() == pytest.approx(ope.snips(log, best).mean() + 1000)
+    gain = ope.ips(richer, best).mean() - ope.ips(log, best).mean()
+    assert gain == pytest.approx(1000 * ope.importance_weights(log, best).mean())
+
+
+def test_the_table_knows_the_oracle_and_no_winner_on_noise():
+    rng = np.random.default_rng(12)
+    train, *_ = world(rng, 8000)
+    log, mean, best = world(rng, 8000)
+    everybody = np.ones((8000, 2), bool)
+    choice = ope.choose_fixed(train, everybody)
+    table = ope.compare(log, {"model": best, "oracle": best}, best_fixed=choice, eligible=everybody, q=mean)
+    assert list(table) == ["no contact", "random", "best fixed offer", "model", "oracle"]
+    # No contact 120; offer 1 to all: 136 - 5 = 131; offer 2: 136; random is their mean.
+    truth = {"no contact": 120, "random": 133.5, "best fixed offer": 136, "model": TRUTH}
+    assert choice == 2
+    for name, value in truth.items():
+        row = table[name]
+        assert abs(row.policy_value.value - value) < 4 * (row.policy_value.upper - row.policy_value.lower) / 3.92
+        assert row.policy_value.n == 8000
+    assert table["no contact"].against_no_contact == Estimate(0.0, 0.0, 0.0, 8000)
+    assert table["model"].against_best_fixed.lower > 0
+    assert table["no contact"].contacted == 0
+    assert table["model"].contacted == 1
+
+
+def test_the_best_fixed_offer_is_found_with_and_without_a_model_and_respects_eligibility():
+    log, mean, _ = world(np.random.default_rng(3), 6000, heterogeneous=False)  # offer 1 is worth 15, offer 2 costs 20
+    everybody = np.ones((6000, 2), bool)
+    assert ope.choose_fixed(log, everybody) == ope.choose_fixed(log, everybody, q=np.broadcast_to(mean, (6000, 3))) == 1
+    nobody_gets_the_first = everybody & [False, True]
+    policy = ope.fixed(1, nobody_gets_the_first)
+    assert policy.tolist() == [[1.0, 0.0, 0.0]] * 6000
+
+
+def test_random_and_fixed_policies_send_only_what_is_eligible():
+    eligible = np.array([[True, True], [False, True], [False, False]])
+    assert ope.uniform(eligible).tolist() == [[0, 0.5, 0.5], [0, 0, 1], [1, 0, 0]]
+    assert ope.fixed(1, eligible).tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 0]]
+    assert ope.fixed(0, eligible).tolist() == [[1, 0, 0]] * 3
+
+
+def test_an_effect_of_the_smallest_detectable_size_is_found_four_times_in_five():
+    rng, runs, found = np.random.default_rng(6), 500, 0
+    error = 1 / np.sqrt(100)
+    effect = ope.smallest_detectable_effect(Estimate(0.0, -1.959964 * error, 1.959964 * error, 100))
+    for _ in range(runs):
+        found += ope.estimate(rng.normal(effect, 1, 100), np.arange(100)).lower > 0
+    assert found / runs == pytest.approx(0.8, abs=4 * np.sqrt(0.16 / runs))
+
+
+def test_the_sample_ratio_test_agrees_with_scipy_and_finds_cookie_cats():
+    counts, shares = [812, 1105, 1083], [0.3, 0.35, 0.35]
+    expected = chisquare(counts, 3000 * np.array(shares)).pvalue
+    assert ope.sample_ratio_mismatch(counts, shares) == pytest.approx(expected, rel=1e-9)
+    # The public Cookie Cats A/B test: 44,700 and 45,489 players where halves were planned.
+    assert ope.sample_ratio_mismatch([44_700, 45_489], [0.5, 0.5]) == pytest.approx(0.00861, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "match"),
+    [
+        ("propensity", np.array([0.5, 0.0, 0.5, 0.5]), r"1 propensities outside \(0, 1\]"),
+        ("propensity", np.array([0.5, np.nan, 0.5, 1.5]), r"2 propensities outside \(0, 1\]"),
+        ("outcome", np.array([1.0, np.inf, 0.0, 0.0]), "no finite number"),
+        ("treatment", np.array([0, 1, 2, 0]), "outside 0 to 1"),
+        ("treatment", np.array([0, 1]), r"columns of \[2, 4\] rows"),
+    ],
+)
+def test_a_log_from_which_nothing_follows_is_refused(column, value, match):
+    log, *_ = done_in_the_head()
+    columns = {name: getattr(log, name) for name in Log.__dataclass_fields__}
+    with pytest.raises(ContractError, match=match):
+        Log(**columns | {column: value})
+
+
+def test_a_policy_of_another_shape_is_refused():
+    log, *_ = done_in_the_head()
+    with pytest.raises(ContractError, match=r"\(4, 2\) was wanted"):
+        ope.ips(log, np.ones((4, 3)) / 3)
+
+
+def test_predictions_that_are_missing_are_refused():
+    log, policy, q = done_in_the_head()
+    with pytest.raises(ContractError, match="finite ones"):
+        ope.dr(log, policy, q * np.nan)
+
+
+def test_a_policy_the_log_never_followed_has_no_value():
+    log, *_ = done_in_the_head()
+    never = np.eye(2)[1 - log.treatment]
+    with pytest.raises(ContractError, match="nothing is known of it"):
+        ope.snips(log, never)

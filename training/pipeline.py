@@ -1,0 +1,295 @@
+"""From the feature store to a release that was judged: one function per step, cached by the fingerprint of its inputs."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from features import complete_journey
+from features.catalogue import CATALOGUE
+from features.definitions import MODEL_FEATURES
+from features.errors import ContractError, NotFoundError
+from features.files import fingerprint, write_json
+from features.home import Home
+from features.programme import Programme
+from features.snapshots import as_of_dates
+from features.store import Store
+from features.synthetic import OfferTerms, overlay_experiment
+from features.warehouse import Warehouse
+from training import campaigns, churn, experiment, judging, labels, registry, splits, value
+from training.artifacts import FeatureSpec, Manifest, Models, OfferSpec, Release, golden_rows, load_release, read_manifest, write_release
+from training.promotion import Evidence, champion_id
+from training.tuning import tune
+
+Progress = Callable[[str, int, int], None]
+STEPS: Final = ("features", "campaigns", "churn", "value", "uplift", "release")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Say how much to search and what to hold back."""
+
+    trials: int = 15
+    folds: int = 3
+    test_days: int = 56
+    tune_every: int = 2  # tune on every second snapshot: neighbours a week apart say nearly the same
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Hold what every model starts from."""
+
+    warehouse: Warehouse
+    programme: Programme
+    frame: pd.DataFrame  # a row per active member and date: the features, and what followed
+    visits: pd.DataFrame
+    split: splits.Split
+    folds: list[splits.Split]
+
+    def part(self, dates: tuple[Any, ...]) -> pd.DataFrame:
+        """Give the rows of some dates."""
+        return self.frame[self.frame["as_of"].isin(list(dates))].reset_index(drop=True)
+
+
+def train(
+    home: Home, warehouse: Warehouse, store: Store, programme: Programme, *, settings: Settings, progress: Progress
+) -> tuple[Manifest, bool]:
+    """Train, judge and write a release; give its manifest, and whether anything had to be done.
+
+    Raises
+    ------
+    ContractError
+        If the history is too short, or there is no experiment to learn uplift from.
+    """
+    key = fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), asdict(settings), champion_id(home), *_code())
+    trained = _trained(home, key)
+    if trained:
+        return trained, False
+    offers = offer_specs(warehouse)
+    terms = _terms(warehouse, offers)
+    rng = np.random.default_rng(programme.seed)
+    streams = dict(zip(STEPS, rng.spawn(len(STEPS)), strict=True))
+    progress("features", 0, 1)
+    prepared = prepare(warehouse, store, programme, settings)
+    champion = _champion(home)
+    with registry.tracked(home, "train") as run:
+        progress("campaigns", 0, 1)
+        observed = observe(prepared, store, streams["campaigns"])
+        fitted, churn_table, tuned = fit_churn(home, prepared, key, settings, streams["churn"], progress)
+        progress("value", 0, 1)
+        worth, value_table = fit_value(prepared, streams["value"])
+        progress("uplift", 0, 1)
+        log = simulate_log(prepared, terms, streams["uplift"])
+        uplift = experiment.learn_uplift(log["train"], MODEL_FEATURES, offers, streams["uplift"])
+        judged = experiment.judge_policies(
+            log["test"], uplift, worth, features=MODEL_FEATURES, offers=offers, champion=champion
+        )
+        progress("release", 0, 1)
+        gate = _gate(churn_table, judged)
+        evidence = plain(
+            {
+                "data": _described(prepared),
+                "campaigns": observed,
+                "churn": churn_table,
+                "value": value_table,
+                "uplift": uplift.record,
+                "policies": judged,
+                "gate": gate.to_json(),
+                "tuning": tuned,
+            }
+        )
+        manifest = Manifest(
+            features=feature_specs(),
+            offers=offers,
+            programme=programme.model_dump(mode="json"),
+            reference_as_of=tuple(as_of.isoformat() for as_of in prepared.split.train),
+            experiment=gate.experiment,
+            evidence=evidence,
+        )
+        models = Models(churn=fitted.booster, value=worth, uplift=uplift.booster, calibration=fitted.calibration)
+        rows = prepared.part(prepared.split.train)[list(MODEL_FEATURES)].to_numpy(dtype=np.float32)
+        manifest = write_release(home.releases, manifest, models, golden_rows(rows, streams["release"]))
+        run.parameters = {"settings": asdict(settings), "programme": manifest.programme, **tuned["parameters"]}
+        run.metrics = dict(_metrics(evidence))
+        run.tags = {"release_id": manifest.release_id, "data": warehouse.fingerprint, "experiment": manifest.experiment}
+        run.models = {name: getattr(models, name) for name in ("churn", "value", "uplift")}
+        run.texts = {"evidence.json": json.dumps(evidence, indent=1)}
+    write_json(home.releases / "trained.json", {"inputs": key, "release_id": manifest.release_id, "run_id": run.run_id})
+    return manifest, True
+
+
+def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: Settings) -> Prepared:
+    """Label every mature snapshot and join its features, point in time."""
+    dates = as_of_dates(warehouse, programme)
+    columns = ["member_id", "transaction_id", "occurred_at", "amount"]
+    visits = labels.margins(warehouse.frame("transactions", columns), programme)
+    mature = labels.mature(dates, known_until=dates[-1], programme=programme)
+    labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme)
+    split = splits.split_by_time(mature, test_days=settings.test_days, programme=programme)
+    folds = splits.time_folds(split.train, settings.folds, programme=programme)
+    return Prepared(warehouse, programme, store.training_frame(labelled), visits, split, folds)
+
+
+def observe(prepared: Prepared, store: Store, rng: np.random.Generator) -> dict[str, Any]:
+    """Estimate what the real, targeted campaigns brought, with the checks that say whether that can be known."""
+    if "contacts" not in prepared.warehouse.tables:
+        return {}
+    dates = as_of_dates(prepared.warehouse, prepared.programme)
+    found = campaigns.cohorts(
+        prepared.warehouse.frame("contacts"), prepared.visits, snapshots=dates, programme=prepared.programme
+    )
+    return dict(campaigns.judge_campaigns(found, store.training_frame, features=MODEL_FEATURES, rng=rng))
+
+
+def fit_churn(
+    home: Home, prepared: Prepared, key: str, settings: Settings, rng: np.random.Generator, progress: Progress
+) -> tuple[churn.ChurnModel, judging.Judged, dict[str, Any]]:
+    """Tune on time-respecting folds, fit, calibrate, and judge on the test dates beside the rivals."""
+    learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
+    X, churned, as_of = learn[list(MODEL_FEATURES)], learn["churned"].to_numpy(dtype=np.float64), learn["as_of"]
+    thin = as_of.isin(list(prepared.split.train[:: settings.tune_every])).to_numpy()
+    tuned = tune(
+        lambda parameters: churn.fold_losses(X[thin], churned[thin], prepared.folds, as_of[thin], parameters),
+        study=f"churn-{key}",
+        storage=home.studies,
+        trials=settings.trials,
+        rng=rng,
+        progress=lambda done, of: progress("churn", done, of),
+    )
+    model = churn.fit_churn(X, churned, prepared.folds, as_of, tuned.parameters)
+    X_test = test[list(MODEL_FEATURES)]
+    predictions = {
+        judging.MODEL: model.predict(X_test.to_numpy(dtype=np.float32)),
+        "logistic regression": churn.logistic_rival(X, churned, X_test),
+        f"best single feature ({churn.BEST_SINGLE_FEATURE})": -X_test[churn.BEST_SINGLE_FEATURE].to_numpy(dtype=np.float64),
+    }
+    table = judging.judge_churn(test["churned"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng)
+    return model, table, asdict(tuned)
+
+
+def fit_value(prepared: Prepared, rng: np.random.Generator) -> tuple[Any, judging.Judged]:
+    """Fit expected margin and judge it on the test dates beside the last period and the mean of the last three."""
+    learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
+    booster = value.fit_value(learn[list(MODEL_FEATURES)], learn["margin"].to_numpy(dtype=np.float64))
+    spend = test["spend_84d"].to_numpy(dtype=np.float64)
+    predictions = {
+        judging.MODEL: value.predict_value(booster, test[list(MODEL_FEATURES)].to_numpy(dtype=np.float32)),
+        "same as last period": test["previous_margin"].to_numpy(dtype=np.float64),
+        "mean of 12 weeks": spend * prepared.programme.margin_rate * prepared.programme.horizon_days / 84,
+    }
+    table = judging.judge_value(test["margin"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng)
+    return booster, table
+
+
+def simulate_log(prepared: Prepared, terms: list[OfferTerms], rng: np.random.Generator) -> dict[str, pd.DataFrame]:
+    """Overlay the simulated experiment on waves whose horizons do not overlap; the later ones are for judging."""
+    waves = {
+        name: splits.disjoint(dates, programme=prepared.programme)
+        for name, dates in (("train", prepared.split.train), ("test", prepared.split.test))
+    }
+    rows = pd.concat([prepared.part(tuple(dates)).assign(part=name) for name, dates in waves.items()], ignore_index=True)
+    log = overlay_experiment(rows, offers=terms, rng=rng)
+    return {name: log[log["part"] == name].reset_index(drop=True) for name in waves}
+
+
+def offer_specs(warehouse: Warehouse) -> tuple[OfferSpec, ...]:
+    """Read the offers, ordered by id."""
+    names = {field.name for field in fields(OfferSpec)}
+    rows = warehouse.frame("offers").sort_values("offer_id").to_dict(orient="records")
+    return tuple(
+        OfferSpec(**{str(k): v.isoformat() if isinstance(v, pd.Timestamp) else v for k, v in row.items() if k in names}) for row in rows
+    )
+
+
+def feature_specs() -> tuple[FeatureSpec, ...]:
+    """Describe the models' features, in the order in which they are read."""
+    return tuple(
+        FeatureSpec(name, CATALOGUE[name].meaning, CATALOGUE[name].unit, CATALOGUE[name].minimum, CATALOGUE[name].maximum)
+        for name in MODEL_FEATURES
+    )
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 (any value, any JSON value)
+    """Turn nested dataclasses and NumPy scalars into JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain({field.name: getattr(value, field.name) for field in fields(value)})
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _terms(warehouse: Warehouse, offers: tuple[OfferSpec, ...]) -> list[OfferTerms]:
+    if warehouse.source != complete_journey.SOURCE:
+        raise ContractError(
+            f"uplift is learned from contacts with a known propensity, and {warehouse.source} brings none; "
+            f"`holdfast demo` shows the loop on {complete_journey.SOURCE} with a simulated experiment"
+        )
+    response = complete_journey.RESPONSES
+    return [OfferTerms(o.offer_id, o.contact_cost, o.redemption_cost, response[o.offer_id]) for o in offers]
+
+
+def _gate(table: judging.Judged, judged: experiment.Judgement) -> Evidence:
+    model = judged.table[experiment.MODEL]
+    single = next(lead for rival, lead in table.lead.items() if rival.startswith("best single feature"))
+    return Evidence(
+        experiment="simulated",
+        auc=table.rows[judging.MODEL]["auc"],
+        auc_over_best_feature=single,
+        calibration_error=table.rows[judging.MODEL]["calibration_error"],
+        against_no_contact=model.against_no_contact,
+        against_best_fixed=model.against_best_fixed,
+        against_champion=judged.against_champion,
+        effective_sample_size=model.effective_sample_size,
+        sample_ratio_p=judged.sample_ratio_p,
+    )
+
+
+def _champion(home: Home) -> Release | None:
+    serving = champion_id(home)
+    return load_release(home.releases / serving) if serving else None
+
+
+def _trained(home: Home, key: str) -> Manifest | None:
+    path = home.releases / "trained.json"
+    record = json.loads(path.read_bytes()) if path.exists() else {}
+    if record.get("inputs") != key:
+        return None
+    try:
+        return read_manifest(home.releases / record["release_id"])
+    except NotFoundError:
+        return None
+
+
+def _code() -> list[Path]:
+    folders = (Path(__file__).parent, Path(__file__).parent.parent / "features")
+    return sorted(path for folder in folders for path in folder.glob("*.py"))
+
+
+def _described(prepared: Prepared) -> dict[str, Any]:
+    days = {name: [f"{dates[0]:%Y-%m-%d}", f"{dates[-1]:%Y-%m-%d}", len(dates)] for name, dates in asdict(prepared.split).items()}
+    return {
+        "source": prepared.warehouse.source,
+        "fingerprint": prepared.warehouse.fingerprint,
+        "rows": len(prepared.frame),
+        "members": int(prepared.frame["member_id"].nunique()),
+        "churned": float(prepared.frame["churned"].mean()),
+        "dates": days,
+    }
+
+
+def _metrics(evidence: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Flatten every estimate of the evidence into `table.row.metric` and its bounds."""
+    found: list[tuple[str, float]] = []
+    for key, item in evidence.items():
+        name = "".join(c if c.isalnum() or c in "._- /" else " " for c in f"{prefix}{key}")
+        if isinstance(item, dict) and set(item) == {"value", "lower", "upper", "n"}:
+            found += [(name, item["value"]), (f"{name}.lower", item["lower"]), (f"{name}.upper", item["upper"])]
+        elif isinstance(item, dict):
+            found += _metrics(item, f"{name}.")
+    return found

@@ -1,0 +1,90 @@
+"""The only door to MLflow: every run with its parameters, metrics and data fingerprint; every model a version."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from features.home import Home
+
+if TYPE_CHECKING:
+    import xgboost as xgb
+    from mlflow.tracking import MlflowClient
+
+EXPERIMENT = "holdfast"
+
+
+@dataclass
+class Run:
+    """Collect what one training logged, written in one batch when the run ends."""
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    models: dict[str, "xgb.Booster"] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)  # file name -> text
+    run_id: str = ""
+
+
+@contextmanager
+def tracked(home: Home, name: str) -> Iterator[Run]:
+    """Log one run to MLflow (SQLite) when the block ends well, and each of its models as a new registered version."""
+    run = Run()
+    yield run
+    import mlflow
+
+    client = _client(home)
+    run.run_id = client.create_run(_experiment(client, home), run_name=name).info.run_id
+    mlflow.set_tracking_uri(_uri(home))
+    with mlflow.start_run(run_id=run.run_id):
+        mlflow.log_params({key: json.dumps(value, default=str)[:500] for key, value in run.parameters.items()})
+        mlflow.log_metrics(run.metrics)
+        mlflow.set_tags(run.tags)
+        for file, text in run.texts.items():
+            mlflow.log_text(text, file)
+        for model, booster in run.models.items():
+            # requirements given: inferring them takes 10 s; no input example: it would keep a member's row
+            mlflow.xgboost.log_model(
+                booster,
+                name=model,
+                registered_model_name=f"{EXPERIMENT}-{model}",
+                model_format="json",
+                pip_requirements=["xgboost-cpu"],
+                await_registration_for=None,
+            )
+
+
+def versions(home: Home, run_id: str) -> Mapping[str, str]:
+    """Give the registered versions that a run made, model -> version."""
+    found = _client(home).search_model_versions(f"run_id='{run_id}'")
+    return {version.name.removeprefix(f"{EXPERIMENT}-"): str(version.version) for version in found}
+
+
+def set_champion(home: Home, run_id: str) -> None:
+    """Let the alias `champion` follow; for people who look in MLflow. The ledger of promotions is what counts."""
+    client = _client(home)
+    for model, version in versions(home, run_id).items():
+        client.set_registered_model_alias(f"{EXPERIMENT}-{model}", "champion", version)
+
+
+def _uri(home: Home) -> str:
+    return f"sqlite:///{home.tracking.resolve()}"
+
+
+def _client(home: Home) -> "MlflowClient":
+    import logging
+
+    from mlflow.tracking import MlflowClient
+
+    for chatty in ("alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    home.root.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=_uri(home), registry_uri=_uri(home))
+
+
+def _experiment(client: "MlflowClient", home: Home) -> str:
+    existing = client.get_experiment_by_name(EXPERIMENT)
+    if existing:
+        return str(existing.experiment_id)
+    return str(client.create_experiment(EXPERIMENT, artifact_location=home.artifacts.resolve().as_uri()))

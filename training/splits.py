@@ -1,0 +1,60 @@
+"""Splits by time with an embargo: no label window of the training dates reaches into the test period."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from features.errors import ContractError
+from features.programme import Programme
+
+
+@dataclass(frozen=True)
+class Split:
+    """Hold the `as_of` dates to learn from and, one horizon later at the earliest, those to be judged on."""
+
+    train: tuple[datetime, ...]
+    test: tuple[datetime, ...]
+
+
+def split_by_time(dates: Sequence[datetime], *, test_days: int, programme: Programme) -> Split:
+    """Keep the last `test_days` of dates for the test, and train on those whose label windows end before it.
+
+    Raises
+    ------
+    ContractError
+        If nothing is left to train on.
+    """
+    ordered = sorted(dates)
+    test = [as_of for as_of in ordered if as_of >= programme.days_before(ordered[-1], test_days)] if ordered else []
+    train = [as_of for as_of in ordered if programme.days_before(as_of, -programme.horizon_days) <= test[0]] if test else []
+    if not train:
+        raise ContractError(
+            f"{len(ordered)} snapshots with labels are too few for {test_days} days of test and a horizon of "
+            f"{programme.horizon_days} days before it; ingest a longer history"
+        )
+    return Split(tuple(train), tuple(test))
+
+
+def time_folds(dates: Sequence[datetime], n: int, *, programme: Programme) -> list[Split]:
+    """Cut the later two thirds of the dates into `n` blocks, each judged by what was known a horizon before it."""
+    ordered = sorted(dates)
+    first = len(ordered) // 3
+    size = max(1, -(-(len(ordered) - first) // n))
+    blocks = [ordered[start : start + size] for start in range(first, len(ordered), size)]
+    splits = [
+        Split(tuple(a for a in ordered if programme.days_before(a, -programme.horizon_days) <= block[0]), tuple(block))
+        for block in blocks
+    ]
+    folds = [split for split in splits if split.train]
+    if not folds:
+        raise ContractError(f"{len(ordered)} snapshots are too few for time-respecting folds; ingest a longer history")
+    return folds
+
+
+def disjoint(dates: Sequence[datetime], *, programme: Programme) -> list[datetime]:
+    """Thin dates, from the last backwards, until no two label windows overlap."""
+    kept: list[datetime] = []
+    for as_of in sorted(dates, reverse=True):
+        if not kept or programme.days_before(as_of, -programme.horizon_days) <= kept[-1]:
+            kept.append(as_of)
+    return kept[::-1]
