@@ -1,1 +1,263 @@
-def main() -> None: ...
+"""The front door: one verb per step of the loop.
+
+Layers are imported inside the verbs that need them, so that `--help` is fast and serving never loads what only training
+needs.
+"""
+
+import getpass
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from features.errors import HoldfastError
+from features.home import Home
+
+if TYPE_CHECKING:
+    from features.sheet import Sheet
+
+HELP = """Who is about to leave, which offer is worth sending to whom, and whether it paid.
+
+New here? [bold]holdfast demo[/] runs the whole loop on a retailer's year. With your own tables:
+ingest, features build, features apply, features materialize, train, promote, serve."""
+app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+features = typer.Typer(help="What is known of a member as of a time: build, register and serve it.", no_args_is_help=True)
+monitor = typer.Typer(help="Is it still true? A verdict, and an exit code that says it.", no_args_is_help=True)
+app.add_typer(features, name="features", rich_help_panel="The loop")
+app.add_typer(monitor, name="monitor", rich_help_panel="The loop")
+
+out, err = Console(), Console(stderr=True)
+USAGE = 2
+
+Where = Annotated[Path, typer.Option("--home", envvar="HOLDFAST_HOME", help="The one folder everything is kept in.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+DEFAULT_HOME = Path(".holdfast")
+
+
+@app.command(rich_help_panel="Start here")
+def demo(
+    home: Where = DEFAULT_HOME,
+    *,
+    serve: Annotated[bool, typer.Option("--serve", help="Leave the service answering at the end.")] = False,
+    port: Annotated[int, typer.Option(help="Where it answers then.")] = 3000,
+) -> None:
+    """Run the whole loop on a retailer's year: ingest, features, train, promote, decide over HTTP, watch."""
+    from monitoring.demo import run_demo
+
+    run_demo(Home(home), console=out, working=working, now=_now, port=port if serve else None)
+
+
+@app.command(rich_help_panel="The loop")
+def ingest(
+    source: Annotated[
+        str, typer.Argument(help="A folder of members.csv, transactions.parquet, ..., or complete-journey.")
+    ] = "complete-journey",
+    home: Where = DEFAULT_HOME,
+) -> None:
+    """Check a company's tables row by row and bring them into the warehouse."""
+    from features.ingest import ingest_source, warehouse_sheet
+
+    warehouse, fresh = ingest_source(Home(home), source)
+    _show(warehouse_sheet(warehouse))
+    _say("next: holdfast features build" if fresh else "nothing changed since the last ingest")
+
+
+@features.command("list")
+def features_list() -> None:
+    """Print the catalogue: every feature, its meaning, unit and range."""
+    from features.transforms import catalogue_sheet
+
+    _show(catalogue_sheet())
+
+
+@features.command("build")
+def features_build(home: Where = DEFAULT_HOME) -> None:
+    """Compute the weekly snapshots that are missing or whose data changed."""
+    from features.snapshots import build
+
+    with working() as progress:
+        dates = build(Home(home), progress=progress)
+    _say(f"{len(dates)} snapshots, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}; next: holdfast features apply")
+
+
+@features.command("apply")
+def features_apply(home: Where = DEFAULT_HOME) -> None:
+    """Write the definitions into Feast's registry."""
+    from features.store import open_store
+
+    open_store(Home(home)).apply()
+    _say(f"the definitions are in {Home(home).registry}; next: holdfast features materialize")
+
+
+@features.command("materialize")
+def features_materialize(home: Where = DEFAULT_HOME) -> None:
+    """Bring the latest snapshot into the online store, where the service reads it."""
+    from features.snapshots import built
+    from features.store import open_store
+
+    as_of = built(Home(home))[-1]
+    open_store(Home(home)).materialize(as_of)
+    _say(f"the online store holds the features of {as_of:%Y-%m-%d %H:%M} UTC; next: holdfast train")
+
+
+@app.command(rich_help_panel="The loop")
+def train(
+    home: Where = DEFAULT_HOME,
+    trials: Annotated[int, typer.Option(min=1, help="How many parameter sets to try.")] = 15,
+) -> None:
+    """Tune, train and judge churn, value and uplift, and write a release that `promote` may put to work."""
+    from training.model_card import sheets
+    from training.pipeline import Settings
+    from training.pipeline import train as train_release
+
+    with working() as progress:
+        manifest, fresh = train_release(Home(home), settings=Settings(trials=trials), progress=progress)
+    for sheet in sheets(manifest):
+        _show(sheet)
+    _say(f"release {manifest.release_id} {'is written' if fresh else 'stands: nothing changed'}; next: holdfast promote")
+
+
+@app.command(rich_help_panel="The loop")
+def evaluate(
+    release: Annotated[str, typer.Argument(help="A release; by default the one trained last.")] = "",
+    home: Where = DEFAULT_HOME,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Show what a release learned, how good that is, and against what."""
+    from training.artifacts import read_manifest
+    from training.model_card import sheets
+    from training.pipeline import last_trained
+
+    manifest = read_manifest(Home(home).releases / (release or last_trained(Home(home))))
+    if json:
+        out.print_json(data=manifest.evidence)
+        return
+    for sheet in sheets(manifest):
+        _show(sheet)
+
+
+@app.command(rich_help_panel="The loop")
+def promote(
+    release: Annotated[str, typer.Argument(help="A release; by default the one trained last.")] = "",
+    home: Where = DEFAULT_HOME,
+) -> None:
+    """Let the gate judge a release and, if it passes, make it champion; exit 1 if it is refused."""
+    from training.model_card import verdict_lines
+    from training.pipeline import promote_release
+
+    verdict, release_id = promote_release(Home(home), release, who=getpass.getuser(), now=_now())
+    for line in verdict_lines(verdict, release_id):
+        _say(line)
+    raise typer.Exit(0 if verdict.promote else 1)
+
+
+@app.command(rich_help_panel="The loop")
+def rollback(home: Where = DEFAULT_HOME) -> None:
+    """Go back to the champion before."""
+    from training import promotion
+
+    _say(f"{promotion.rollback(Home(home), who=getpass.getuser(), now=_now())} is champion again")
+
+
+@app.command(rich_help_panel="The loop")
+def releases(home: Where = DEFAULT_HOME) -> None:
+    """List the releases and every change of champion."""
+    from training.model_card import ledger_sheet, releases_sheet
+
+    _show(releases_sheet(Home(home)))
+    _show(ledger_sheet(Home(home)))
+
+
+@app.command(rich_help_panel="The loop")
+def serve(
+    home: Where = DEFAULT_HOME,
+    host: Annotated[str, typer.Option(help="Without keys only loopback is allowed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any free one.")] = 3000,
+) -> None:
+    """Answer decisions over HTTP until stopped."""
+    from serving.service import serve as answer
+
+    answer(Home(home), host=host, port=port, ready=lambda address: print(f"holdfast answers on {address}", flush=True))  # noqa: T201 (a script reads it)
+
+
+@monitor.command("drift")
+def monitor_drift(
+    home: Where = DEFAULT_HOME,
+    weeks: Annotated[int, typer.Option(min=1, help="How many of the last weekly snapshots are compared.")] = 4,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Compare the last weeks with what the champion learned from; exit 0: no drift, 1: drift, 3: too little data."""
+    from monitoring.report import verdict_table
+    from monitoring.watch import watch_drift
+
+    with working() as progress:
+        verdict, report = watch_drift(Home(home), weeks=weeks, progress=progress)
+    if json:
+        out.print_json(data=verdict.to_json())
+    else:
+        out.print(verdict_table(verdict))
+        _say(f"the report: {report}")
+    raise typer.Exit(verdict.exit_code)
+
+
+@contextmanager
+def working() -> Iterator[Callable[[str, int, int], None]]:
+    """Show on the error stream what is being done and how far it is; a pipe sees nothing of it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(step: str, done: int, of: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=of)
+            bars.update(tasks[step], completed=done)
+
+        yield progress
+
+
+def main() -> None:
+    """Run a verb; what a person can mend is one line and exit code 2."""
+    quiet_dependencies()
+    try:
+        app()
+    except HoldfastError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise SystemExit(USAGE) from None
+
+
+def quiet_dependencies() -> None:
+    """Set one clock and switch every telemetry off, before any library is imported that reads these."""
+    switches = {"BENTOML_DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+    os.environ.update({"TZ": "UTC", "ITERATIVE_DO_NOT_TRACK": "1", "FEAST_USAGE": "False", **switches})
+    time.tzset()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", DeprecationWarning)  # of libraries among themselves
+
+
+def _show(sheet: "Sheet") -> None:
+    out.print(sheet.table())
+
+
+def _say(line: str) -> None:
+    out.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 (the front door reads the clock)
+
+
+if __name__ == "__main__":
+    main()

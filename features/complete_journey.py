@@ -10,6 +10,7 @@ advice. Four things to know:
 * costs of contacts and redemptions, and the margin, are not in the data: the ones here are plausible and made up.
 """
 
+import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -21,16 +22,17 @@ from features.programme import Programme
 from features.synthetic import Response
 
 SOURCE: Final = "The Complete Journey"
+NAME: Final = "complete-journey"  # what one types
 PARTS: Final = ("campaign_descriptions", "campaigns", "coupon_redemptions", "products", "transactions")
-PROGRAMME: Final = Programme.model_validate(
-    {
-        "name": SOURCE,
-        "timezone": "America/New_York",
-        "currency": "USD",
-        "margin_rate": 0.25,
-        "replay_from": "2018-01-01T05:00:00Z",
-    }
-)
+SETTINGS: Final = """\
+# The settings of the demonstration; every key that is not here has its default (see features/programme.py).
+name = "The Complete Journey"
+timezone = "America/New_York"
+currency = "USD"
+margin_rate = 0.25                      # not in the data: an assumption
+replay_from = 2018-01-01T05:00:00Z      # the year is over: the service's clock starts where the data end
+"""
+PROGRAMME: Final = Programme.model_validate(tomllib.loads(SETTINGS))
 # offer -> name, contact cost and redemption cost in cents: made up, see above
 OFFERS: Final = {
     "type_a": ("Type A: a personal selection of 16 coupons", 40, 500),

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -12,11 +13,13 @@ import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 
+from features import complete_journey
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_whole
 from features.home import Home
-from features.programme import Programme
+from features.programme import Programme, read_programme
 from features.schema import ID_LENGTH, TABLES, Column, Table
+from features.sheet import Sheet
 from features.warehouse import Warehouse, open_warehouse, order_tables, replace_tables
 
 MOST_BAD_ROWS: Final = 0.01  # a batch with a larger share of bad rows is a broken export, not a dirty one
@@ -52,6 +55,37 @@ def ingest(frames: Mapping[str, pd.DataFrame], *, home: Home, programme: Program
     return replace_tables(home, source, key, batch)
 
 
+def ingest_source(home: Home, source: str) -> tuple[Warehouse, bool]:
+    """Ingest a folder of tables, or the built-in source; give the warehouse, and whether anything had to be done."""
+    if source == complete_journey.NAME:
+        key, read = complete_journey.source_fingerprint(), complete_journey.read_tables
+        if not home.settings.exists():
+            text = complete_journey.SETTINGS
+            write_whole(home.settings, lambda beside: beside.write_text(text, encoding="utf-8"))
+        title = complete_journey.SOURCE
+    else:
+        paths = table_paths(Path(source))
+        key, title = fingerprint(*paths, *paths.values()), source
+        read = partial(_read_all, paths)
+    programme = read_programme(home.settings)
+    key = fingerprint(key, programme.timezone)
+    standing = ingested(home, key)
+    if standing:
+        return standing, False
+    return ingest(read(), home=home, programme=programme, source=title, key=key), True
+
+
+def warehouse_sheet(warehouse: Warehouse) -> Sheet:
+    """Show what the warehouse holds, and what was refused."""
+    refused = sum(table.quarantined for table in warehouse.tables.values())
+    return Sheet(
+        f"Warehouse: {warehouse.source}",
+        ("table", "rows", "quarantined"),
+        tuple((table.table, f"{table.rows:,}", f"{table.quarantined:,}") for table in warehouse.tables.values()),
+        (f"the refused rows, with their reasons: {warehouse.home.quarantine}",) if refused else (),
+    )
+
+
 def ingested(home: Home, key: str) -> Warehouse | None:
     """Give the warehouse if it already holds the batch with this fingerprint."""
     try:
@@ -61,28 +95,24 @@ def ingested(home: Home, key: str) -> Warehouse | None:
     return warehouse if warehouse.source_fingerprint == key else None
 
 
-def read_folder(folder: Path) -> tuple[dict[str, pd.DataFrame], str]:
-    """Read `<table>.parquet` or `<table>.csv` for every table of the contract, and fingerprint the files.
+def table_paths(folder: Path) -> dict[str, Path]:
+    """Find `<table>.parquet` or `<table>.csv` for every table of the contract.
 
     Raises
     ------
     NotFoundError
         If the folder, `members` or `transactions` is missing.
     """
-    paths = {
-        name: path
-        for name in TABLES
-        for path in (folder / f"{name}.parquet", folder / f"{name}.csv")
-        if path.exists()
-    }
+    paths = {name: path for name in TABLES for path in (folder / f"{name}.parquet", folder / f"{name}.csv") if path.exists()}
     missing = [name for name, table in TABLES.items() if table.required and name not in paths]
     if missing:
-        came = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing" if folder.is_dir() else "no such folder"
+        came = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
         raise NotFoundError(
-            f"{folder} lacks {' and '.join(f'{name}.csv or {name}.parquet' for name in missing)} (there: {came}); "
-            f"name the files after their tables: {', '.join(TABLES)}"
+            f"{folder} lacks {' and '.join(f'{name}.csv or {name}.parquet' for name in missing)} "
+            f"(there: {came if folder.is_dir() else 'no such folder'}); name the files after their tables ({', '.join(TABLES)}), "
+            f"or type {complete_journey.NAME!r} for the built-in data"
         )
-    return {name: _read(path) for name, path in paths.items()}, fingerprint(*(str(p.name) for p in paths.values()), *paths.values())
+    return paths
 
 
 def check_rows(table: Table, frame: pd.DataFrame, *, members: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -192,6 +222,10 @@ def _arrow(table: Table, good: pd.DataFrame, zone: ZoneInfo) -> pa.Table:
     by = [column for column in ("member_id", time, *table.unique) if column in good]
     ordered = good.sort_values(list(dict.fromkeys(by)), kind="stable") if by else good
     return pa.Table.from_pandas(ordered, preserve_index=False).replace_schema_metadata(None)
+
+
+def _read_all(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    return {name: _read(path) for name, path in paths.items()}
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -12,25 +12,28 @@ audience       the same with the member features, and the programme's stage limi
 """
 
 import json
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import ibis
 import ibis.expr.types as ir
+import pandas as pd
 
 from features import transforms
 from features.catalogue import CATALOGUE, Source
-from features.errors import ContractError
+from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_json, write_whole
 from features.home import Home
-from features.programme import Programme
+from features.programme import Programme, read_programme
 from features.schema import CONTROL
-from features.warehouse import Warehouse
+from features.sheet import Progress
+from features.warehouse import Warehouse, open_warehouse
 
 CATEGORY_DAYS: Final = 84
+STEM: Final = "%Y-%m-%dT%H%MZ"  # a snapshot's file is named after its as_of
 OPTIONAL: Final = {"discount": 0, "category": "all"}  # columns a company may not bring, and what stands for them
 
 
@@ -84,26 +87,56 @@ def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
     return dates[::-1]
 
 
-def build(
-    home: Home, warehouse: Warehouse, programme: Programme, *, progress: Callable[[int, int], None] = lambda done, of: None
-) -> list[Path]:
-    """Write the snapshot of every week that is missing or whose inputs changed, and give all their paths."""
-    key = fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), Path(transforms.__file__), Path(__file__))
+def build(home: Home, *, progress: Progress) -> list[datetime]:
+    """Write the snapshot of every week that is missing or whose inputs changed, and give the `as_of` of all."""
+    warehouse, programme = open_warehouse(home), read_programme(home.settings)
+    inputs = {"inputs": fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), *_code())}
     dates = as_of_dates(warehouse, programme)
-    paths = {as_of: home.features / f"{as_of:%Y-%m-%dT%H%MZ}.parquet" for as_of in dates}
+    paths = {as_of: _path(home, as_of) for as_of in dates}
     manifest = home.features / "manifest.json"
-    fresh = manifest.exists() and json.loads(manifest.read_bytes()) == {"inputs": key}
+    fresh = manifest.exists() and json.loads(manifest.read_bytes()) == inputs
     for path in home.features.glob("*.parquet"):
         if not fresh or path not in paths.values():
             path.unlink()
-    write_json(manifest, {"inputs": key})
+    write_json(manifest, inputs)
     tables = {name: warehouse.expression(name) for name in warehouse.tables}
     for done, (as_of, path) in enumerate(paths.items()):
-        progress(done, len(paths))
+        progress("computing features", done, len(paths))
         if not path.exists():
             write_whole(path, snapshot(tables, as_of=as_of, programme=programme).to_parquet)
-    progress(len(paths), len(paths))
-    return list(paths.values())
+    progress("computing features", len(paths), len(paths))
+    return dates
+
+
+def built(home: Home) -> list[datetime]:
+    """Give the `as_of` of every snapshot that is there, oldest first.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    names = sorted(path.stem for path in home.features.glob("*.parquet"))
+    if not names:
+        raise NotFoundError(f"{home.features} holds no snapshots yet; `holdfast features build` computes them")
+    return [datetime.strptime(name, STEM).replace(tzinfo=UTC) for name in names]
+
+
+def read_snapshots(home: Home, dates: Sequence[datetime]) -> pd.DataFrame:
+    """Read whole snapshots: `member_id`, `as_of` and every feature, a row per member and date."""
+    missing = [f"{as_of:%Y-%m-%d}" for as_of in dates if not _path(home, as_of).exists()]
+    if missing:
+        raise NotFoundError(f"there are no snapshots of {', '.join(missing)}; `holdfast features build` computes them")
+    frames = [pd.read_parquet(_path(home, as_of)).drop(columns="created_timestamp") for as_of in dates]
+    return pd.concat(frames, ignore_index=True).rename(columns={"event_timestamp": "as_of"})
+
+
+def _path(home: Home, as_of: datetime) -> Path:
+    return home.features / f"{as_of.astimezone(UTC):{STEM}}.parquet"
+
+
+def _code() -> tuple[Path, Path]:
+    return Path(transforms.__file__), Path(__file__)
 
 
 def _cut(table: ir.Table, time: str = "occurred_at", *, as_of: datetime, programme: Programme) -> ir.Table:

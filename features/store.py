@@ -1,8 +1,12 @@
 """The only door to Feast: open, apply, materialise, the training frame (point-in-time), the online vector."""
 
-from collections.abc import Sequence
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -45,7 +49,8 @@ class Store:
 
         Every member who ever joined has a row in it, so one snapshot is all of them.
         """
-        self.feast.materialize(as_of - timedelta(seconds=1), as_of, feature_views=[VIEW], disable_event_timestamp=False)
+        with _quiet():
+            self.feast.materialize(as_of - timedelta(seconds=1), as_of, feature_views=[VIEW])
 
     def training_frame(self, entities: pd.DataFrame) -> pd.DataFrame:
         """Join to each row `member_id`, `as_of` the features as they were known at that time.
@@ -59,7 +64,8 @@ class Store:
         """
         rows = entities.rename(columns={"as_of": "event_timestamp"}).assign(row=np.arange(len(entities)))
         service = self._service(MODELS[0])
-        joined = self.feast.get_historical_features(rows, service, filter_by_created_timestamp=True).to_df()
+        with _quiet():
+            joined = self.feast.get_historical_features(rows, service, filter_by_created_timestamp=True).to_df()
         joined = joined.sort_values("row", ignore_index=True)
         if not np.array_equal(joined["row"].to_numpy(), np.arange(len(entities))):
             raise ContractError(f"{len(entities)} rows went into the point-in-time join and {len(joined)} came out")
@@ -71,7 +77,7 @@ class Store:
     def online(self, member_ids: Sequence[str], features: Sequence[str]) -> MemberFeatures:
         """Read members' latest features, in the order of `features`."""
         response = self.feast.get_online_features(
-            features=self._service(DECISION), entity_rows=[{"member_id": member_id} for member_id in member_ids]
+            features=self._decision, entity_rows=[{"member_id": member_id} for member_id in member_ids]
         )
         values, times = _columns(response.proto)
         # an unknown member comes back without a time, and with every value missing
@@ -86,6 +92,10 @@ class Store:
             event_timestamp=tuple(times),
         )
 
+    @cached_property
+    def _decision(self) -> FeatureService:
+        return self._service(DECISION)  # held: looking it up costs more than reading a member
+
     def _service(self, name: str) -> FeatureService:
         from feast.errors import FeatureServiceNotFoundException
 
@@ -98,6 +108,14 @@ class Store:
 def open_store(home: Home) -> Store:
     """Open the feature store of one machine: DuckDB over Parquet, SQLite, a registry file."""
     return Store(home, FeatureStore(config=_config(home)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Feast's own printing, and what ibis warns about DuckDB, off a person's screen."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
+        yield
 
 
 def _config(home: Home) -> RepoConfig:
@@ -122,6 +140,6 @@ def _columns(response: Any) -> tuple[dict[str, list[Any]], list[datetime | None]
         values[name] = [getattr(value, kind) if kind else None for value, kind in zip(vector.values, kinds, strict=True)]
         if name == "tenure_days":
             times = [
-                t.ToDatetime(tzinfo=timezone.utc) if t.seconds else None for t in vector.event_timestamps
+                t.ToDatetime(tzinfo=UTC) if t.seconds else None for t in vector.event_timestamps
             ]
     return values, times

@@ -7,7 +7,8 @@ appear only in a last division, so that DuckDB and Spark agree to the bit.
 import ibis
 import ibis.expr.types as ir
 
-from features.catalogue import feature
+from features.catalogue import CATALOGUE, feature
+from features.sheet import Sheet
 
 _SCORES = 5  # RFM scores are fifths of the membership
 _HIGH, _LOW = 4, 2
@@ -320,3 +321,16 @@ def lifecycle_stage(audience: ir.Table) -> ir.Value:
         (audience.gap_recent_max_days > audience.lapsed_after, "returned"),
         else_="active",
     )
+
+
+def catalogue_sheet() -> Sheet:
+    """Show every feature with its meaning, unit and range."""
+    rows = [
+        (name, f.meaning, f.unit, "" if f.is_text else f"{_bound(f.minimum)} to {_bound(f.maximum)}")
+        for name, f in CATALOGUE.items()
+    ]
+    return Sheet(f"{len(rows)} features", ("feature", "meaning", "unit", "range"), tuple(rows))
+
+
+def _bound(value: float | None) -> str:
+    return "any" if value is None else f"{value:g}"

@@ -53,14 +53,19 @@ def thresholds(columns: Sequence[Binned], design: Design, *, rate: float, rng: n
     blocks = _blocks(design)
     block_of = rng.integers(len(blocks), size=REPLICATES)
     null = resample(columns, design, blocks=blocks, block_of=block_of, rng=rng)
-    floor = np.array([TOO_SMALL_TO_MATTER[test] for column in columns for test in column.tests])
-    level = np.maximum(null.std(axis=0), floor / FLOOR_IN_LEVELS)
-    largest = ((null - null.mean(axis=0)) / level).max(axis=1)
+    tests = [test for column in columns for test in column.tests]
+    power = np.where(
+        np.array(tests) == "psi", 0.5, 1.0
+    )  # PSI grows with the square of a shift, the others with the shift
+    null, floor = null**power, np.array([TOO_SMALL_TO_MATTER[test] for test in tests]) ** power
+    largest = _largest(null, floor / FLOOR_IN_LEVELS, blocks, block_of)
     if len(blocks) > 1:
         apart = len(np.unique(design.snapshot)) / blocks[0].size
         largest = _of_other_weeks(largest, block_of, apart, rng)
     rank = ceil((1 - rate) * (REPLICATES + 1))
-    found = np.maximum(floor, null.mean(axis=0) + float(np.sort(largest)[rank - 1]) * level)
+    found = np.maximum(
+        floor, null.mean(axis=0) + float(np.sort(largest)[rank - 1]) * _level(null, floor / FLOOR_IN_LEVELS)
+    ) ** (1 / power)
     return np.split(found, np.cumsum([len(column.tests) for column in columns])[:-1])
 
 
@@ -89,6 +94,23 @@ def resample(
             counts[0, picked], counts[1, picked] = drawn[0][picked] @ outside, drawn[1][picked] @ inside
         measured.append(column.measure_counts(counts[0], counts[1]))
     return np.hstack(measured)
+
+
+def _level(null: Floats, least: Floats) -> Floats:
+    return np.maximum(null.std(axis=0), least)
+
+
+def _largest(null: Floats, least: Floats, blocks: Sequence[Ints], block_of: Ints) -> Floats:
+    """Find each replicate's largest statistic `(n_replicates,)`, standardised by the replicates of other weeks.
+
+    Standardised by its own weeks too, no statistic of six blocks could exceed 2.1, however far a seventh may lie.
+    """
+    largest = np.empty(len(null))
+    for number, block in enumerate(blocks):
+        others = [k for k, other in enumerate(blocks) if len(blocks) == 1 or not np.isin(other, block).any()]
+        seen, here = null[np.isin(block_of, others)], block_of == number
+        largest[here] = ((null[here] - seen.mean(axis=0)) / _level(seen, least)).max(axis=1)
+    return largest
 
 
 def _of_other_weeks(largest: Floats, block_of: Ints, apart: float, rng: np.random.Generator) -> Floats:

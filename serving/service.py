@@ -65,7 +65,9 @@ def open_desk(home: Home) -> Desk:
     decider = Decider(load_release(home.releases / release_id))
     from features.store import open_store  # Feast takes seconds to import: after all that can be refused
 
-    world = World(clock=_clock(decider.programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng())
+    # a programme of the past is replayed alike each time; a live one is drawn for
+    seed = decider.programme.seed if decider.programme.replay_from else None
+    world = World(clock=_clock(decider.programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng(seed))
     return Desk(decider, open_store(home), DecisionLog(home.decisions), world=world)
 
 

@@ -11,8 +11,9 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from training.artifacts import Matrix
-from training.calibration import IDENTITY, Calibration, Isotonic, fit_platt
+from training.calibration import EDGE, IDENTITY, Calibration, Isotonic, fit_platt
 from training.metrics import log_loss
+from training.ope import estimate
 from training.splits import Split
 
 Floats = NDArray[np.float64]
@@ -41,19 +42,22 @@ class ChurnModel:
         return self.calibration(np.asarray(self.booster.inplace_predict(X), dtype=np.float64))
 
 
-def fit_churn(X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_of: pd.Series, parameters: dict[str, Any]) -> ChurnModel:
+def fit_churn(
+    X: pd.DataFrame, churned: Floats, rows: pd.DataFrame, folds: Sequence[Split], parameters: dict[str, Any]
+) -> ChurnModel:
     """Fit the booster on every row, and its calibration on predictions for dates later than their training.
 
     Parameters
     ----------
     X : (n_members, n_features)
     churned : (n_members,) 0 or 1
-    as_of : (n_members,) the date of each row, which `folds` split
+    rows : (n_members,) member_id and as_of of each row; `folds` split by the latter
     """
+    as_of = rows["as_of"]
     probability = cross_predict(X, churned, folds, as_of, parameters)
     seen = ~np.isnan(probability)
     last = seen & as_of.isin(folds[-1].test).to_numpy()
-    calibration = choose_calibration(probability, churned, fit=seen & ~last, judge=last)
+    calibration = choose_calibration(probability, churned, rows["member_id"].to_numpy(), fit=seen & ~last, judge=last)
     return ChurnModel(train_booster(X, churned, parameters), calibration)
 
 
@@ -86,17 +90,30 @@ def fold_losses(X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_of:
         yield log_loss(churned[test], probability)
 
 
-def choose_calibration(probability: Floats, churned: Floats, *, fit: NDArray[np.bool_], judge: NDArray[np.bool_]) -> Calibration:
-    """Take no map, Platt's or the isotonic one: whichever has the lowest log loss on later dates, refitted on all of them.
+def choose_calibration(
+    probability: Floats, churned: Floats, members: NDArray[Any], *, fit: NDArray[np.bool_], judge: NDArray[np.bool_]
+) -> Calibration:
+    """Take Platt's or the isotonic map, refitted on all rows, if it lowers the log loss on later dates beyond chance.
 
-    Boosting on the log loss is often calibrated as it is, and a map learned in another season can make it worse.
+    Boosting on the log loss is often calibrated as it is, and a map learned in one season can make the next one worse: so
+    the gain's 95 % interval, by member, has to lie above 0.
     """
-    kinds = (lambda p, y: IDENTITY, fit_platt, fit_isotonic)
     if not fit.any():
         return IDENTITY
-    losses = [log_loss(churned[judge], kind(probability[fit], churned[fit])(probability[judge])) for kind in kinds]
+    kinds = (fit_platt, fit_isotonic)
+    before = _losses(churned[judge], probability[judge])
+    gains = [
+        estimate(before - _losses(churned[judge], kind(probability[fit], churned[fit])(probability[judge])), members[judge])
+        for kind in kinds
+    ]
+    best = int(np.argmax([gain.value for gain in gains]))
     both = fit | judge
-    return kinds[int(np.argmin(losses))](probability[both], churned[both])
+    return kinds[best](probability[both], churned[both]) if gains[best].lower > 0 else IDENTITY
+
+
+def _losses(churned: Floats, probability: Floats) -> Floats:
+    p = np.clip(probability, EDGE, 1 - EDGE)
+    return np.asarray(-np.where(churned > 0, np.log(p), np.log1p(-p)))
 
 
 def fit_isotonic(probability: Floats, churned: Floats) -> Isotonic:

@@ -70,8 +70,8 @@ def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> 
     gains = {name: estimate(earned[name] - earned[CONSTANT], log.cluster) for name in LEARNERS}
     best = max(LEARNERS, key=lambda name: gains[name].value)
     standard_error = (gains[best].upper - gains[best].value) / Z
-    learner = best if gains[best].value > standard_error else CONSTANT
-    share = kept[learner] if learner in kept else np.zeros(len(cost))
+    learner = best if gains[best].value > standard_error and kept[best].any() else CONSTANT
+    share = kept[learner] if learner != CONSTANT else np.zeros(len(cost))
     effects = [estimate(column, log.cluster) for column in contrast.T]
     teacher = np.tile([effect.value for effect in effects], (len(fold), 1))
     if learner != CONSTANT:
@@ -95,7 +95,7 @@ def share_kept(effect: Floats, contrast: Floats, cluster: Ints) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = 1 - (by_member**2).sum(axis=0) / (slope * spread) ** 2
     sure = np.maximum(np.nan_to_num(sure, nan=0.0, neginf=0.0), 0)
-    return np.clip(slope * sure, 0, MOST_KEPT)
+    return np.asarray(np.clip(slope * sure, 0, MOST_KEPT) + 0.0)  # no -0.0 in a record
 
 
 def _earned(uplift: Floats, contrast: Floats, cost: Floats) -> Floats:

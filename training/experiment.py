@@ -1,6 +1,6 @@
 """Uplift learned from an experiment's log, and the policy it makes, beside the policies one would have without it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,19 @@ from features.schema import CONTROL
 from features.synthetic import TRUTH, oracle
 from training.artifacts import OfferSpec, Release
 from training.metrics import Estimate
-from training.ope import Log, PolicyRow, compare, dr, estimate, sample_ratio_mismatch
+from training.ope import (
+    BEST_FIXED,
+    NO_CONTACT,
+    RANDOM,
+    Log,
+    PolicyRow,
+    compare,
+    dr,
+    estimate,
+    fixed,
+    sample_ratio_mismatch,
+    uniform,
+)
 from training.policy import net_values, treatment_probabilities
 from training.uplift import UpliftModel, fit_uplift
 from training.value import predict_value
@@ -30,7 +42,8 @@ class Judgement:
     against_champion: Estimate | None
     best_fixed: str
     sample_ratio_p: float
-    truth_correlation: dict[str, float]  # by offer; only where the truth is known
+    truth: dict[str, Estimate]  # by policy: its true gain over no contact; only where the truth is known
+    truth_correlation: dict[str, float]  # by offer, of predicted with true uplift; likewise
 
 
 def learn_uplift(log: pd.DataFrame, features: Sequence[str], offers: Sequence[OfferSpec], rng: np.random.Generator) -> UpliftModel:
@@ -86,9 +99,11 @@ def judge_policies(
     q = np.hstack([baseline, baseline + uplift])
     everybody = np.ones((len(log), len(offers)), dtype=np.bool_)
     best = int(np.argmax(average))
+    table = compare(test, policies, best_fixed=best + 1, eligible=everybody, q=q)
+    everything = policies | {NO_CONTACT: fixed(0, everybody), RANDOM: uniform(everybody), BEST_FIXED: fixed(best + 1, everybody)}
     counts = [int((test.treatment == arm).sum()) for arm in range(test.n_treatments)]
     return Judgement(
-        table=compare(test, policies, best_fixed=best + 1, eligible=everybody, q=q),
+        table=table,
         against_champion=(
             estimate(dr(test, policies[MODEL], q) - dr(test, policies[CHAMPION], q), test.member_ids)
             if CHAMPION in policies
@@ -96,6 +111,7 @@ def judge_policies(
         ),
         best_fixed=model.offers[best],
         sample_ratio_p=sample_ratio_mismatch(counts, _expected_shares(log, offers)),
+        truth=_true_gains(log, model, everything, cost) if ORACLE in policies else {},
         truth_correlation=_correlation(log, model, uplift) if ORACLE in policies else {},
     )
 
@@ -130,6 +146,13 @@ def _expected_shares(log: pd.DataFrame, offers: Sequence[OfferSpec]) -> list[flo
     names = [CONTROL, *[offer.offer_id for offer in offers]]
     shares = log.groupby("treatment")["propensity"].first().reindex(names).to_numpy(dtype=np.float64)
     return [float(share) for share in shares / shares.sum()]
+
+
+def _true_gains(log: pd.DataFrame, model: UpliftModel, policies: Mapping[str, Floats], cost: Floats) -> dict[str, Estimate]:
+    """Average what the simulation gives each policy, without the noise of outcomes."""
+    gain = np.hstack([np.zeros((len(log), 1)), oracle(log, model.offers) - cost])
+    members = log["member_id"].to_numpy()
+    return {name: estimate((policy * gain).sum(axis=1), members) for name, policy in policies.items()}
 
 
 def _correlation(log: pd.DataFrame, model: UpliftModel, uplift: Floats) -> dict[str, float]:

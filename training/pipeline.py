@@ -1,8 +1,8 @@
 """From the feature store to a release that was judged: one function per step, cached by the fingerprint of its inputs."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,17 +15,17 @@ from features.definitions import MODEL_FEATURES
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_json
 from features.home import Home
-from features.programme import Programme
+from features.programme import Programme, read_programme
+from features.sheet import Progress
 from features.snapshots import as_of_dates
-from features.store import Store
+from features.store import Store, open_store
 from features.synthetic import OfferTerms, overlay_experiment
-from features.warehouse import Warehouse
-from training import campaigns, churn, experiment, judging, labels, registry, splits, value
+from features.warehouse import Warehouse, open_warehouse
+from training import campaigns, churn, experiment, judging, labels, model_card, registry, splits, value
 from training.artifacts import FeatureSpec, Manifest, Models, OfferSpec, Release, golden_rows, load_release, read_manifest, write_release
-from training.promotion import Evidence, champion_id
+from training.promotion import Evidence, Verdict, champion_id, evidence_from_json, judge, promote
 from training.tuning import tune
 
-Progress = Callable[[str, int, int], None]
 STEPS: Final = ("features", "campaigns", "churn", "value", "uplift", "release")
 
 
@@ -55,9 +55,7 @@ class Prepared:
         return self.frame[self.frame["as_of"].isin(list(dates))].reset_index(drop=True)
 
 
-def train(
-    home: Home, warehouse: Warehouse, store: Store, programme: Programme, *, settings: Settings, progress: Progress
-) -> tuple[Manifest, bool]:
+def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manifest, bool]:
     """Train, judge and write a release; give its manifest, and whether anything had to be done.
 
     Raises
@@ -65,30 +63,32 @@ def train(
     ContractError
         If the history is too short, or there is no experiment to learn uplift from.
     """
+    warehouse, programme = open_warehouse(home), read_programme(home.settings)
     key = fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), asdict(settings), champion_id(home), *_code())
     trained = _trained(home, key)
     if trained:
         return trained, False
+    store = open_store(home)
     offers = offer_specs(warehouse)
     terms = _terms(warehouse, offers)
     rng = np.random.default_rng(programme.seed)
     streams = dict(zip(STEPS, rng.spawn(len(STEPS)), strict=True))
-    progress("features", 0, 1)
+    progress("joining features, point in time", 0, 1)
     prepared = prepare(warehouse, store, programme, settings)
     champion = _champion(home)
     with registry.tracked(home, "train") as run:
-        progress("campaigns", 0, 1)
+        progress("estimating what past campaigns brought", 0, 1)
         observed = observe(prepared, store, streams["campaigns"])
         fitted, churn_table, tuned = fit_churn(home, prepared, key, settings, streams["churn"], progress)
-        progress("value", 0, 1)
+        progress("fitting value", 0, 1)
         worth, value_table = fit_value(prepared, streams["value"])
-        progress("uplift", 0, 1)
+        progress("learning uplift", 0, 1)
         log = simulate_log(prepared, terms, streams["uplift"])
         uplift = experiment.learn_uplift(log["train"], MODEL_FEATURES, offers, streams["uplift"])
         judged = experiment.judge_policies(
             log["test"], uplift, worth, features=MODEL_FEATURES, offers=offers, champion=champion
         )
-        progress("release", 0, 1)
+        progress("writing the release", 0, 1)
         gate = _gate(churn_table, judged)
         evidence = plain(
             {
@@ -117,9 +117,36 @@ def train(
         run.metrics = dict(_metrics(evidence))
         run.tags = {"release_id": manifest.release_id, "data": warehouse.fingerprint, "experiment": manifest.experiment}
         run.models = {name: getattr(models, name) for name in ("churn", "value", "uplift")}
-        run.texts = {"evidence.json": json.dumps(evidence, indent=1)}
+        run.texts = {"evidence.json": json.dumps(evidence, indent=1), "model_card.md": model_card.markdown(manifest)}
     write_json(home.releases / "trained.json", {"inputs": key, "release_id": manifest.release_id, "run_id": run.run_id})
     return manifest, True
+
+
+def promote_release(home: Home, release_id: str, *, who: str, now: datetime) -> tuple[Verdict, str]:
+    """Let the gate judge a release (by default the one trained last) and, if it passes, make it champion."""
+    release_id = release_id or last_trained(home)
+    evidence = evidence_from_json(read_manifest(home.releases / release_id).evidence["gate"])
+    serving = champion_id(home)
+    other = serving if serving != release_id else None
+    champion = evidence_from_json(read_manifest(home.releases / other).evidence["gate"]) if other else None
+    verdict = judge(evidence, champion)
+    if verdict.promote:
+        change = promote(home, release_id, expected=serving, who=who, now=now, verdict=verdict)
+        registry.set_champion(home, _record(home).get("run_id", "")) if change.to_release == last_trained(home) else None
+    return verdict, release_id
+
+
+def last_trained(home: Home) -> str:
+    """Name the release that was trained last."""
+    release_id = _record(home).get("release_id")
+    if not release_id:
+        raise NotFoundError("nothing was trained yet; `holdfast train` writes a release")
+    return str(release_id)
+
+
+def _record(home: Home) -> dict[str, str]:
+    path = home.releases / "trained.json"
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: Settings) -> Prepared:
@@ -158,9 +185,9 @@ def fit_churn(
         storage=home.studies,
         trials=settings.trials,
         rng=rng,
-        progress=lambda done, of: progress("churn", done, of),
+        progress=lambda done, of: progress("tuning churn", done, of),
     )
-    model = churn.fit_churn(X, churned, prepared.folds, as_of, tuned.parameters)
+    model = churn.fit_churn(X, churned, learn[["member_id", "as_of"]], prepared.folds, tuned.parameters)
     X_test = test[list(MODEL_FEATURES)]
     predictions = {
         judging.MODEL: model.predict(X_test.to_numpy(dtype=np.float32)),
@@ -256,8 +283,7 @@ def _champion(home: Home) -> Release | None:
 
 
 def _trained(home: Home, key: str) -> Manifest | None:
-    path = home.releases / "trained.json"
-    record = json.loads(path.read_bytes()) if path.exists() else {}
+    record = _record(home)
     if record.get("inputs") != key:
         return None
     try:

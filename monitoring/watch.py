@@ -1,0 +1,46 @@
+"""Watch the features that decisions rest on: the last weeks against what the champion learned from."""
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from features import transforms  # noqa: F401  (registers the features)
+from features.catalogue import CATALOGUE
+from features.errors import NotFoundError
+from features.home import Home
+from features.programme import Programme
+from features.sheet import Progress
+from features.snapshots import built, read_snapshots
+from monitoring.drift import monitor_drift
+from monitoring.verdict import Verdict
+from training.artifacts import read_manifest
+from training.promotion import champion_id
+
+
+def watch_drift(home: Home, *, weeks: int, progress: Progress) -> tuple[Verdict, Path]:
+    """Compare the last `weeks` snapshots with the champion's training window; give the verdict and the report's path.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing serves yet, or snapshots are missing.
+    """
+    serving = champion_id(home)
+    if serving is None:
+        raise NotFoundError("nothing serves yet, so there is nothing to compare with; `holdfast promote` first")
+    manifest = read_manifest(home.releases / serving)
+    programme = Programme.model_validate(manifest.programme)
+    current = built(home)[-weeks:]
+    progress("comparing windows", 0, 1)
+    report = home.reports / f"drift-{current[-1]:%Y-%m-%d}.html"
+    verdict = monitor_drift(
+        read_snapshots(home, [datetime.fromisoformat(as_of) for as_of in manifest.reference_as_of]),
+        read_snapshots(home, current),
+        money={name for name, feature in CATALOGUE.items() if feature.unit == "money"},
+        ageing={name for name, feature in CATALOGUE.items() if feature.ageing},
+        rng=np.random.default_rng(programme.seed),
+        report=report,
+        programme=programme,
+    )
+    return verdict, report

@@ -1,0 +1,166 @@
+"""What a release learned, how good that is and against what, as sheets that a terminal, MLflow and a page can show."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from features.home import Home
+from features.programme import Programme
+from features.sheet import Sheet
+from training.artifacts import Manifest
+from training.promotion import Verdict, champion_id, ledger
+
+Figures = dict[str, Any]  # an Estimate as JSON: value, lower, upper, n
+
+HEADS: Final = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "brier_loss": "Brier loss",
+    "calibration_error": "calibration error",
+    "mean_absolute_error": "mean absolute error",
+    "root_mean_squared_error": "root mean squared error",
+    "r_squared": "R²",
+}
+
+
+def sheets(manifest: Manifest) -> Iterator[Sheet]:
+    """Give the sheets of a release in the order in which its models were made."""
+    evidence, programme = manifest.evidence, Programme.model_validate(manifest.programme)
+    yield churn_sheet(evidence, programme)
+    yield value_sheet(evidence, programme)
+    if evidence["campaigns"]:
+        yield campaigns_sheet(evidence["campaigns"], programme)
+    yield policies_sheet(manifest, programme)
+
+
+def churn_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
+    """Set the lapse model beside its rivals."""
+    table, data = evidence["churn"], evidence["data"]
+    header, rows = _metric_rows(table["rows"], lambda figures: _plain(figures))
+    leads = [f"AUC over {rival}: {_signed(lead)}" for rival, lead in table["lead"].items()]
+    first, last, _ = data["dates"]["test"]
+    return Sheet(
+        f"Lapse: no purchase within {programme.horizon_days} days by a member active in the last {programme.activity_days}",
+        header,
+        rows,
+        (
+            *leads,
+            f"Out of time: snapshots of {first} to {last}, trained on {' to '.join(data['dates']['train'][:2])}; "
+            f"{data['churned']:.1%} lapse, and most of them come back. 95 % intervals, resampled by member.",
+        ),
+    )
+
+
+def value_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
+    """Set expected margin beside its rivals."""
+    table = evidence["value"]
+    header, rows = _metric_rows(
+        table["rows"], lambda figures: _plain(figures) if abs(figures["value"]) <= 1 else _money(figures, programme)
+    )
+    leads = [f"error less that of {rival}: {_money(lead, programme, signed=True)}" for rival, lead in table["lead"].items()]
+    note = f"Margin is {programme.margin_rate:.0%} of sales: an assumption of the settings (margin_rate), not of the data."
+    return Sheet(f"Value: margin within {programme.horizon_days} days", header, rows, (*leads, note))
+
+
+def campaigns_sheet(campaigns: dict[str, Any], programme: Programme) -> Sheet:
+    """Show what the targeted campaigns seem to have brought, and why that is not acted on."""
+    rows = tuple(
+        (
+            offer,
+            _money(found["naive"], programme),
+            _money(found["effect"], programme),
+            _money(found["placebo"], programme),
+            f"{found['propensity_auc']:.2f}",
+            f"{found['overlap_share']:.0%}",
+            found["verdict"],
+        )
+        for offer, found in campaigns.items()
+    )
+    why = [f"{offer} is {found['verdict']}: {'; '.join(found['reasons'])}" for offer, found in campaigns.items()]
+    return Sheet(
+        "What the real campaigns brought, per contacted member: OBSERVATIONAL, they were targeted",
+        ("offer", "naive difference", "adjusted", "placebo (weeks before)", "propensity AUC", "overlap", "verdict"),
+        rows,
+        (*why, "The gate does not act on an effect that is not identified."),
+    )
+
+
+def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
+    """Set the policy beside no contact, random, the best fixed offer and, where the truth is known, the oracle."""
+    policies, uplift = manifest.evidence["policies"], manifest.evidence["uplift"]
+    truth = policies["truth"]
+    named = {"best fixed offer": f"best fixed offer ({policies['best_fixed']})", "model": f"model ({uplift['learner']}-learner)"}
+    rows = tuple(
+        (
+            named.get(name, name),
+            _money(row["policy_value"], programme),
+            _money(row["against_no_contact"], programme, signed=True),
+            _money(row["against_best_fixed"], programme, signed=True),
+            *([_money(truth[name], programme, signed=True)] if truth else []),
+            f"{row['contacted']:.0%}",
+        )
+        for name, row in policies["table"].items()
+    )
+    header = ("policy", "value per decision", "against no contact", "against best fixed", *(["truth"] if truth else []), "contacted")
+    kept = ", ".join(f"{offer} {share:.0%}" for offer, share in uplift["heterogeneity_kept"].items())
+    return Sheet(
+        f"Next best offer: {manifest.experiment.upper()} experiment, {programme.currency} per decision after all costs",
+        header,
+        rows,
+        (
+            f"Doubly robust, on later waves than those learned from; {policies['table']['model']['policy_value']['n']:,} decisions, "
+            f"95 % intervals by member. Individual differences borne out by held-out members: {kept}.",
+            *(["The truth is what the simulation gives each policy on average against no contact: no noise of the outcomes."] if truth else []),
+        ),
+    )
+
+
+def verdict_lines(verdict: Verdict, release_id: str) -> list[str]:
+    """Say whether a release was let to serve, and every reason."""
+    judged = "is champion" if verdict.promote else "is refused, the champion stays"
+    return [f"release {release_id} {judged}:", *[f"  {reason}" for reason in verdict.reasons]]
+
+
+def releases_sheet(home: Home) -> Sheet:
+    """List the releases that exist."""
+    serving = champion_id(home)
+    names = sorted(path.parent.name for path in home.releases.glob("*/manifest.json"))
+    return Sheet("Releases", ("release", ""), tuple((name, "champion" if name == serving else "") for name in names))
+
+
+def ledger_sheet(home: Home) -> Sheet:
+    """List every change of champion."""
+    rows = tuple((c.at[:19], c.action, c.who, c.from_release or "", c.to_release) for c in ledger(home))
+    return Sheet("Changes of champion", ("at (UTC)", "what", "who", "from", "to"), rows)
+
+
+def markdown(manifest: Manifest) -> str:
+    """Write the sheets as one Markdown page, the model card that MLflow keeps."""
+    data = manifest.evidence["data"]
+    parts = [
+        f"# Release {manifest.release_id}",
+        f"Trained on {data['source']} ({data['members']:,} members, {data['rows']:,} rows, data {data['fingerprint']}). "
+        "Purpose: to decide which offer, if any, is worth sending to whom. Not for decisions about credit, work or housing.",
+    ]
+    return "\n\n".join([*parts, *[sheet.markdown() for sheet in sheets(manifest)]]) + "\n"
+
+
+def _metric_rows(rows: dict[str, dict[str, Figures]], show: Any) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:  # noqa: ANN401
+    metrics = list(next(iter(rows.values())))
+    body = tuple((name, *[show(row[m]) if m in row else "" for m in metrics]) for name, row in rows.items())
+    return ("", *[HEADS[metric] for metric in metrics]), body
+
+
+def _plain(figures: Figures) -> str:
+    return f"{figures['value']:.3f} [{figures['lower']:.3f}, {figures['upper']:.3f}]"
+
+
+def _signed(figures: Figures) -> str:
+    return f"{figures['value']:+.4f} [{figures['lower']:+.4f}, {figures['upper']:+.4f}]"
+
+
+def _money(figures: Figures, programme: Programme, *, signed: bool = False) -> str:
+    digits = programme.currency_digits
+    form = f"{'+' if signed else ''},.{digits}f"
+    value, lower, upper = (format(figures[name] / 10**digits, form) for name in ("value", "lower", "upper"))
+    return f"{value} [{lower}, {upper}]"
