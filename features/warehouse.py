@@ -83,7 +83,9 @@ def open_warehouse(home: Home) -> Warehouse:
     return Warehouse(home=home, **value)
 
 
-def replace_tables(home: Home, source: str, source_fingerprint: str, batch: dict[str, tuple[pa.Table, int]]) -> Warehouse:
+def replace_tables(
+    home: Home, source: str, source_fingerprint: str, batch: dict[str, tuple[pa.Table, int]]
+) -> Warehouse:
     """Write a batch (table -> its rows and how many were refused) and let it take the old one's place at once."""
     files = {}
     for name, (rows, quarantined) in batch.items():

@@ -1,1 +1,1 @@
-"""Is it still true?"""
+"""Watch whether it is still true."""

@@ -92,8 +92,9 @@ def run_demo(home: Home, *, console: Console, working: Working, now: Callable[[]
             drift, report = watch_drift(home, weeks=4, progress=progress)
         console.print(verdict_table(drift))
         this.say(f"the report: {report}")
-        console.print(summary(this, manifest, drift, address if port else None))
+        console.print(summary(this, manifest, drift))
         if port:
+            this.say(invitation(home, address))
             stay(process)
 
 
@@ -112,7 +113,7 @@ def learn_features(this: Round) -> None:
         store.materialize(dates[-1])
     this.say(
         f"{len(dates)} snapshots, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, in Feast's registry; "
-        f"the last one is in the online store (holdfast features list says what each feature means)"
+        "the last one is in the online store (holdfast features list says what each feature means)"
     )
 
 
@@ -124,7 +125,9 @@ def service(home: Home, port: int) -> Iterator[tuple[str, "subprocess.Popen[str]
         try:
             line = process.stdout.readline() if process.stdout else ""
             if "http://" not in line:
-                raise HoldfastError(f"the service did not start (exit code {process.wait(START_SECONDS)}); try: holdfast serve")
+                raise HoldfastError(
+                    f"the service did not start (exit code {process.wait(START_SECONDS)}); try: holdfast serve"
+                )
             yield line.split()[-1], process
         finally:
             process.terminate()
@@ -172,7 +175,9 @@ def decisions_sheet(decisions: list[dict[str, Any]], manifest: Manifest, duplica
             decision["treatment"] if decision["treatment"] != CONTROL else "no contact",
             f"{decision['propensity']:.3f}",
             "" if decision["expected_net_value"] is None else programme.money(decision["expected_net_value"]),
-            decision["reasons"][0]["text"] if decision["reasons"] else f"{decision['outcome']}: {decision['fallback_reason']}",
+            decision["reasons"][0]["text"]
+            if decision["reasons"]
+            else f"{decision['outcome']}: {decision['fallback_reason']}",
         )
         for decision in decisions
     )
@@ -188,33 +193,36 @@ def decisions_sheet(decisions: list[dict[str, Any]], manifest: Manifest, duplica
     )
 
 
-def summary(this: Round, manifest: Manifest, drift: Verdict, address: str | None) -> Panel:
+def summary(this: Round, manifest: Manifest, drift: Verdict) -> Panel:
     """Say in a few lines what happened, and what one can do next."""
     evidence, programme = manifest.evidence, Programme.model_validate(manifest.programme)
     churn, policies = evidence["churn"], evidence["policies"]
     auc = {name: row["auc"]["value"] for name, row in churn["rows"].items()}
     rivals = ", ".join(f"{value:.3f} by {name}" for name, value in auc.items() if name != "model")
     gain, fixed = (policies["table"]["model"][name] for name in ("against_no_contact", "against_best_fixed"))
+    members = evidence["data"]["members"]
+    took = ", ".join(f"{title.split(':')[0].lower()} {seconds:.0f}" for title, seconds in this.seconds.items())
     lines = [
-        f"Learned from {evidence['data']['members']:,} households: who lapses, with an AUC of {auc['model']:.3f} ({rivals}).",
+        f"Learned from {members:,} households who lapses, with an AUC of {auc['model']:.3f} ({rivals}).",
         "The real campaigns were targeted; what they brought is not identified, and the gate does not act on it.",
-        f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)} a decision over no contact,",
-        f"and {_range(fixed, programme)} over sending everybody {policies['best_fixed']}: where the interval spans 0, it can't be told from 0.",
-        f"Release {manifest.release_id} serves. {drift.sentence} A December is not the year before it: read the report.",
-        f"It took {sum(this.seconds.values()):.0f} seconds: "
-        + ", ".join(f"{title.split(':')[0].lower()} {seconds:.0f}" for title, seconds in this.seconds.items())
-        + ".",
+        f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)} a decision over no",
+        f"contact, and {_range(fixed, programme)} over sending everybody {policies['best_fixed']};",
+        "where an interval spans 0, the difference can't be told from 0.",
+        f"Release {manifest.release_id} serves. {drift.sentence}",
+        f"It took {sum(this.seconds.values()):.0f} seconds: {took}.",
         "",
-        f"Everything is in {this.home.root}. Next: holdfast --help, holdfast evaluate, holdfast releases, holdfast monitor drift",
+        f"Everything is in {this.home.root}. Next: holdfast --help, evaluate, releases, monitor drift.",
     ]
-    if address:
-        body = f'{{"members": ["{_someone(this.home)}", "{NOBODY}"], "campaign_id": "spring"}}'
-        lines += [
-            "",
-            f"The service answers on {address} until you press Ctrl-C (its documentation: {address}/docs). Try:",
-            f"curl -s {address}/v1/decisions -H 'Content-Type: application/json' -H 'Idempotency-Key: first' -d '{body}'",
-        ]
     return Panel(escape("\n".join(lines)), title="The loop, once around", title_align="left", padding=(1, 2))
+
+
+def invitation(home: Home, address: str) -> str:
+    """Give a command that asks the service, on a line of its own so that it can be copied."""
+    body = f'{{"members": ["{_someone(home)}", "{NOBODY}"], "campaign_id": "spring"}}'
+    return (
+        f"The service answers on {address} until you press Ctrl-C. Try, twice for the same answer:\n\n"
+        f"curl -s {address}/v1/decisions -H 'Content-Type: application/json' -H 'Idempotency-Key: first' -d '{body}'\n"
+    )
 
 
 def stay(process: "subprocess.Popen[str]") -> None:

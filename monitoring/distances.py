@@ -41,7 +41,7 @@ class Binned:
     centres: Floats  # (n_bins - 1,) mean of the reference in each bin; empty for text
     cuts: tuple[float, ...] = ()  # upper edges of the PSI bins but the last, in the column's own unit; none for text
     categories: tuple[str, ...] = ()  # of the PSI bins; none for numbers
-    logged: bool = False  # measured on a signed logarithmic scale
+    unit: float | None = None  # of the signed logarithmic scale it is measured on; none for a linear one
     distance: float | None = None  # the exact Wasserstein distance; none for text
 
     @property
@@ -76,8 +76,8 @@ class Binned:
 
 def bin_numbers(name: str, reference: Floats, current: Floats, *, money: bool = False) -> Binned:
     """Bin numbers by the percentiles of the reference; money and heavy tails on a signed logarithmic scale."""
-    logged = money or is_heavy_tailed(reference)
-    before, after = (signed_log(values) if logged else values for values in (reference, current))
+    unit = unit_of(reference) if money or is_heavy_tailed(reference) else None
+    before, after = (values if unit is None else signed_log(values, unit=unit) for values in (reference, current))
     known, seen = before[~np.isnan(before)], after[~np.isnan(after)]
     values = np.unique(known)
     fine = values if len(values) <= len(FINE) else np.unique(np.quantile(known, FINE, method="inverted_cdf"))
@@ -94,8 +94,8 @@ def bin_numbers(name: str, reference: Floats, current: Floats, *, money: bool = 
         coded[1],
         coarse=np.append(np.searchsorted(deciles, fine), len(deciles)),
         centres=np.where(rows > 0, sums / np.maximum(rows, 1), edges),
-        cuts=tuple((signed_exp(deciles) if logged else deciles).tolist()),
-        logged=logged,
+        cuts=tuple((deciles if unit is None else signed_exp(deciles, unit=unit)).tolist()),
+        unit=unit,
         distance=wasserstein(known, seen) / spread if len(seen) else 0.0,
     )
 
@@ -153,18 +153,24 @@ def is_heavy_tailed(values: Floats) -> bool:
     return spread > 0 and float(np.mean(((known - known.mean()) / spread) ** 4)) > HEAVY_TAIL
 
 
-def signed_log(values: Floats) -> Floats:
-    """Compute sign(x)·ln(1 + |x|): money by ratios, refunds and nothing included."""
-    return np.asarray(np.sign(values) * np.log1p(np.abs(values)))
+def unit_of(values: Floats) -> float:
+    """Find the size of what is not nothing, the median of |x| over x that is not 0."""
+    sizes = np.abs(values[~np.isnan(values) & (values != 0)])
+    return float(np.median(sizes)) if len(sizes) else 1.0
 
 
-def signed_exp(values: Floats) -> Floats:
+def signed_log(values: Floats, *, unit: float) -> Floats:
+    """Compute sign(x)·ln(1 + |x| / unit): linear well below the unit, by ratios well above it."""
+    return np.asarray(np.sign(values) * np.log1p(np.abs(values) / unit))
+
+
+def signed_exp(values: Floats, *, unit: float) -> Floats:
     """Undo `signed_log`.
 
-    >>> float(signed_exp(signed_log(np.array([-1999.0])))[0].round(6))
+    >>> float(signed_exp(signed_log(np.array([-1999.0]), unit=100), unit=100)[0].round(6))
     -1999.0
     """
-    return np.asarray(np.sign(values) * np.expm1(np.abs(values)))
+    return np.asarray(unit * np.sign(values) * np.expm1(np.abs(values)))
 
 
 def _shares(counts: NDArray[np.generic]) -> Floats:

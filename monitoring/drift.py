@@ -141,4 +141,5 @@ def sample(frame: pd.DataFrame, columns: Sequence[Binned], rng: np.random.Genera
 def _values(values: pd.Series, column: Binned) -> NDArray[Any]:
     if "wasserstein" not in column.tests:
         return values.astype(object).to_numpy()
-    return signed_log(numbers_of(values)) if column.logged else numbers_of(values)
+    numbers = numbers_of(values)
+    return numbers if column.unit is None else signed_log(numbers, unit=column.unit)

@@ -13,9 +13,10 @@ UNITS: Final = {"wasserstein": " sd", "psi": " PSI", "missing": "", "new_categor
 
 def verdict_table(verdict: Verdict) -> Table:
     """Lay the verdict out as one table: a line per finding, what was not judged below."""
-    table = Table(
-        title=f"[{COLOURS[verdict.status]}]{verdict.sentence}[/]", title_justify="left", caption_justify="left"
-    )
+    title = f"[{COLOURS[verdict.status]}]{verdict.sentence}[/]"
+    table = Table(title=title, title_justify="left", caption_justify="left", expand=True)
+    if not verdict.findings:
+        table.show_header, table.box = False, None
     table.add_column("what was found", overflow="fold")
     table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("by chance up to", justify="right", no_wrap=True)
@@ -54,7 +55,8 @@ def _notes(verdict: Verdict) -> str:
     if verdict.judged:
         notes.append(
             f"Thresholds come from resampling the reference by member and by weeks, so that at most "
-            f"{verdict.false_alarm_rate:.0%} of whole runs on unchanged members alarm."
+            f"{verdict.false_alarm_rate:.0%} of whole runs alarm while weeks differ only as those of the reference do; "
+            "a season it has not seen counts as drift."
         )
     for reason in dict.fromkeys(reason for _, reason in verdict.not_judged):
         names = ", ".join(column for column, other in verdict.not_judged if other == reason)

@@ -54,18 +54,18 @@ def thresholds(columns: Sequence[Binned], design: Design, *, rate: float, rng: n
     block_of = rng.integers(len(blocks), size=REPLICATES)
     null = resample(columns, design, blocks=blocks, block_of=block_of, rng=rng)
     tests = [test for column in columns for test in column.tests]
-    power = np.where(
-        np.array(tests) == "psi", 0.5, 1.0
-    )  # PSI grows with the square of a shift, the others with the shift
+    # PSI grows with the square of a shift, the others with the shift
+    power = np.array([0.5 if test == "psi" else 1.0 for test in tests])
     null, floor = null**power, np.array([TOO_SMALL_TO_MATTER[test] for test in tests]) ** power
-    largest = _largest(null, floor / FLOOR_IN_LEVELS, blocks, block_of)
+    least = floor / FLOOR_IN_LEVELS
+    scores = _standardised(null, least, blocks, block_of)
+    unsteady = np.maximum(np.sqrt(np.mean(scores**2, axis=0)), 1.0)
+    largest = (scores / unsteady).max(axis=1)
     if len(blocks) > 1:
         apart = len(np.unique(design.snapshot)) / blocks[0].size
         largest = _of_other_weeks(largest, block_of, apart, rng)
-    rank = ceil((1 - rate) * (REPLICATES + 1))
-    found = np.maximum(
-        floor, null.mean(axis=0) + float(np.sort(largest)[rank - 1]) * _level(null, floor / FLOOR_IN_LEVELS)
-    ) ** (1 / power)
+    reach = float(np.sort(largest)[ceil((1 - rate) * (REPLICATES + 1)) - 1]) * unsteady
+    found = np.maximum(floor, null.mean(axis=0) + reach * _level(null, least)) ** (1 / power)
     return np.split(found, np.cumsum([len(column.tests) for column in columns])[:-1])
 
 
@@ -97,20 +97,21 @@ def resample(
 
 
 def _level(null: Floats, least: Floats) -> Floats:
-    return np.maximum(null.std(axis=0), least)
+    return np.asarray(np.maximum(null.std(axis=0), least))
 
 
-def _largest(null: Floats, least: Floats, blocks: Sequence[Ints], block_of: Ints) -> Floats:
-    """Find each replicate's largest statistic `(n_replicates,)`, standardised by the replicates of other weeks.
+def _standardised(null: Floats, least: Floats, blocks: Sequence[Ints], block_of: Ints) -> Floats:
+    """Standardise each replicate's statistics `(n_replicates, n_tests)` by the replicates of other weeks.
 
-    Standardised by its own weeks too, no statistic of six blocks could exceed 2.1, however far a seventh may lie.
+    Standardised by its own weeks too, no statistic of six blocks could exceed 2.1, however far a seventh may lie. A
+    column that changes from season to season comes out large, and is given room of its own instead of all columns'.
     """
-    largest = np.empty(len(null))
+    scores = np.empty_like(null)
     for number, block in enumerate(blocks):
         others = [k for k, other in enumerate(blocks) if len(blocks) == 1 or not np.isin(other, block).any()]
         seen, here = null[np.isin(block_of, others)], block_of == number
-        largest[here] = ((null[here] - seen.mean(axis=0)) / _level(seen, least)).max(axis=1)
-    return largest
+        scores[here] = (null[here] - seen.mean(axis=0)) / _level(seen, least)
+    return scores
 
 
 def _of_other_weeks(largest: Floats, block_of: Ints, apart: float, rng: np.random.Generator) -> Floats:

@@ -62,6 +62,7 @@ def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
         finally:
             app.state.desk = None
             desk.close()
+            gc.unfreeze()  # or extension modules report all of it as leaked when the process ends
 
     app = FastAPI(
         title="Holdfast",

@@ -62,7 +62,6 @@ class Meters:
 
     def serve(self, release_id: str, backlog: Callable[[], int]) -> None:
         """Name the release that serves, and where to read the backlog."""
-        self._release.clear()
         self._release.labels(release_id).set(1)
         self._backlog.set_function(backlog)
 

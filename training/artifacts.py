@@ -1,13 +1,14 @@
 """A release: one folder of data (never code) from which every number can be served.
 
 The folder holds three boosters as JSON, the calibration, golden rows with their expected scores, and `manifest.json`
-with the size and sha256 of each. It is read in this order, and refused at the first thing that is wrong: manifest, sizes
-and hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before parsing and
-scores after.
+with the size and sha256 of each. It is read in this order, and refused at the first thing that is wrong: manifest,
+sizes and hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before
+parsing and scores after.
 """
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,7 +79,7 @@ class Models:
             For another number of columns, or an infinite value: XGBoost would score both without a word.
         """
         wanted = self.churn.num_features()
-        if X.ndim != 2 or X.shape[1] != wanted:
+        if X.shape != (len(X), wanted):
             raise ContractError(f"features of shape {X.shape} came, (n_members, {wanted}) was wanted")
         if np.isinf(X).any():
             raise ContractError("an infinite feature came, finite or missing (NaN) was wanted")
@@ -141,7 +142,7 @@ def golden_rows(X: Matrix, rng: np.random.Generator, n: int = 64) -> Matrix:
 def write_release(folder: Path, manifest: Manifest, models: Models, golden: Matrix) -> Manifest:
     """Write a release below `folder` and return its manifest, completed with files and `release_id`.
 
-    The id is a hash of the content, so the same data and seed give the same release, and writing it again changes nothing.
+    The id is a hash of the content: the same data and seed give the same release, and writing it again changes nothing.
     """
     files = {f"{name}.json": bytes(getattr(models, name).save_raw("json")) for name in MODELS}
     files["calibration.json"] = _dump(models.calibration.to_json())
@@ -155,7 +156,7 @@ def write_release(folder: Path, manifest: Manifest, models: Models, golden: Matr
     release_id = fingerprint(asdict(manifest) | {"runs": {}}, {name: body.hex() for name, body in files.items()})[:12]
     root = folder / release_id
     for name, body in files.items():
-        write_whole(root / name, lambda beside, body=body: beside.write_bytes(body))
+        write_whole(root / name, partial(_fill, body=body))
     described = {name: {"bytes": len(body), "sha256": sha256(root / name)} for name, body in files.items()}
     complete = Manifest(**{**_shallow(manifest), "release_id": release_id, "files": described})
     write_json(root / "manifest.json", asdict(complete))  # last: a folder without a manifest is no release
@@ -176,7 +177,9 @@ def read_manifest(root: Path) -> Manifest:
         value["reference_as_of"] = tuple(value["reference_as_of"])
         return Manifest(**value)
     except (ValueError, TypeError, KeyError) as error:
-        raise CorruptError(f"{path} is not the manifest of a release: {error}; `holdfast rollback` goes back") from error
+        raise CorruptError(
+            f"{path} is not the manifest of a release: {error}; `holdfast rollback` goes back"
+        ) from error
 
 
 def load_release(root: Path) -> Release:
@@ -229,6 +232,10 @@ def _booster(path: Path) -> xgb.Booster:
     booster = xgb.Booster({"nthread": 1})
     booster.load_model(bytearray(path.read_bytes()))
     return booster
+
+
+def _fill(path: Path, *, body: bytes) -> None:
+    path.write_bytes(body)
 
 
 def _dump(value: dict[str, Any]) -> bytes:

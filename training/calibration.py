@@ -2,7 +2,8 @@
 
 Two maps are known, both monotone, both plain numbers in a release:
 
-* Platt scaling, p' = sigmoid(slope · logit(p) + intercept): Platt, "Probabilistic outputs for support vector machines", 1999.
+* Platt scaling, p' = sigmoid(slope · logit(p) + intercept): Platt, "Probabilistic outputs for support vector
+  machines", 1999.
 * Isotonic regression, a step-free interpolation between knots: Zadrozny and Elkan, "Transforming classifier scores into
   accurate multiclass probability estimates", KDD 2002.
 """
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-EDGE = 1e-6  # a probability of exactly 0 or 1 has no finite logit, and no evidence either
+NEWTON_STEPS: Final = 50
+CONVERGED: Final = 1e-10
+EDGE: Final = 1e-6  # a probability of exactly 0 or 1 has no finite logit, and no evidence either
 
 
 def logit(probability: Floats) -> Floats:
@@ -75,7 +78,7 @@ def calibration_from_json(value: dict[str, Any]) -> Calibration:
     return Isotonic(x=tuple(value["x"]), y=tuple(value["y"]))
 
 
-def fit_platt(probability: Floats, outcome: Floats, *, steps: int = 50) -> Platt:
+def fit_platt(probability: Floats, outcome: Floats) -> Platt:
     """Fit slope and intercept by Newton's method on the log loss, with Platt's smoothed targets.
 
     Parameters
@@ -87,11 +90,11 @@ def fit_platt(probability: Floats, outcome: Floats, *, steps: int = 50) -> Platt
     target = np.where(outcome > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     design = np.column_stack([logit(probability), np.ones(len(probability))])
     weights = np.array([1.0, 0.0])
-    for _ in range(steps):
+    for _ in range(NEWTON_STEPS):
         p = sigmoid(design @ weights)
         curvature = (design * (p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
         step = np.linalg.solve(curvature, design.T @ (p - target))
         weights = weights - step
-        if float(np.max(np.abs(step))) < 1e-10:
+        if float(np.max(np.abs(step))) < CONVERGED:
             break
     return Platt(slope=float(weights[0]), intercept=float(weights[1]))

@@ -1,7 +1,8 @@
-"""The company's past campaigns as cohorts: who was contacted, who could have been, what they brought before and after."""
+"""The company's past campaigns as cohorts: who was contacted, who was not, what they brought before and after."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -27,13 +28,17 @@ def cohorts(
     """
     found: dict[str, list[pd.DataFrame]] = {}
     groups = contacts[contacts["treatment"] != CONTROL].groupby(["treatment", "contacted_at"], sort=True)
-    for (offer, start), contacted in groups:
-        before, after = (programme.days_before(start.to_pydatetime(), days) for days in (programme.horizon_days, -programme.horizon_days))
+    for key, contacted in groups:
+        offer, start = cast("tuple[str, pd.Timestamp]", key)
+        begin = start.to_pydatetime()
+        before, after = (
+            programme.days_before(begin, days) for days in (programme.horizon_days, -programme.horizon_days)
+        )
         known = [as_of for as_of in snapshots if as_of <= before]
         if known and after <= snapshots[-1]:
-            times = (known[-1], before, start.to_pydatetime(), after)
+            times = (known[-1], before, begin, after)
             cohort = _cohort(visits, contacted["member_id"], times, programme)
-            found.setdefault(str(offer), []).append(cohort)
+            found.setdefault(offer, []).append(cohort)
     return {offer: pd.concat(parts, ignore_index=True) for offer, parts in found.items()}
 
 
@@ -46,12 +51,16 @@ def judge_campaigns(
 ) -> dict[str, ObservationalEffect]:
     """Estimate what each offer's campaigns brought, and whether that can be known."""
     return {
-        offer: observational_effect(with_features(cohort), features=features, rng=rng) for offer, cohort in found.items()
+        offer: observational_effect(with_features(cohort), features=features, rng=rng)
+        for offer, cohort in found.items()
     }
 
 
 def _cohort(
-    visits: pd.DataFrame, contacted: pd.Series, times: tuple[datetime, datetime, datetime, datetime], programme: Programme
+    visits: pd.DataFrame,
+    contacted: pd.Series,
+    times: tuple[datetime, datetime, datetime, datetime],
+    programme: Programme,
 ) -> pd.DataFrame:
     as_of, before, start, after = times
     active = between(visits, programme.days_before(as_of, programme.activity_days), as_of)["member_id"].unique()

@@ -73,7 +73,9 @@ def train_booster(X: pd.DataFrame, churned: Floats, parameters: dict[str, Any]) 
     )
 
 
-def cross_predict(X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_of: pd.Series, parameters: dict[str, Any]) -> Floats:
+def cross_predict(
+    X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_of: pd.Series, parameters: dict[str, Any]
+) -> Floats:
     """Predict each fold's test dates by a model of its training dates; NaN for dates in no fold."""
     probability = np.full(len(X), np.nan)
     for train, test in _masks(folds, as_of):
@@ -82,7 +84,9 @@ def cross_predict(X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_o
     return probability
 
 
-def fold_losses(X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_of: pd.Series, parameters: dict[str, Any]) -> Iterable[float]:
+def fold_losses(
+    X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_of: pd.Series, parameters: dict[str, Any]
+) -> Iterable[float]:
     """Give each fold's log loss, one after the other, so that a bad trial can be stopped early."""
     for train, test in _masks(folds, as_of):
         booster = train_booster(X[train], churned[train], parameters)
@@ -95,15 +99,17 @@ def choose_calibration(
 ) -> Calibration:
     """Take Platt's or the isotonic map, refitted on all rows, if it lowers the log loss on later dates beyond chance.
 
-    Boosting on the log loss is often calibrated as it is, and a map learned in one season can make the next one worse: so
-    the gain's 95 % interval, by member, has to lie above 0.
+    Boosting on the log loss is often calibrated as it is, and a map learned in one season can make the next one worse:
+    so the gain's 95 % interval, by member, has to lie above 0.
     """
     if not fit.any():
         return IDENTITY
     kinds = (fit_platt, fit_isotonic)
     before = _losses(churned[judge], probability[judge])
     gains = [
-        estimate(before - _losses(churned[judge], kind(probability[fit], churned[fit])(probability[judge])), members[judge])
+        estimate(
+            before - _losses(churned[judge], kind(probability[fit], churned[fit])(probability[judge])), members[judge]
+        )
         for kind in kinds
     ]
     best = int(np.argmax([gain.value for gain in gains]))

@@ -46,7 +46,9 @@ class Judgement:
     truth_correlation: dict[str, float]  # by offer, of predicted with true uplift; likewise
 
 
-def learn_uplift(log: pd.DataFrame, features: Sequence[str], offers: Sequence[OfferSpec], rng: np.random.Generator) -> UpliftModel:
+def learn_uplift(
+    log: pd.DataFrame, features: Sequence[str], offers: Sequence[OfferSpec], rng: np.random.Generator
+) -> UpliftModel:
     """Fit the uplift of every offer; its columns come in the order of `offers`.
 
     Raises
@@ -68,7 +70,9 @@ def learn_uplift(log: pd.DataFrame, features: Sequence[str], offers: Sequence[Of
         rng=rng,
     )
     if list(model.offers) != list(cost):
-        raise ContractError(f"offers came in the order {list(cost)}, {list(model.offers)} was wanted: sort them by offer_id")
+        raise ContractError(
+            f"offers came in the order {list(cost)}, {list(model.offers)} was wanted: sort them by offer_id"
+        )
     return model
 
 
@@ -100,7 +104,11 @@ def judge_policies(
     everybody = np.ones((len(log), len(offers)), dtype=np.bool_)
     best = int(np.argmax(average))
     table = compare(test, policies, best_fixed=best + 1, eligible=everybody, q=q)
-    everything = policies | {NO_CONTACT: fixed(0, everybody), RANDOM: uniform(everybody), BEST_FIXED: fixed(best + 1, everybody)}
+    everything = policies | {
+        NO_CONTACT: fixed(0, everybody),
+        RANDOM: uniform(everybody),
+        BEST_FIXED: fixed(best + 1, everybody),
+    }
     counts = [int((test.treatment == arm).sum()) for arm in range(test.n_treatments)]
     return Judgement(
         table=table,
@@ -120,7 +128,7 @@ def log_of(log: pd.DataFrame, offers: Sequence[OfferSpec]) -> Log:
     """Write a frame's log as arrays; treatment 0 is control."""
     index = {CONTROL: 0} | {offer.offer_id: i + 1 for i, offer in enumerate(offers)}
     return Log(
-        treatment=log["treatment"].map(index).to_numpy(dtype=np.int64),
+        treatment=log["treatment"].map(index).to_numpy().astype(np.int64),
         propensity=log["propensity"].to_numpy(dtype=np.float64),
         outcome=log["outcome"].to_numpy(dtype=np.float64),
         contact_cost=np.array([0.0, *[float(offer.contact_cost) for offer in offers]]),
@@ -138,7 +146,9 @@ def greedy(uplift: Floats, contact_cost: Floats) -> Floats:
 def _columns(log: pd.DataFrame, release: Release) -> NDArray[np.float32]:
     missing = [name for name in release.feature_names if name not in log]
     if missing:
-        raise ContractError(f"the champion reads features that are no longer computed: {missing}; promote a new one by hand")
+        raise ContractError(
+            f"the champion reads features that are no longer computed: {missing}; promote a new one by hand"
+        )
     return log[list(release.feature_names)].to_numpy(dtype=np.float32)
 
 
@@ -148,7 +158,9 @@ def _expected_shares(log: pd.DataFrame, offers: Sequence[OfferSpec]) -> list[flo
     return [float(share) for share in shares / shares.sum()]
 
 
-def _true_gains(log: pd.DataFrame, model: UpliftModel, policies: Mapping[str, Floats], cost: Floats) -> dict[str, Estimate]:
+def _true_gains(
+    log: pd.DataFrame, model: UpliftModel, policies: Mapping[str, Floats], cost: Floats
+) -> dict[str, Estimate]:
     """Average what the simulation gives each policy, without the noise of outcomes."""
     gain = np.hstack([np.zeros((len(log), 1)), oracle(log, model.offers) - cost])
     members = log["member_id"].to_numpy()

@@ -39,13 +39,15 @@ VALUE_METRICS: Final = {
 
 @dataclass(frozen=True)
 class Judged:
-    """Hold a table, row -> metric -> estimate, and by how much the model leads each rival in the table's first metric."""
+    """Hold a table, row -> metric -> estimate, and how far the model leads each rival in the table's first metric."""
 
     rows: dict[str, dict[str, Estimate]]
     lead: dict[str, Estimate]
 
 
-def judge_churn(churned: Floats, predictions: Mapping[str, Floats], members: NDArray[Any], rng: np.random.Generator) -> Judged:
+def judge_churn(
+    churned: Floats, predictions: Mapping[str, Floats], members: NDArray[Any], rng: np.random.Generator
+) -> Judged:
     """Set the model beside its rivals; a score that is no probability is judged by its ranking alone."""
     rows = {
         name: {
@@ -63,10 +65,15 @@ def judge_churn(churned: Floats, predictions: Mapping[str, Floats], members: NDA
     return Judged(rows, lead)
 
 
-def judge_value(margin: Floats, predictions: Mapping[str, Floats], members: NDArray[Any], rng: np.random.Generator) -> Judged:
+def judge_value(
+    margin: Floats, predictions: Mapping[str, Floats], members: NDArray[Any], rng: np.random.Generator
+) -> Judged:
     """Set expected margin beside its rivals; a lead below 0 is an error made smaller."""
     rows = {
-        name: {metric: bootstrap(compute, margin, values, clusters=members, rng=rng) for metric, compute in VALUE_METRICS.items()}
+        name: {
+            metric: bootstrap(compute, margin, values, clusters=members, rng=rng)
+            for metric, compute in VALUE_METRICS.items()
+        }
         for name, values in predictions.items()
     }
     lead = {

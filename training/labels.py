@@ -1,4 +1,4 @@
-"""What followed: for each member active before `as_of`, whether they lapsed and what margin they brought in the horizon.
+"""What followed: for each member active before `as_of`, whether they lapsed and the margin they brought.
 
 A label exists only when its window has fully passed. The window is [as_of, as_of + horizon), counted in local days.
 """
@@ -67,7 +67,9 @@ def _label_one(visits: pd.DataFrame, as_of: datetime, programme: Programme) -> p
     days = programme.horizon_days
     active = between(visits, programme.days_before(as_of, programme.activity_days), as_of)["member_id"].unique()
     members = pd.Index(np.sort(active), name="member_id")
-    after = between(visits, as_of, programme.days_before(as_of, -days)).groupby("member_id")["margin"].agg(["size", "sum"])
+    after = (
+        between(visits, as_of, programme.days_before(as_of, -days)).groupby("member_id")["margin"].agg(["size", "sum"])
+    )
     before = between(visits, programme.days_before(as_of, days), as_of).groupby("member_id")["margin"].sum()
     after = after.reindex(members, fill_value=0)
     return pd.DataFrame(

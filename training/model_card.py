@@ -1,6 +1,6 @@
 """What a release learned, how good that is and against what, as sheets that a terminal, MLflow and a page can show."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from features.home import Home
@@ -36,30 +36,31 @@ def sheets(manifest: Manifest) -> Iterator[Sheet]:
 def churn_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
     """Set the lapse model beside its rivals."""
     table, data = evidence["churn"], evidence["data"]
-    header, rows = _metric_rows(table["rows"], lambda figures: _plain(figures))
+    rows = _by_metric(table["rows"], _plain)
     leads = [f"AUC over {rival}: {_signed(lead)}" for rival, lead in table["lead"].items()]
     first, last, _ = data["dates"]["test"]
-    return Sheet(
-        f"Lapse: no purchase within {programme.horizon_days} days by a member active in the last {programme.activity_days}",
-        header,
-        rows,
-        (
-            *leads,
-            f"Out of time: snapshots of {first} to {last}, trained on {' to '.join(data['dates']['train'][:2])}; "
-            f"{data['churned']:.1%} lapse, and most of them come back. 95 % intervals, resampled by member.",
-        ),
+    split = (
+        f"Out of time: snapshots of {first} to {last}, trained on {' to '.join(data['dates']['train'][:2])}; "
+        f"{data['churned']:.1%} lapse, and most of them come back. 95 % intervals, resampled by member."
     )
+    days, before = programme.horizon_days, programme.activity_days
+    title = f"Lapse: no purchase within {days} days, by members active in the {before} before"
+    return Sheet(title, ("", *table["rows"]), rows, (*leads, split))
 
 
 def value_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
     """Set expected margin beside its rivals."""
     table = evidence["value"]
-    header, rows = _metric_rows(
+    rows = _by_metric(
         table["rows"], lambda figures: _plain(figures) if abs(figures["value"]) <= 1 else _money(figures, programme)
     )
-    leads = [f"error less that of {rival}: {_money(lead, programme, signed=True)}" for rival, lead in table["lead"].items()]
-    note = f"Margin is {programme.margin_rate:.0%} of sales: an assumption of the settings (margin_rate), not of the data."
-    return Sheet(f"Value: margin within {programme.horizon_days} days", header, rows, (*leads, note))
+    leads = [
+        f"error less that of {rival}: {_money(lead, programme, signed=True)}" for rival, lead in table["lead"].items()
+    ]
+    note = (
+        f"Margin is {programme.margin_rate:.0%} of sales: an assumption of the settings (margin_rate), not of the data."
+    )
+    return Sheet(f"Value: margin within {programme.horizon_days} days", ("", *table["rows"]), rows, (*leads, note))
 
 
 def campaigns_sheet(campaigns: dict[str, Any], programme: Programme) -> Sheet:
@@ -89,29 +90,33 @@ def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
     """Set the policy beside no contact, random, the best fixed offer and, where the truth is known, the oracle."""
     policies, uplift = manifest.evidence["policies"], manifest.evidence["uplift"]
     truth = policies["truth"]
-    named = {"best fixed offer": f"best fixed offer ({policies['best_fixed']})", "model": f"model ({uplift['learner']}-learner)"}
+    named = {
+        "best fixed offer": f"best fixed ({policies['best_fixed']})",
+        "model": f"model ({uplift['learner']}-learner)",
+    }
     rows = tuple(
         (
             named.get(name, name),
             _money(row["policy_value"], programme),
             _money(row["against_no_contact"], programme, signed=True),
             _money(row["against_best_fixed"], programme, signed=True),
-            *([_money(truth[name], programme, signed=True)] if truth else []),
+            _money(truth[name], programme, signed=True) if truth else "not known",
             f"{row['contacted']:.0%}",
         )
         for name, row in policies["table"].items()
     )
-    header = ("policy", "value per decision", "against no contact", "against best fixed", *(["truth"] if truth else []), "contacted")
+    n = policies["table"]["model"]["policy_value"]["n"]
     kept = ", ".join(f"{offer} {share:.0%}" for offer, share in uplift["heterogeneity_kept"].items())
+    method = (
+        f"Doubly robust, on later waves than those learned from; {n:,} decisions, 95 % intervals by member. "
+        f"Individual differences borne out by held-out members: {kept}."
+    )
+    known = "The truth is what the simulation gives each policy over no contact: without the outcomes' noise."
     return Sheet(
         f"Next best offer: {manifest.experiment.upper()} experiment, {programme.currency} per decision after all costs",
-        header,
+        ("policy", "value", "over no contact", "over best fixed", "truth over no contact", "contacted"),
         rows,
-        (
-            f"Doubly robust, on later waves than those learned from; {policies['table']['model']['policy_value']['n']:,} decisions, "
-            f"95 % intervals by member. Individual differences borne out by held-out members: {kept}.",
-            *(["The truth is what the simulation gives each policy on average against no contact: no noise of the outcomes."] if truth else []),
-        ),
+        (method, known) if truth else (method,),
     )
 
 
@@ -137,18 +142,18 @@ def ledger_sheet(home: Home) -> Sheet:
 def markdown(manifest: Manifest) -> str:
     """Write the sheets as one Markdown page, the model card that MLflow keeps."""
     data = manifest.evidence["data"]
-    parts = [
-        f"# Release {manifest.release_id}",
-        f"Trained on {data['source']} ({data['members']:,} members, {data['rows']:,} rows, data {data['fingerprint']}). "
-        "Purpose: to decide which offer, if any, is worth sending to whom. Not for decisions about credit, work or housing.",
-    ]
+    trained = (
+        f"Trained on {data['source']}: {data['members']:,} members, {data['rows']:,} rows, data {data['fingerprint']}. "
+        "Purpose: to decide which offer, if any, is worth sending to whom; not for credit, work or housing."
+    )
+    parts = [f"# Release {manifest.release_id}", trained]
     return "\n\n".join([*parts, *[sheet.markdown() for sheet in sheets(manifest)]]) + "\n"
 
 
-def _metric_rows(rows: dict[str, dict[str, Figures]], show: Any) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:  # noqa: ANN401
+def _by_metric(rows: dict[str, dict[str, Figures]], show: Callable[[Figures], str]) -> tuple[tuple[str, ...], ...]:
+    """Turn row -> metric -> figures by a right angle: a line per metric, a column per model."""
     metrics = list(next(iter(rows.values())))
-    body = tuple((name, *[show(row[m]) if m in row else "" for m in metrics]) for name, row in rows.items())
-    return ("", *[HEADS[metric] for metric in metrics]), body
+    return tuple((HEADS[m], *[show(row[m]) if m in row else "" for row in rows.values()]) for m in metrics)
 
 
 def _plain(figures: Figures) -> str:

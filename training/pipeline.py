@@ -1,4 +1,4 @@
-"""From the feature store to a release that was judged: one function per step, cached by the fingerprint of its inputs."""
+"""From the feature store to a release that was judged: a function per step, cached by a fingerprint of the inputs."""
 
 import json
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -22,7 +22,16 @@ from features.store import Store, open_store
 from features.synthetic import OfferTerms, overlay_experiment
 from features.warehouse import Warehouse, open_warehouse
 from training import campaigns, churn, experiment, judging, labels, model_card, registry, splits, value
-from training.artifacts import FeatureSpec, Manifest, Models, OfferSpec, Release, golden_rows, load_release, read_manifest, write_release
+from training.artifacts import (
+    FeatureSpec,
+    Manifest,
+    Models,
+    OfferSpec,
+    golden_rows,
+    load_release,
+    read_manifest,
+    write_release,
+)
 from training.promotion import Evidence, Verdict, champion_id, evidence_from_json, judge, promote
 from training.tuning import tune
 
@@ -64,7 +73,7 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
         If the history is too short, or there is no experiment to learn uplift from.
     """
     warehouse, programme = open_warehouse(home), read_programme(home.settings)
-    key = fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), asdict(settings), champion_id(home), *_code())
+    key = fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), asdict(settings), *_code())
     trained = _trained(home, key)
     if trained:
         return trained, False
@@ -75,11 +84,14 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
     streams = dict(zip(STEPS, rng.spawn(len(STEPS)), strict=True))
     progress("joining features, point in time", 0, 1)
     prepared = prepare(warehouse, store, programme, settings)
-    champion = _champion(home)
+    serving = champion_id(home)
+    champion = load_release(home.releases / serving) if serving else None
     with registry.tracked(home, "train") as run:
         progress("estimating what past campaigns brought", 0, 1)
         observed = observe(prepared, store, streams["campaigns"])
-        fitted, churn_table, tuned = fit_churn(home, prepared, key, settings, streams["churn"], progress)
+        fitted, churn_table, tuned = fit_churn(
+            home, prepared, key=key, settings=settings, rng=streams["churn"], progress=progress
+        )
         progress("fitting value", 0, 1)
         worth, value_table = fit_value(prepared, streams["value"])
         progress("learning uplift", 0, 1)
@@ -118,7 +130,8 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
         run.tags = {"release_id": manifest.release_id, "data": warehouse.fingerprint, "experiment": manifest.experiment}
         run.models = {name: getattr(models, name) for name in ("churn", "value", "uplift")}
         run.texts = {"evidence.json": json.dumps(evidence, indent=1), "model_card.md": model_card.markdown(manifest)}
-    write_json(home.releases / "trained.json", {"inputs": key, "release_id": manifest.release_id, "run_id": run.run_id})
+    record = {"inputs": key, "champion": serving, "release_id": manifest.release_id, "run_id": run.run_id}
+    write_json(home.releases / "trained.json", record)
     return manifest, True
 
 
@@ -129,10 +142,11 @@ def promote_release(home: Home, release_id: str, *, who: str, now: datetime) -> 
     serving = champion_id(home)
     other = serving if serving != release_id else None
     champion = evidence_from_json(read_manifest(home.releases / other).evidence["gate"]) if other else None
-    verdict = judge(evidence, champion)
+    programme = Programme.model_validate(read_manifest(home.releases / release_id).programme)
+    verdict = judge(evidence, champion, money=programme.money)
     if verdict.promote:
-        change = promote(home, release_id, expected=serving, who=who, now=now, verdict=verdict)
-        registry.set_champion(home, _record(home).get("run_id", "")) if change.to_release == last_trained(home) else None
+        promote(home, release_id, expected=serving, who=who, now=now, verdict=verdict)
+        registry.set_champion(home, release_id)
     return verdict, release_id
 
 
@@ -144,9 +158,10 @@ def last_trained(home: Home) -> str:
     return str(release_id)
 
 
-def _record(home: Home) -> dict[str, str]:
+def _record(home: Home) -> dict[str, str | None]:
     path = home.releases / "trained.json"
-    return json.loads(path.read_bytes()) if path.exists() else {}
+    record: dict[str, str | None] = json.loads(path.read_bytes()) if path.exists() else {}
+    return record
 
 
 def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: Settings) -> Prepared:
@@ -173,7 +188,7 @@ def observe(prepared: Prepared, store: Store, rng: np.random.Generator) -> dict[
 
 
 def fit_churn(
-    home: Home, prepared: Prepared, key: str, settings: Settings, rng: np.random.Generator, progress: Progress
+    home: Home, prepared: Prepared, *, key: str, settings: Settings, rng: np.random.Generator, progress: Progress
 ) -> tuple[churn.ChurnModel, judging.Judged, dict[str, Any]]:
     """Tune on time-respecting folds, fit, calibrate, and judge on the test dates beside the rivals."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
@@ -192,9 +207,13 @@ def fit_churn(
     predictions = {
         judging.MODEL: model.predict(X_test.to_numpy(dtype=np.float32)),
         "logistic regression": churn.logistic_rival(X, churned, X_test),
-        f"best single feature ({churn.BEST_SINGLE_FEATURE})": -X_test[churn.BEST_SINGLE_FEATURE].to_numpy(dtype=np.float64),
+        f"best single feature ({churn.BEST_SINGLE_FEATURE})": -X_test[churn.BEST_SINGLE_FEATURE].to_numpy(
+            dtype=np.float64
+        ),
     }
-    table = judging.judge_churn(test["churned"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng)
+    table = judging.judge_churn(
+        test["churned"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng
+    )
     return model, table, asdict(tuned)
 
 
@@ -208,7 +227,9 @@ def fit_value(prepared: Prepared, rng: np.random.Generator) -> tuple[Any, judgin
         "same as last period": test["previous_margin"].to_numpy(dtype=np.float64),
         "mean of 12 weeks": spend * prepared.programme.margin_rate * prepared.programme.horizon_days / 84,
     }
-    table = judging.judge_value(test["margin"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng)
+    table = judging.judge_value(
+        test["margin"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng
+    )
     return booster, table
 
 
@@ -218,24 +239,36 @@ def simulate_log(prepared: Prepared, terms: list[OfferTerms], rng: np.random.Gen
         name: splits.disjoint(dates, programme=prepared.programme)
         for name, dates in (("train", prepared.split.train), ("test", prepared.split.test))
     }
-    rows = pd.concat([prepared.part(tuple(dates)).assign(part=name) for name, dates in waves.items()], ignore_index=True)
+    rows = pd.concat(
+        [prepared.part(tuple(dates)).assign(part=name) for name, dates in waves.items()], ignore_index=True
+    )
     log = overlay_experiment(rows, offers=terms, rng=rng)
     return {name: log[log["part"] == name].reset_index(drop=True) for name in waves}
 
 
 def offer_specs(warehouse: Warehouse) -> tuple[OfferSpec, ...]:
     """Read the offers, ordered by id."""
-    names = {field.name for field in fields(OfferSpec)}
-    rows = warehouse.frame("offers").sort_values("offer_id").to_dict(orient="records")
+    offers = warehouse.frame("offers").sort_values("offer_id")
     return tuple(
-        OfferSpec(**{str(k): v.isoformat() if isinstance(v, pd.Timestamp) else v for k, v in row.items() if k in names}) for row in rows
+        OfferSpec(
+            offer_id=row.offer_id,
+            name=row.name,
+            channel=row.channel,
+            contact_cost=int(row.contact_cost),
+            redemption_cost=int(row.redemption_cost),
+            valid_from=row.valid_from.isoformat(),
+            valid_until=row.valid_until.isoformat(),
+        )
+        for row in list(offers.itertuples(index=False))
     )
 
 
 def feature_specs() -> tuple[FeatureSpec, ...]:
     """Describe the models' features, in the order in which they are read."""
     return tuple(
-        FeatureSpec(name, CATALOGUE[name].meaning, CATALOGUE[name].unit, CATALOGUE[name].minimum, CATALOGUE[name].maximum)
+        FeatureSpec(
+            name, CATALOGUE[name].meaning, CATALOGUE[name].unit, CATALOGUE[name].minimum, CATALOGUE[name].maximum
+        )
         for name in MODEL_FEATURES
     )
 
@@ -277,17 +310,14 @@ def _gate(table: judging.Judged, judged: experiment.Judgement) -> Evidence:
     )
 
 
-def _champion(home: Home) -> Release | None:
-    serving = champion_id(home)
-    return load_release(home.releases / serving) if serving else None
-
-
 def _trained(home: Home, key: str) -> Manifest | None:
+    """Give the release trained last if its inputs and its rival are still the same."""
     record = _record(home)
-    if record.get("inputs") != key:
+    rivals = (record.get("champion"), record.get("release_id"))
+    if record.get("inputs") != key or champion_id(home) not in rivals:
         return None
     try:
-        return read_manifest(home.releases / record["release_id"])
+        return read_manifest(home.releases / str(record["release_id"]))
     except NotFoundError:
         return None
 
@@ -298,7 +328,10 @@ def _code() -> list[Path]:
 
 
 def _described(prepared: Prepared) -> dict[str, Any]:
-    days = {name: [f"{dates[0]:%Y-%m-%d}", f"{dates[-1]:%Y-%m-%d}", len(dates)] for name, dates in asdict(prepared.split).items()}
+    days = {
+        name: [f"{dates[0]:%Y-%m-%d}", f"{dates[-1]:%Y-%m-%d}", len(dates)]
+        for name, dates in asdict(prepared.split).items()
+    }
     return {
         "source": prepared.warehouse.source,
         "fingerprint": prepared.warehouse.fingerprint,

@@ -10,7 +10,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -23,6 +23,8 @@ from features.home import Home
 from training.metrics import Estimate
 
 Action = Literal["promotion", "rollback"]
+
+Money = Callable[[float], str]
 
 IDENTIFIED: Final = ("simulated", "randomised", "adjusted")
 
@@ -89,7 +91,11 @@ def evidence_from_json(value: dict[str, Any]) -> Evidence:
     return Evidence(**read | {"not_identified": tuple(value["not_identified"])})
 
 
-def judge(evidence: Evidence, champion: Evidence | None, *, gate: Gate | None = None) -> Verdict:
+def _minor(amount: float) -> str:
+    return f"{amount:+.1f}"
+
+
+def judge(evidence: Evidence, champion: Evidence | None, *, gate: Gate | None = None, money: Money = _minor) -> Verdict:
     """Judge a challenger: can its uplift be trusted, does its policy pay, do its probabilities hold.
 
     A first release has to be not significantly worse than no contact and than the best fixed offer. Against a champion
@@ -100,6 +106,7 @@ def judge(evidence: Evidence, champion: Evidence | None, *, gate: Gate | None = 
     evidence : of the challenger; `against_champion` is needed where there is a champion
     champion : its evidence when it was promoted; None if nothing serves yet
     gate : the limits
+    money : how an amount in minor units is shown in a reason, as `Programme.money` does
     """
     limits = gate or Gate()
     missing = [f.name for f in fields(evidence) if _unusable(getattr(evidence, f.name))]
@@ -107,7 +114,7 @@ def judge(evidence: Evidence, champion: Evidence | None, *, gate: Gate | None = 
         return Verdict(promote=False, reasons=(f"against: not a finite number: {', '.join(missing)}",))
     findings = [
         *_identification(evidence, limits),
-        *(_money(evidence, champion, limits) if evidence.experiment in IDENTIFIED else ()),
+        *(_money(evidence, champion, limits, money) if evidence.experiment in IDENTIFIED else ()),
         *_probabilities(evidence, champion, limits),
     ]
     return Verdict(
@@ -135,13 +142,13 @@ def _identification(evidence: Evidence, limits: Gate) -> Iterator[tuple[bool, st
         yield size >= wanted, f"the log is worth {size:.0f} decisions of this policy, at least {wanted:.0f} wanted"
 
 
-def _money(evidence: Evidence, champion: Evidence | None, limits: Gate) -> Iterator[tuple[bool, str]]:
+def _money(evidence: Evidence, champion: Evidence | None, limits: Gate, money: Money) -> Iterator[tuple[bool, str]]:
     rivals = (("no contact", evidence.against_no_contact), ("the best fixed offer", evidence.against_best_fixed))
     for name, difference in rivals:
         if difference is None:
             yield False, f"its policy was not compared with {name}"
         else:
-            yield difference.upper >= 0, f"its policy {_pays(difference)} {name}: {_each(difference)}"
+            yield difference.upper >= 0, f"its policy {_pays(difference)} {name}: {_each(difference, money)}"
     if champion is None:
         yield True, "nothing serves yet"
     elif evidence.against_champion is None:
@@ -150,11 +157,11 @@ def _money(evidence: Evidence, champion: Evidence | None, limits: Gate) -> Itera
         difference = evidence.against_champion
         passed = difference.lower >= -limits.champion_margin
         words = "not worse than" if passed else "not shown to be as good as"
-        yield passed, f"its policy is {words} the champion's: {_each(difference)}"
+        yield passed, f"its policy is {words} the champion's: {_each(difference, money)}"
 
 
-def _each(money: Estimate) -> str:
-    return f"{money.value:+.1f} [{money.lower:+.1f}, {money.upper:+.1f}] minor units a decision"
+def _each(difference: Estimate, money: Money) -> str:
+    return f"{money(difference.value)} [{money(difference.lower)}, {money(difference.upper)}] a decision"
 
 
 def _pays(difference: Estimate) -> str:

@@ -1,7 +1,8 @@
 """The only door to MLflow: every run with its parameters, metrics and data fingerprint; every model a version."""
 
 import json
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -55,17 +56,13 @@ def tracked(home: Home, name: str) -> Iterator[Run]:
             )
 
 
-def versions(home: Home, run_id: str) -> Mapping[str, str]:
-    """Give the registered versions that a run made, model -> version."""
-    found = _client(home).search_model_versions(f"run_id='{run_id}'")
-    return {version.name.removeprefix(f"{EXPERIMENT}-"): str(version.version) for version in found}
-
-
-def set_champion(home: Home, run_id: str) -> None:
+def set_champion(home: Home, release_id: str) -> None:
     """Let the alias `champion` follow; for people who look in MLflow. The ledger of promotions is what counts."""
     client = _client(home)
-    for model, version in versions(home, run_id).items():
-        client.set_registered_model_alias(f"{EXPERIMENT}-{model}", "champion", version)
+    runs = client.search_runs([_experiment(client, home)], f"tags.release_id = '{release_id}'", max_results=1)
+    for run in runs:
+        for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
+            client.set_registered_model_alias(version.name, "champion", version.version)
 
 
 def _uri(home: Home) -> str:
@@ -73,14 +70,14 @@ def _uri(home: Home) -> str:
 
 
 def _client(home: Home) -> "MlflowClient":
-    import logging
-
     from mlflow.tracking import MlflowClient
+    from mlflow.utils.logging_utils import disable_logging
 
-    for chatty in ("alembic", "mlflow"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    disable_logging()  # what it says on the error stream is of no use to who runs a verb
     home.root.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=_uri(home), registry_uri=_uri(home))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, about MLflow's own mappings
+        return MlflowClient(tracking_uri=_uri(home), registry_uri=_uri(home))
 
 
 def _experiment(client: "MlflowClient", home: Home) -> str:

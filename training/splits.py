@@ -26,7 +26,9 @@ def split_by_time(dates: Sequence[datetime], *, test_days: int, programme: Progr
     """
     ordered = sorted(dates)
     test = [as_of for as_of in ordered if as_of >= programme.days_before(ordered[-1], test_days)] if ordered else []
-    train = [as_of for as_of in ordered if programme.days_before(as_of, -programme.horizon_days) <= test[0]] if test else []
+    train = (
+        [as_of for as_of in ordered if programme.days_before(as_of, -programme.horizon_days) <= test[0]] if test else []
+    )
     if not train:
         raise ContractError(
             f"{len(ordered)} snapshots with labels are too few for {test_days} days of test and a horizon of "

@@ -42,12 +42,12 @@ def tune(
     storage: Path,
     trials: int,
     rng: np.random.Generator,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None],
 ) -> Tuned:
     """Minimise the mean of the folds' losses.
 
-    The first trial is `START`; a trial that is worse than the median after a fold is pruned. A study that was killed goes
-    on where it stood; one that is complete is not run again.
+    The first trial is `START`; a trial that is worse than the median after a fold is pruned. A study that was killed
+    goes on where it stood; one that is complete is not run again.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def tune(
     search.optimize(
         lambda trial: _objective(trial, losses),
         n_trials=max(0, trials - len(done)),
-        callbacks=[lambda study, trial: progress(trial.number + 1, trials)],
+        callbacks=[lambda _, trial: progress(trial.number + 1, trials)],
     )
     pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in search.get_trials(deepcopy=False))
     return Tuned(search.best_params, float(search.best_value), len(search.get_trials(deepcopy=False)), pruned)

@@ -88,8 +88,15 @@ def test_bins_measure_nearly_what_all_rows_do(windows):
 
 def test_a_heavy_tail_is_measured_on_a_logarithmic_scale(rng):
     heavy = np.exp(rng.normal(size=2000) * 2)
-    assert bin_numbers("x", heavy, heavy).logged
-    assert not bin_numbers("x", rng.exponential(size=2000), heavy).logged
+    assert bin_numbers("x", heavy, heavy).unit == pytest.approx(np.median(heavy))
+    assert bin_numbers("x", rng.exponential(size=2000), heavy).unit is None
+
+
+def test_members_who_spend_nothing_do_not_hide_a_cut_of_the_others(rng):
+    # half spends nothing: on ln(1 + cents) the gap between nothing and something would drown a cut by 70 %
+    spend = np.where(rng.random(4000) < 0.5, 0.0, np.round(np.exp(rng.normal(9, 1, size=4000))))
+    column = bin_numbers("spend", spend[:2000], 0.3 * spend[2000:], money=True)
+    assert column.measure()[0] > 0.35
 
 
 def test_more_members_make_thresholds_narrower(rng):
