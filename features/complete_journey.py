@@ -147,8 +147,8 @@ def _midnight(dates: pd.Series) -> pd.Series:
     return dates.dt.tz_localize(PROGRAMME.zone).dt.tz_convert("UTC")
 
 
-def _cents(dollars: pd.Series) -> pd.Series:
-    return pd.Series((dollars * 100).round().astype("int64"))
+def _cents(dollars: pd.Series) -> "pd.Series[int]":
+    return (dollars * 100).round().astype("int64")
 
 
 def _path(part: str) -> Path:

@@ -15,10 +15,12 @@ from features import transforms  # noqa: F401  (registers the features)
 from features.catalogue import CATALOGUE
 
 VIEW: Final = "member_features"
+NUMBERS: Final = tuple(name for name, feature in CATALOGUE.items() if not feature.is_text)
 # The models do not read what grows with time by construction: learned on short histories, it is out of range on long
-MODEL_FEATURES: Final = tuple(name for name, feature in CATALOGUE.items() if not feature.is_text and not feature.ageing)
+MODEL_FEATURES: Final = tuple(name for name in NUMBERS if not CATALOGUE[name].ageing)
 WORDS: Final = tuple(name for name, feature in CATALOGUE.items() if feature.is_text)
 MODELS: Final = ("churn", "value", "uplift")
+ALL: Final = "all"  # every number: for training frames, where a comparison may need more than a model reads
 DECISION: Final = "decision"  # what the service reads online: the models' features, and the words it answers with
 
 
@@ -50,5 +52,6 @@ def feast_objects(snapshots: Path) -> list[Any]:
         source=source,
         online=True,
     )
-    services = [FeatureService(name=model, features=[view[list(MODEL_FEATURES)]]) for model in MODELS]
-    return [member, source, view, *services, FeatureService(name=DECISION, features=[view[[*MODEL_FEATURES, *WORDS]]])]
+    read = dict.fromkeys(MODELS, MODEL_FEATURES) | {ALL: NUMBERS, DECISION: (*MODEL_FEATURES, *WORDS)}
+    services = [FeatureService(name=name, features=[view[list(features)]]) for name, features in read.items()]
+    return [member, source, view, *services]

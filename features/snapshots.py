@@ -30,7 +30,7 @@ from features.home import Home
 from features.programme import Programme, read_programme
 from features.schema import CONTROL
 from features.sheet import Progress
-from features.warehouse import Warehouse, open_warehouse
+from features.warehouse import Warehouse, open_warehouse, quietly
 
 CATEGORY_DAYS: Final = 84
 STEM: Final = "%Y-%m-%dT%H%MZ"  # a snapshot's file is named after its as_of
@@ -110,7 +110,8 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
     for done, (as_of, path) in enumerate(paths.items()):
         progress("computing features", done, len(paths))
         if not path.exists():
-            write_whole(path, snapshot(tables, as_of=as_of, programme=programme).to_parquet)
+            with quietly():
+                write_whole(path, snapshot(tables, as_of=as_of, programme=programme).to_parquet)
     progress("computing features", len(paths), len(paths))
     return dates
 

@@ -1,7 +1,6 @@
 """The only door to Feast: open, apply, materialise, the training frame (point-in-time), the online vector."""
 
 import io
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ import pandas as pd
 from feast import FeatureService, FeatureStore, RepoConfig
 from numpy.typing import NDArray
 
-from features.definitions import DECISION, MODELS, VIEW, WORDS, feast_objects
+from features.definitions import ALL, DECISION, VIEW, WORDS, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
+from features.warehouse import quietly
 
 PROJECT: Final = "holdfast"
 
@@ -63,11 +63,9 @@ class Store:
             If a row was lost or has no features: the member had not joined, or no snapshot is that old.
         """
         rows = entities.rename(columns={"as_of": "event_timestamp"}).assign(row=np.arange(len(entities)))
-        service = self._service(MODELS[0])
         with _quiet():
-            joined: pd.DataFrame = self.feast.get_historical_features(
-                rows, service, filter_by_created_timestamp=True
-            ).to_df()
+            history = self.feast.get_historical_features(rows, self._service(ALL), filter_by_created_timestamp=True)
+            joined: pd.DataFrame = history.to_df()
         joined = joined.sort_values("row", ignore_index=True)
         if not np.array_equal(joined["row"].to_numpy(), np.arange(len(entities))):
             raise ContractError(f"{len(entities)} rows went into the point-in-time join and {len(joined)} came out")
@@ -119,9 +117,8 @@ def open_store(home: Home) -> Store:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Feast's own printing, and what ibis warns about DuckDB, off a person's screen."""
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
+    """Keep Feast's own printing off a person's screen."""
+    with redirect_stdout(io.StringIO()), quietly():
         yield
 
 
@@ -143,7 +140,7 @@ def _columns(response: Any) -> tuple[dict[str, list[Any]], list[datetime | None]
     values: dict[str, list[Any]] = {}
     times: list[datetime | None] = []
     for name, vector in zip(response.metadata.feature_names.val, response.results, strict=True):
-        given = list(vector.values)  # noqa: PD011 (protobuf, no frame)
+        given = list(vector.values)
         kinds = [value.WhichOneof("val") for value in given]
         values[name] = [getattr(value, kind) if kind else None for value, kind in zip(given, kinds, strict=True)]
         if name == WORDS[0]:  # one view, so any of its features tells the time of all

@@ -5,6 +5,9 @@ ingest that is killed leaves the previous state.
 """
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,14 @@ from features.schema import TABLES
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pandas as pd
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Run queries without the warning that ibis 12 calls a method that DuckDB 2 has renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
+        yield
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class Round:
     def show(self, *sheets: Sheet) -> None:
         """Print tables."""
         for sheet in sheets:
+            self.console.print()
             self.console.print(sheet.table())
 
     def say(self, line: str) -> None:
@@ -203,7 +204,7 @@ def summary(this: Round, manifest: Manifest, drift: Verdict) -> Panel:
     members = evidence["data"]["members"]
     took = ", ".join(f"{title.split(':')[0].lower()} {seconds:.0f}" for title, seconds in this.seconds.items())
     lines = [
-        f"Learned from {members:,} households who lapses, with an AUC of {auc['model']:.3f} ({rivals}).",
+        f"Learned from {members:,} households who lapses: AUC {auc['model']:.3f} ({rivals}).",
         "The real campaigns were targeted; what they brought is not identified, and the gate does not act on it.",
         f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)} a decision over no",
         f"contact, and {_range(fixed, programme)} over sending everybody {policies['best_fixed']};",

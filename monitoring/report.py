@@ -54,9 +54,9 @@ def _notes(verdict: Verdict) -> str:
     notes = [f"{verdict.n_current:,} current rows against {verdict.n_reference:,} of the reference."]
     if verdict.judged:
         notes.append(
-            f"Thresholds come from resampling the reference by member and by weeks, so that at most "
-            f"{verdict.false_alarm_rate:.0%} of whole runs alarm while weeks differ only as those of the reference do; "
-            "a season it has not seen counts as drift."
+            "Thresholds come from resampling the reference by member and by weeks; they aim at "
+            f"{verdict.false_alarm_rate:.0%} false alarms of whole runs while weeks differ as those of the reference do. "
+            "A season it has not seen is drift."
         )
     for reason in dict.fromkeys(reason for _, reason in verdict.not_judged):
         names = ", ".join(column for column, other in verdict.not_judged if other == reason)

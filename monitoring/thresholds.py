@@ -29,6 +29,7 @@ REPLICATES: Final = 999
 MOST_MEMBERS: Final = 10_000  # more are sampled down to so many: thresholds then err to the quiet side
 MOST_BLOCKS: Final = 40
 FEWEST_SNAPSHOTS: Final = 4  # fewer say nothing of how weeks differ: then members alone are resampled
+CAUTION: Final = 2  # a small sample has lighter tails than what it is of: asked for 1 %, runs alarmed in 2 % to 3 %
 FLOOR_IN_LEVELS: Final = 4  # what is too small to matter is four standard deviations or more
 TOO_SMALL_TO_MATTER: Final[dict[Test, float]] = {
     "wasserstein": 0.05,  # standard deviations
@@ -64,7 +65,7 @@ def thresholds(columns: Sequence[Binned], design: Design, *, rate: float, rng: n
     if len(blocks) > 1:
         apart = len(np.unique(design.snapshot)) / blocks[0].size
         largest = _of_other_weeks(largest, block_of, apart, rng)
-    reach = float(np.sort(largest)[ceil((1 - rate) * (REPLICATES + 1)) - 1]) * unsteady
+    reach = float(np.sort(largest)[ceil((1 - rate / CAUTION) * (REPLICATES + 1)) - 1]) * unsteady
     found = np.maximum(floor, null.mean(axis=0) + reach * _level(null, least)) ** (1 / power)
     return np.split(found, np.cumsum([len(column.tests) for column in columns])[:-1])
 

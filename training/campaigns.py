@@ -1,6 +1,7 @@
 """The company's past campaigns as cohorts: who was contacted, who was not, what they brought before and after."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
@@ -11,6 +12,15 @@ from features.programme import Programme
 from features.schema import CONTROL
 from training.labels import between
 from training.observational import ObservationalEffect, observational_effect
+from training.promotion import Verdict, judge_campaign
+
+
+@dataclass(frozen=True)
+class JudgedCampaign:
+    """Hold an effect as far as it can be known, and what the gate says of acting on it."""
+
+    effect: ObservationalEffect
+    gate: Verdict
 
 
 def cohorts(
@@ -47,13 +57,17 @@ def judge_campaigns(
     with_features: Callable[[pd.DataFrame], pd.DataFrame],
     *,
     features: Sequence[str],
+    contact_cost: Mapping[str, float],
+    programme: Programme,
     rng: np.random.Generator,
-) -> dict[str, ObservationalEffect]:
-    """Estimate what each offer's campaigns brought, and whether that can be known."""
-    return {
-        offer: observational_effect(with_features(cohort), features=features, rng=rng)
-        for offer, cohort in found.items()
-    }
+) -> dict[str, JudgedCampaign]:
+    """Estimate what each offer's campaigns brought, whether that can be known, and whether to act on it."""
+    judged = {}
+    for offer, cohort in found.items():
+        effect = observational_effect(with_features(cohort), features=features, rng=rng, money=programme.money)
+        gate = judge_campaign(effect, contact_cost=contact_cost[offer], money=programme.money)
+        judged[offer] = JudgedCampaign(effect, gate)
+    return judged
 
 
 def _cohort(

@@ -65,24 +65,26 @@ def value_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
 
 def campaigns_sheet(campaigns: dict[str, Any], programme: Programme) -> Sheet:
     """Show what the targeted campaigns seem to have brought, and why that is not acted on."""
-    rows = tuple(
-        (
-            offer,
-            _money(found["naive"], programme),
-            _money(found["effect"], programme),
-            _money(found["placebo"], programme),
-            f"{found['propensity_auc']:.2f}",
-            f"{found['overlap_share']:.0%}",
-            found["verdict"],
-        )
-        for offer, found in campaigns.items()
-    )
-    why = [f"{offer} is {found['verdict']}: {'; '.join(found['reasons'])}" for offer, found in campaigns.items()]
+    rows = tuple((offer, *_campaign_row(judged["effect"], programme)) for offer, judged in campaigns.items())
+    why = [
+        f"{offer}: the gate {'lets it be acted on' if judged['gate']['promote'] else 'refuses to act on it'}; "
+        + "; ".join(judged["gate"]["reasons"])
+        for offer, judged in campaigns.items()
+    ]
     return Sheet(
         "What the real campaigns brought, per contacted member: OBSERVATIONAL, they were targeted",
         ("offer", "naive difference", "adjusted", "placebo (weeks before)", "propensity AUC", "overlap", "verdict"),
         rows,
-        (*why, "The gate does not act on an effect that is not identified."),
+        tuple(why),
+    )
+
+
+def _campaign_row(found: dict[str, Any], programme: Programme) -> tuple[str, ...]:
+    return (
+        *[_money(found[name], programme) for name in ("naive", "effect", "placebo")],
+        f"{found['propensity_auc']:.2f}",
+        f"{found['overlap_share']:.0%}",
+        found["verdict"],
     )
 
 

@@ -13,7 +13,7 @@ contact, where the true effect is zero.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -64,7 +64,7 @@ class ObservationalEffect:
     propensity_auc: float
     overlap_share: float
     imbalance_before: float  # the worst feature's standardised mean difference
-    imbalance_after: float
+    imbalance_after: float | None  # None where too few members have overlap
     n_treated: int
 
 
@@ -74,6 +74,7 @@ def observational_effect(
     features: Sequence[str],
     rng: np.random.Generator,
     limits: Limits | None = None,
+    money: Callable[[float], str] = "{:,.0f}".format,
     cluster: str = "member_id",
 ) -> ObservationalEffect:
     """Estimate what a targeted campaign brought, and say whether that can be known.
@@ -110,10 +111,10 @@ def observational_effect(
         propensity_auc=auc(rows.treated, rows.propensity),
         overlap_share=float(kept.mean()),
         imbalance_before=_imbalance(rows, np.ones(len(kept))),
-        imbalance_after=_imbalance(left, left.weight) if enough else np.inf,
+        imbalance_after=_imbalance(left, left.weight) if enough else None,
         n_treated=int(rows.treated.sum()),
     )
-    verdict, reasons = _judge(found, limits)
+    verdict, reasons = _judge(found, limits, money)
     return replace(found, verdict=verdict, reasons=reasons)
 
 
@@ -181,30 +182,34 @@ def naive_difference(y: Floats, rows: Rows) -> Estimate:
     return estimate(mean_treated - mean_control + terms, rows.member)
 
 
-def _judge(found: ObservationalEffect, limits: Limits) -> tuple[Identification, tuple[str, ...]]:
+def _judge(
+    found: ObservationalEffect, limits: Limits, money: Callable[[float], str]
+) -> tuple[Identification, tuple[str, ...]]:
     chosen = f"features tell who was contacted with an AUC of {found.propensity_auc:.2f}"
     overlap = f"{found.overlap_share:.0%} of members have a propensity of {limits.trim} to {1 - limits.trim}"
-    placebo = f"in the weeks before, where nothing can have happened, the same estimate gives {_words(found.placebo)}"
-    balance = f"weighted, the worst feature differs by {found.imbalance_after:.2f} standard deviations"
-    enough = np.isfinite(found.imbalance_after)
+    before = (
+        f"in the weeks before, where nothing can have happened, the same estimate gives {_words(found.placebo, money)}"
+    )
+    left = found.imbalance_after
+    balance = f"weighted, the worst feature differs by {left or 0:.2f} standard deviations"
     wrong = []
-    if found.overlap_share < limits.least_overlap or not enough:
+    if found.overlap_share < limits.least_overlap or left is None:
         wanted = f"at least {limits.least_overlap:.0%}, and {limits.least_members} members of each side, were wanted"
         wrong.append(f"{overlap}; {wanted}")
     if not found.placebo.lower <= 0 <= found.placebo.upper:
-        wrong.append(f"the placebo fails: {placebo}, which excludes 0")
-    if enough and found.imbalance_after > limits.worst_imbalance:
+        wrong.append(f"the placebo fails: {before}, which excludes 0")
+    if left is not None and left > limits.worst_imbalance:
         wrong.append(f"{balance}; at most {limits.worst_imbalance} was wanted")
     if wrong:
         return "not identified", (chosen, *wrong)
-    passed = (overlap, f"the placebo holds: {placebo}", balance)
+    passed = (overlap, f"the placebo holds: {before}", balance)
     if found.propensity_auc < limits.random_auc:
         return "randomised", (f"{chosen}, as good as chance", *passed)
     return "adjusted", (f"{chosen}, so the contact was targeted", *passed)
 
 
-def _words(value: Estimate) -> str:
-    return f"{value.value:,.0f} [{value.lower:,.0f}, {value.upper:,.0f}]"
+def _words(value: Estimate, money: Callable[[float], str]) -> str:
+    return f"{money(value.value)} [{money(value.lower)}, {money(value.upper)}]"
 
 
 def _imbalance(rows: Rows, weight: Floats) -> float:

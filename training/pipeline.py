@@ -11,7 +11,7 @@ import pandas as pd
 
 from features import complete_journey
 from features.catalogue import CATALOGUE
-from features.definitions import MODEL_FEATURES
+from features.definitions import MODEL_FEATURES, NUMBERS
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_json
 from features.home import Home
@@ -88,7 +88,7 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
     champion = load_release(home.releases / serving) if serving else None
     with registry.tracked(home, "train") as run:
         progress("estimating what past campaigns brought", 0, 1)
-        observed = observe(prepared, store, streams["campaigns"])
+        observed = observe(prepared, store, offers, streams["campaigns"])
         fitted, churn_table, tuned = fit_churn(
             home, prepared, key=key, settings=settings, rng=streams["churn"], progress=progress
         )
@@ -176,7 +176,9 @@ def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: 
     return Prepared(warehouse, programme, store.training_frame(labelled), visits, split, folds)
 
 
-def observe(prepared: Prepared, store: Store, rng: np.random.Generator) -> dict[str, Any]:
+def observe(
+    prepared: Prepared, store: Store, offers: tuple[OfferSpec, ...], rng: np.random.Generator
+) -> dict[str, campaigns.JudgedCampaign]:
     """Estimate what the real, targeted campaigns brought, with the checks that say whether that can be known."""
     if "contacts" not in prepared.warehouse.tables:
         return {}
@@ -184,7 +186,14 @@ def observe(prepared: Prepared, store: Store, rng: np.random.Generator) -> dict[
     found = campaigns.cohorts(
         prepared.warehouse.frame("contacts"), prepared.visits, snapshots=dates, programme=prepared.programme
     )
-    return dict(campaigns.judge_campaigns(found, store.training_frame, features=MODEL_FEATURES, rng=rng))
+    return campaigns.judge_campaigns(
+        found,
+        store.training_frame,
+        features=NUMBERS,
+        contact_cost={offer.offer_id: offer.contact_cost for offer in offers},
+        programme=prepared.programme,
+        rng=rng,
+    )
 
 
 def fit_churn(
@@ -247,20 +256,12 @@ def simulate_log(prepared: Prepared, terms: list[OfferTerms], rng: np.random.Gen
 
 
 def offer_specs(warehouse: Warehouse) -> tuple[OfferSpec, ...]:
-    """Read the offers, ordered by id."""
-    offers = warehouse.frame("offers").sort_values("offer_id")
-    return tuple(
-        OfferSpec(
-            offer_id=row.offer_id,
-            name=row.name,
-            channel=row.channel,
-            contact_cost=int(row.contact_cost),
-            redemption_cost=int(row.redemption_cost),
-            valid_from=row.valid_from.isoformat(),
-            valid_until=row.valid_until.isoformat(),
-        )
-        for row in list(offers.itertuples(index=False))
+    """Read the offers, ordered by id; money as plain integers, times in ISO 8601."""
+    rows: list[dict[str, Any]] = json.loads(
+        warehouse.frame("offers").sort_values("offer_id").to_json(orient="records", date_format="iso", date_unit="s")
     )
+    names = [field.name for field in fields(OfferSpec)]
+    return tuple(OfferSpec(**{name: row[name] for name in names}) for row in rows)
 
 
 def feature_specs() -> tuple[FeatureSpec, ...]:

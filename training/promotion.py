@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from features.errors import ContractError, CorruptError, NotFoundError
 from features.files import write_json
@@ -63,6 +63,25 @@ class Evidence:
     def to_json(self) -> dict[str, Any]:
         """Give the evidence as JSON values."""
         return asdict(self) | {"not_identified": list(self.not_identified)}
+
+
+class ObservedEffect(Protocol):
+    """Say what campaigns brought, as far as it can be known; see `training.observational`."""
+
+    @property
+    def verdict(self) -> str:
+        """One of randomised, adjusted, not identified."""
+        ...
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Give the grounds of the verdict."""
+        ...
+
+    @property
+    def effect(self) -> Estimate:
+        """Give the margin per contacted member."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -117,6 +136,10 @@ def judge(evidence: Evidence, champion: Evidence | None, *, gate: Gate | None = 
         *(_money(evidence, champion, limits, money) if evidence.experiment in IDENTIFIED else ()),
         *_probabilities(evidence, champion, limits),
     ]
+    return _conclude(*findings)
+
+
+def _conclude(*findings: tuple[bool, str]) -> Verdict:
     return Verdict(
         promote=all(passed for passed, _ in findings),
         reasons=tuple(f"{'for' if passed else 'against'}: {reason}" for passed, reason in findings),
@@ -181,6 +204,15 @@ def _probabilities(evidence: Evidence, champion: Evidence | None, limits: Gate) 
         yield True, f"AUC {auc}" + (f", {champion.auc} of the champion" if champion else "")
     lead = evidence.auc_over_best_feature
     yield lead.lower >= -limits.single_feature_margin, f"AUC over the best single feature {lead}"
+
+
+def judge_campaign(found: ObservedEffect, *, contact_cost: float, money: Money = _minor) -> Verdict:
+    """Judge whether what targeted campaigns seem to have brought may be acted on: identified, and above its cost."""
+    shown = _each(found.effect, money)
+    return _conclude(
+        (found.verdict != "not identified", f"the effect is {found.verdict}: {'; '.join(found.reasons)}"),
+        (found.effect.lower > contact_cost, f"it brought {shown}; surely more than {money(contact_cost)} was wanted"),
+    )
 
 
 def champion_id(home: Home) -> str | None:

@@ -1,9 +1,10 @@
 """The only door to MLflow: every run with its parameters, metrics and data fingerprint; every model a version."""
 
+import io
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ def tracked(home: Home, name: str) -> Iterator[Run]:
     client = _client(home)
     run.run_id = client.create_run(_experiment(client, home), run_name=name).info.run_id
     mlflow.set_tracking_uri(_uri(home))
-    with mlflow.start_run(run_id=run.run_id):
+    # what MLflow says on the error stream while it registers is of no use to who runs a verb
+    with redirect_stderr(io.StringIO()), mlflow.start_run(run_id=run.run_id):
         mlflow.log_params({key: json.dumps(value, default=str)[:500] for key, value in run.parameters.items()})
         mlflow.log_metrics(run.metrics)
         mlflow.set_tags(run.tags)
@@ -71,9 +73,7 @@ def _uri(home: Home) -> str:
 
 def _client(home: Home) -> "MlflowClient":
     from mlflow.tracking import MlflowClient
-    from mlflow.utils.logging_utils import disable_logging
 
-    disable_logging()  # what it says on the error stream is of no use to who runs a verb
     home.root.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, about MLflow's own mappings
