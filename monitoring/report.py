@@ -55,7 +55,7 @@ def _notes(verdict: Verdict) -> str:
     if verdict.judged:
         notes.append(
             "Thresholds come from resampling the reference by member and by weeks; they aim at "
-            f"{verdict.false_alarm_rate:.0%} false alarms of whole runs while weeks differ as those of the reference do. "
+            f"{verdict.false_alarm_rate:.0%} false alarms of whole runs while weeks differ as the reference's do. "
             "A season it has not seen is drift."
         )
     for reason in dict.fromkeys(reason for _, reason in verdict.not_judged):
