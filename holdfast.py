@@ -116,7 +116,7 @@ def features_materialize(home: Where = DEFAULT_HOME) -> None:
 @app.command(rich_help_panel="The loop")
 def train(
     home: Where = DEFAULT_HOME,
-    trials: Annotated[int, typer.Option(min=1, help="How many parameter sets to try.")] = 15,
+    trials: Annotated[int, typer.Option(min=1, help="How many parameter sets to try.")] = 20,
 ) -> None:
     """Tune, train and judge churn, value and uplift, and write a release that `promote` may put to work."""
     from training.model_card import sheets

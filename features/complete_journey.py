@@ -144,11 +144,11 @@ def _contact_id(frame: pd.DataFrame) -> pd.Series:
 
 
 def _midnight(dates: pd.Series) -> pd.Series:
-    return dates.dt.tz_localize(PROGRAMME.zone).dt.tz_convert("UTC")
+    return pd.Series(dates.dt.tz_localize(PROGRAMME.zone).dt.tz_convert("UTC"))
 
 
 def _cents(dollars: pd.Series) -> "pd.Series[int]":
-    return (dollars * 100).round().astype("int64")
+    return dollars.mul(100).round().astype("int64")
 
 
 def _path(part: str) -> Path:

@@ -54,6 +54,7 @@ class Programme(_Settings):
     margin_rate: Share = Field(0.25, description="margin as a share of sales, where transactions bring no margin")
     horizon_days: Days = Field(28, description="what is predicted: the next so many days")
     activity_days: Days = Field(56, description="who is scored: members with a purchase in the last so many days")
+    history_days: Days = Field(84, description="the first snapshot has so many days behind it, to fill every window")
     snapshot_days: Days = Field(7, description="a snapshot of the features every so many days")
     seed: int = 2017
     stages: Stages = Stages()

@@ -83,13 +83,12 @@ def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
     end = _midnight_after(last, programme)
     dates = []
-    while end >= programme.days_before(first, -programme.activity_days):
+    while end >= programme.days_before(first, -programme.history_days):
         dates.append(end)
         end = programme.days_before(end, programme.snapshot_days)
     if not dates:
         raise ContractError(
-            f"transactions span {(last - first).days} days, at least activity_days "
-            f"({programme.activity_days}) were wanted"
+            f"transactions span {(last - first).days} days; history_days ({programme.history_days}) were wanted"
         )
     return dates[::-1]
 

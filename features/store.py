@@ -1,6 +1,7 @@
 """The only door to Feast: open, apply, materialise, the training frame (point-in-time), the online vector."""
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from features.definitions import ALL, DECISION, VIEW, WORDS, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
-from features.warehouse import quietly
 
 PROJECT: Final = "holdfast"
 
@@ -112,13 +112,15 @@ class Store:
 
 def open_store(home: Home) -> Store:
     """Open the feature store of one machine: DuckDB over Parquet, SQLite, a registry file."""
+    # Feast switches everybody's deprecation warnings on, and reads in threads, which a local filter does not reach
+    warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
     return Store(home, FeatureStore(config=_config(home)))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Feast's own printing off a person's screen."""
-    with redirect_stdout(io.StringIO()), quietly():
+    with redirect_stdout(io.StringIO()):
         yield
 
 

@@ -202,13 +202,14 @@ def summary(this: Round, manifest: Manifest, drift: Verdict) -> Panel:
     rivals = ", ".join(f"{value:.3f} by {name}" for name, value in auc.items() if name != "model")
     gain, fixed = (policies["table"]["model"][name] for name in ("against_no_contact", "against_best_fixed"))
     members = evidence["data"]["members"]
+    refused = ", ".join(offer for offer, judged in evidence["campaigns"].items() if not judged["gate"]["promote"])
     took = ", ".join(f"{title.split(':')[0].lower()} {seconds:.0f}" for title, seconds in this.seconds.items())
     lines = [
         f"Learned from {members:,} households who lapses: AUC {auc['model']:.3f} ({rivals}).",
-        "The real campaigns were targeted; what they brought is not identified, and the gate does not act on it.",
-        f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)} a decision over no",
-        f"contact, and {_range(fixed, programme)} over sending everybody {policies['best_fixed']};",
-        "where an interval spans 0, the difference can't be told from 0.",
+        f"The real campaigns were targeted: the gate refuses to act on what {refused} seem to have brought.",
+        f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)}",
+        f"a decision over no contact, and {_range(fixed, programme)} over sending everybody",
+        f"{policies['best_fixed']}; where an interval spans 0, the difference can't be told from 0.",
         f"Release {manifest.release_id} serves. {drift.sentence}",
         f"It took {sum(this.seconds.values()):.0f} seconds: {took}.",
         "",

@@ -42,7 +42,7 @@ STEPS: Final = ("features", "campaigns", "churn", "value", "uplift", "release")
 class Settings:
     """Say how much to search and what to hold back."""
 
-    trials: int = 15
+    trials: int = 20
     folds: int = 3
     test_days: int = 56
     tune_every: int = 2  # tune on every second snapshot: neighbours a week apart say nearly the same

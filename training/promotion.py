@@ -183,8 +183,8 @@ def _money(evidence: Evidence, champion: Evidence | None, limits: Gate, money: M
         yield passed, f"its policy is {words} the champion's: {_each(difference, money)}"
 
 
-def _each(difference: Estimate, money: Money) -> str:
-    return f"{money(difference.value)} [{money(difference.lower)}, {money(difference.upper)}] a decision"
+def _each(amount: Estimate, money: Money, per: str = "decision") -> str:
+    return f"{money(amount.value)} [{money(amount.lower)}, {money(amount.upper)}] a {per}"
 
 
 def _pays(difference: Estimate) -> str:
@@ -208,7 +208,7 @@ def _probabilities(evidence: Evidence, champion: Evidence | None, limits: Gate) 
 
 def judge_campaign(found: ObservedEffect, *, contact_cost: float, money: Money = _minor) -> Verdict:
     """Judge whether what targeted campaigns seem to have brought may be acted on: identified, and above its cost."""
-    shown = _each(found.effect, money)
+    shown = _each(found.effect, money, per="contacted member")
     return _conclude(
         (found.verdict != "not identified", f"the effect is {found.verdict}: {'; '.join(found.reasons)}"),
         (found.effect.lower > contact_cost, f"it brought {shown}; surely more than {money(contact_cost)} was wanted"),

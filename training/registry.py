@@ -75,7 +75,7 @@ def _client(home: Home) -> "MlflowClient":
     from mlflow.tracking import MlflowClient
 
     home.root.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    with redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, about MLflow's own mappings
         return MlflowClient(tracking_uri=_uri(home), registry_uri=_uri(home))
 
