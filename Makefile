@@ -23,7 +23,7 @@ demo: .venv/ready ## the same, but it ends instead of serving
 	@$(BIN)/holdfast demo
 
 test: .venv/ready ## every test
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto --dist loadgroup --durations 5
 
 lint: .venv/ready ## ruff, the type checker, the direction of imports
 	$(BIN)/ruff check .
@@ -31,8 +31,8 @@ lint: .venv/ready ## ruff, the type checker, the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/ready ## benchmarks, each against its rival in the same run
-	$(BIN)/pytest tests/bench -p no:randomly -s -q
+bench: demo ## benchmarks, each against its rival in the same run
+	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
 
 lock: ## compile requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \

@@ -11,6 +11,8 @@ import pandera.pandas as pandera
 from features.schema import ID_LENGTH, TABLES, Column, Table
 
 MOST_BAD_ROWS: Final = 0.01  # a batch with a larger share of bad rows is a broken export, not a dirty one
+LARGEST: Final = 2**53  # a whole number beyond it is no exact float64, and no amount or count of anything
+CLOCK_WORDS: Final = ("now", "today")  # pandas reads them as times
 FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
@@ -65,13 +67,15 @@ def _typed(column: Column, values: pd.Series) -> pd.Series:
         return values.astype("string")
     if column.kind == "time":
         form = None if pd.api.types.is_datetime64_any_dtype(values) else "ISO8601"
+        if form:
+            values = values.mask(values.astype("string").str.lower().isin(CLOCK_WORDS))
         return pd.to_datetime(values, utc=True, errors="coerce", format=form).astype("datetime64[us, UTC]")
     if column.kind == "flag":
         return values.astype("string").str.lower().map(FLAGS).astype("boolean")
     numbers = pd.to_numeric(values, errors="coerce")
     if column.kind == "share":
         return numbers.astype("Float64")
-    return numbers.where(numbers == np.floor(numbers)).astype("Int64")
+    return numbers.where((numbers == np.floor(numbers)) & numbers.between(-LARGEST, LARGEST)).astype("Int64")
 
 
 def table_diff(name: str, frame: pd.DataFrame) -> list[str]:

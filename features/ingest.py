@@ -42,8 +42,10 @@ def ingest(frames: Mapping[str, pd.DataFrame], *, home: Home, programme: Program
     ]
     if refused:
         raise ContractError("the batch was refused, nothing changed: " + "; ".join(refused))
-    members = frames["members"]["member_id"].astype("string")
-    checked = {name: check_rows(TABLES[name], frames[name], members=members) for name in order_tables(set(frames))}
+    members, checked = pd.Series(dtype="string"), {}
+    for name in order_tables(set(frames)):  # members come first: a row of a refused member is refused too
+        checked[name] = check_rows(TABLES[name], frames[name], members=members)
+        members = checked["members"][0]["member_id"]
     refused = [reason for name, (good, bad) in checked.items() for reason in too_many(name, good, bad)]
     for name, (_, bad) in checked.items():
         _quarantine(home, name, bad, source=source, key=key)
@@ -122,8 +124,9 @@ def _quarantine(home: Home, name: str, bad: pd.DataFrame, *, source: str, key: s
         json.dumps(
             {"table": name, "source": source, "row": int(str(row)), "reason": values.pop("reason"), "values": values},
             default=str,
+            allow_nan=False,
         )
-        for row, values in bad.to_dict(orient="index").items()
+        for row, values in bad.astype(object).mask(bad.isna(), None).to_dict(orient="index").items()
     ]
     text = "\n".join(lines) + "\n"
     write_whole(home.quarantine / f"{name}-{key}.jsonl", lambda beside: beside.write_text(text, encoding="utf-8"))

@@ -68,7 +68,7 @@ class Programme(_Settings):
     def _known_zone(cls, name: str) -> str:
         try:
             ZoneInfo(name)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OSError) as error:  # OSError: a folder of zones, such as 'America'
             raise ValueError(f"{name!r} is no time zone; wanted a name such as 'Europe/Berlin'") from error
         return name
 
@@ -109,6 +109,8 @@ def read_programme(path: Path) -> Programme:
         return Programme.model_validate(settings)
     except tomllib.TOMLDecodeError as error:
         raise ContractError(f"{path} is not TOML: {error}; mend that line") from error
+    except UnicodeDecodeError as error:
+        raise ContractError(f"{path} is not UTF-8: {error}; save it as UTF-8") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
         raise ContractError(f"{path} has {error.error_count()} wrong settings: {wrong}") from error

@@ -13,7 +13,7 @@ audience       the same with the member features, and the programme's stage limi
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -34,7 +34,11 @@ from features.warehouse import Warehouse, open_warehouse, quietly
 
 CATEGORY_DAYS: Final = 84
 STEM: Final = "%Y-%m-%dT%H%MZ"  # a snapshot's file is named after its as_of
-OPTIONAL: Final = {"discount": 0, "category": "all"}  # columns a company may not bring, and what stands for them
+# columns a company may not bring, and what stands for them
+OPTIONAL: Final = {
+    "transactions": {"discount": ibis.literal(0), "category": ibis.literal("all")},
+    "redemptions": {"contact_id": ibis.null("string")},
+}
 
 
 def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> ir.Table:
@@ -45,7 +49,7 @@ def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Program
     tables : members, transactions, and contacts and redemptions if the company has them
     """
     cut = partial(_cut, as_of=as_of, programme=programme)
-    lines = cut(_complete(tables["transactions"]))
+    lines = cut(_complete(tables, "transactions"))
     visits = _visits(lines)
     sources: dict[Source, ir.Table] = {
         "visits": visits,
@@ -57,7 +61,7 @@ def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Program
             tables["contacts"].filter(tables["contacts"].treatment != CONTROL), time="contacted_at"
         )
     if "redemptions" in tables:
-        sources["redemptions"] = cut(tables["redemptions"])
+        sources["redemptions"] = cut(_complete(tables, "redemptions"))
     members = cut(tables["members"], time="joined_at")
     result = members.select("member_id", joined_days_ago=members.days_ago)
     for source, table in sources.items():
@@ -81,11 +85,11 @@ def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
     """Give the weekly `as_of`s, back from the local midnight after the last purchase as far as a history reaches."""
     times = warehouse.frame("transactions", ["occurred_at"])["occurred_at"]
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
-    end = _midnight_after(last, programme)
-    dates = []
-    while end >= programme.days_before(first, -programme.history_days):
-        dates.append(end)
-        end = programme.days_before(end, programme.snapshot_days)
+    earliest = programme.days_before(first, -programme.history_days)
+    day, dates = last.astimezone(programme.zone).date() + timedelta(days=1), []
+    while (as_of := _midnight(day, programme)) >= earliest:
+        dates.append(as_of)
+        day -= timedelta(days=programme.snapshot_days)
     if not dates:
         raise ContractError(
             f"transactions span {(last - first).days} days; history_days ({programme.history_days}) were wanted"
@@ -154,10 +158,9 @@ def _cut(table: ir.Table, time: str = "occurred_at", *, as_of: datetime, program
     )
 
 
-def _complete(transactions: ir.Table) -> ir.Table:
-    return transactions.mutate(
-        **{name: ibis.literal(value) for name, value in OPTIONAL.items() if name not in transactions.columns}
-    )
+def _complete(tables: dict[str, ir.Table], name: str) -> ir.Table:
+    table = tables[name]
+    return table.mutate(**{column: value for column, value in OPTIONAL[name].items() if column not in table.columns})
 
 
 def _visits(lines: ir.Table) -> ir.Table:
@@ -215,6 +218,5 @@ def _type(name: str) -> str:
     )  # exact for whole numbers below 2**53, and missing is null
 
 
-def _midnight_after(time: datetime, programme: Programme) -> datetime:
-    day = time.astimezone(programme.zone).date() + timedelta(days=1)
-    return datetime(day.year, day.month, day.day, tzinfo=programme.zone).astimezone(time.tzinfo)
+def _midnight(day: date, programme: Programme) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=programme.zone).astimezone(UTC)

@@ -78,11 +78,23 @@ class Store:
         return joined.drop(columns="row").rename(columns={"event_timestamp": "as_of"})
 
     def online(self, member_ids: Sequence[str], features: Sequence[str]) -> MemberFeatures:
-        """Read members' latest features, in the order of `features`."""
+        """Read members' latest features, in the order of `features`.
+
+        Raises
+        ------
+        ContractError
+            If a feature is none of the numbers that a decision reads.
+        """
         response = self.feast.get_online_features(
             features=self._decision, entity_rows=[{"member_id": member_id} for member_id in member_ids]
         )
         values, times = _columns(response.proto)
+        strangers = [name for name in features if name not in values or name in WORDS]
+        if strangers:
+            raise ContractError(
+                f"{', '.join(strangers)}: not among the numbers that a decision reads; `holdfast features list` shows "
+                f"every feature, `MODEL_FEATURES` in features/definitions.py says which of them those are"
+            )
         # an unknown member comes back without a time, and with every value missing
         known = np.array([time is not None for time in times])
         X = np.column_stack([np.array(values[name], dtype=np.float32) for name in features]).reshape(

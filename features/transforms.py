@@ -313,7 +313,7 @@ def segment(audience: ir.Table) -> ir.Value:
 @feature("audience", "word", minimum=None)
 def lifecycle_stage(audience: ir.Table) -> ir.Value:
     """Life cycle stage: new, active, dormant, lapsed or returned."""
-    silent = audience.recency_days.fill_null(_NEVER)
+    silent = audience.recency_days.fill_null(audience.joined_days_ago)  # who never bought is silent since joining
     return ibis.cases(
         (silent > audience.lapsed_after, "lapsed"),
         (silent > audience.dormant_after, "dormant"),

@@ -62,7 +62,8 @@ class Warehouse:
         """Give a table as an Ibis expression over its Parquet file."""
         import ibis
 
-        return ibis.read_parquet(self.home.warehouse / self._file(name))
+        with quietly():
+            return ibis.read_parquet(self.home.warehouse / self._file(name))
 
     def frame(self, name: str, columns: list[str] | None = None) -> "pd.DataFrame":
         """Read a table, or some of its columns, into memory."""

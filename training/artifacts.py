@@ -1,14 +1,15 @@
 """A release: one folder of data (never code) from which every number can be served.
 
 The folder holds three boosters as JSON, the calibration, golden rows with their expected scores, and `manifest.json`
-with the size and sha256 of each. It is read in this order, and refused at the first thing that is wrong: manifest,
-sizes and hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before
-parsing and scores after.
+with the size and sha256 of each. The release's id is a hash of the manifest, so that it vouches for everything. A
+release is read in this order, and refused at the first thing that is wrong: manifest, sizes and hashes, structure,
+golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before parsing and scores after.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,8 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.errors import ContractError, CorruptError, NotFoundError
-from features.files import fingerprint, sha256, write_json, write_whole
+from features.files import fingerprint, write_json, write_whole
+from features.files import sha256 as sha256_of
 from training.calibration import Calibration, calibration_from_json
 
 Matrix = NDArray[np.float32]  # (n_members, n_features), in the release's order, NaN where missing
@@ -25,6 +27,7 @@ Floats = NDArray[np.float64]
 
 FORMAT: Final = 1
 MODELS: Final = ("churn", "value", "uplift")
+GOLDEN_DRAWS: Final = 8  # rows drawn for each that is wanted: one that happens to be a member's is left out
 GOLDEN_TOLERANCE: Final = 1e-5  # relative: one booster on two machines differs by float32 rounding only
 
 
@@ -135,36 +138,54 @@ class Release:
 
 
 def golden_rows(X: Matrix, rng: np.random.Generator, n: int = 64) -> Matrix:
-    """Draw rows that cover the features' ranges and are no member: every column is shuffled by itself."""
-    return np.column_stack([rng.choice(column, size=n) for column in X.T]).astype(np.float32)
+    """Draw rows that cover the features' ranges and are no member: every column is shuffled by itself.
+
+    Raises
+    ------
+    ContractError
+        If every combination that was drawn is some member's.
+    """
+    drawn = np.column_stack([rng.choice(column, size=GOLDEN_DRAWS * n) for column in X.T]).astype(np.float32)
+    members = set(map(_row_bytes, X))
+    strangers = np.array([_row_bytes(row) not in members for row in drawn])
+    if not strangers.any():
+        raise ContractError(f"{X.shape[1]} features with few values came: every golden row would be a member's")
+    rows: Matrix = drawn[strangers][:n]
+    return rows
 
 
 def write_release(folder: Path, manifest: Manifest, models: Models, golden: Matrix) -> Manifest:
     """Write a release below `folder` and return its manifest, completed with files and `release_id`.
 
     The id is a hash of the content: the same data and seed give the same release, and writing it again changes nothing.
+
+    Raises
+    ------
+    ContractError
+        If the models do not read the manifest's features, or do not score its offers.
     """
+    scores = models.score(golden)
+    _check_fit(manifest, models, scores)
     files = {f"{name}.json": bytes(getattr(models, name).save_raw("json")) for name in MODELS}
     files["calibration.json"] = _dump(models.calibration.to_json())
-    scores = models.score(golden)
     files["golden.json"] = _dump(
         {
             "rows": [[None if np.isnan(v) else float(v) for v in row] for row in golden],
             "scores": {name: value.tolist() for name, value in asdict(scores).items()},
         }
     )
-    release_id = fingerprint(asdict(manifest) | {"runs": {}}, {name: body.hex() for name, body in files.items()})[:12]
-    root = folder / release_id
+    described = {name: {"bytes": len(body), "sha256": sha256(body).hexdigest()} for name, body in files.items()}
+    named = replace(manifest, files=described)
+    complete = replace(named, release_id=_identity(named))
+    root = folder / complete.release_id
     for name, body in files.items():
         write_whole(root / name, partial(_fill, body=body))
-    described = {name: {"bytes": len(body), "sha256": sha256(root / name)} for name, body in files.items()}
-    complete = Manifest(**{**_shallow(manifest), "release_id": release_id, "files": described})
     write_json(root / "manifest.json", asdict(complete))  # last: a folder without a manifest is no release
     return complete
 
 
 def read_manifest(root: Path) -> Manifest:
-    """Read a release's manifest without its models."""
+    """Read a release's manifest without its models; every value in it is the one that was written."""
     path = root / "manifest.json"
     if not path.exists():
         raise NotFoundError(f"{root} holds no release (no manifest.json); `holdfast releases` lists those that exist")
@@ -175,11 +196,18 @@ def read_manifest(root: Path) -> Manifest:
         value["features"] = tuple(FeatureSpec(**feature) for feature in value["features"])
         value["offers"] = tuple(OfferSpec(**offer) for offer in value["offers"])
         value["reference_as_of"] = tuple(value["reference_as_of"])
-        return Manifest(**value)
+        manifest = Manifest(**value)
+        identity = _identity(manifest)
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptError(
             f"{path} is not the manifest of a release: {error}; `holdfast rollback` goes back"
         ) from error
+    if identity != manifest.release_id:
+        raise CorruptError(
+            f"{path} is not the manifest that was released: its content is that of {identity}, {manifest.release_id} "
+            f"was wanted; `holdfast rollback` goes back"
+        )
+    return manifest
 
 
 def load_release(root: Path) -> Release:
@@ -203,17 +231,20 @@ def load_release(root: Path) -> Release:
         )
         golden = json.loads((root / "golden.json").read_bytes())
         rows = np.array(golden["rows"], dtype=np.float32)
+        expected = {name: np.array(golden["scores"][name], dtype=np.float64) for name in Scores.__dataclass_fields__}
+        scores = models.score(rows)
+        _check_fit(manifest, models, scores)
     except (xgb.core.XGBoostError, ValueError, TypeError, KeyError) as error:
         raise CorruptError(f"release {manifest.release_id} does not parse: {error}") from error
     release = Release(manifest, models)
-    _check_golden(release, rows, golden["scores"])
+    _check_golden(release, scores, expected)
     return release
 
 
 def _check_bytes(path: Path, wanted: dict[str, Any]) -> None:
     if not path.exists():
         raise CorruptError(f"{path} is missing from its release; `holdfast rollback` goes back to the one before")
-    size, digest = path.stat().st_size, sha256(path)
+    size, digest = path.stat().st_size, sha256_of(path)
     if size != wanted["bytes"] or digest != wanted["sha256"]:
         raise CorruptError(
             f"{path} is not the file that was released: {size} bytes, sha256 {digest[:12]}… came, "
@@ -221,10 +252,20 @@ def _check_bytes(path: Path, wanted: dict[str, Any]) -> None:
         )
 
 
-def _check_golden(release: Release, rows: Matrix, expected: dict[str, Any]) -> None:
-    for name, scores in asdict(release.score(rows)).items():
-        wanted = np.array(expected[name])
-        if scores.shape != wanted.shape or not np.allclose(scores, wanted, rtol=GOLDEN_TOLERANCE, atol=1e-4):
+def _check_fit(manifest: Manifest, models: Models, scores: Scores) -> None:
+    features = [getattr(models, name).num_features() for name in MODELS]
+    offers = scores.uplift.shape[1]
+    if features != [len(manifest.features)] * len(MODELS) or offers != len(manifest.offers):
+        raise ContractError(
+            f"models of {features} features and {offers} offers came, {len(manifest.features)} features and "
+            f"{len(manifest.offers)} offers of the manifest were wanted"
+        )
+
+
+def _check_golden(release: Release, scores: Scores, expected: dict[str, Floats]) -> None:
+    for name, came in asdict(scores).items():
+        wanted = expected[name]
+        if came.shape != wanted.shape or not np.allclose(came, wanted, rtol=GOLDEN_TOLERANCE, atol=1e-4):
             raise CorruptError(f"release {release.release_id} scores its golden rows otherwise than when made: {name}")
 
 
@@ -242,5 +283,14 @@ def _dump(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, allow_nan=False).encode()
 
 
-def _shallow(manifest: Manifest) -> dict[str, Any]:
-    return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
+def _identity(manifest: Manifest) -> str:
+    """Hash what the manifest says, the files' hashes among it; not the runs, which are new each time."""
+    content = asdict(replace(manifest, release_id="", runs={}))
+    return fingerprint(json.loads(json.dumps(content)))[:12]
+
+
+def _row_bytes(row: NDArray[Any]) -> bytes:
+    """Give equal rows equal bytes: one missing value, one zero."""
+    plain = row.astype(np.float32) + np.float32(0)
+    plain[np.isnan(plain)] = np.nan
+    return plain.tobytes()

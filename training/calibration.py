@@ -14,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from features.errors import ContractError
+
 Floats = NDArray[np.float64]
 NEWTON_STEPS: Final = 50
 CONVERGED: Final = 1e-10
@@ -68,14 +70,16 @@ IDENTITY: Final = Platt(slope=1.0, intercept=0.0)
 
 
 def calibration_from_json(value: dict[str, Any]) -> Calibration:
-    """Read back what `to_json` gave.
+    """Read back what `to_json` gave; a ContractError for any other kind.
 
     >>> calibration_from_json(Platt(1.0, 0.0).to_json())
     Platt(slope=1.0, intercept=0.0)
     """
     if value["kind"] == "platt":
         return Platt(slope=float(value["slope"]), intercept=float(value["intercept"]))
-    return Isotonic(x=tuple(value["x"]), y=tuple(value["y"]))
+    if value["kind"] == "isotonic":
+        return Isotonic(x=tuple(value["x"]), y=tuple(value["y"]))
+    raise ContractError(f"a calibration of kind {value['kind']!r} came, 'platt' or 'isotonic' was wanted")
 
 
 def fit_platt(probability: Floats, outcome: Floats) -> Platt:

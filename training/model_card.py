@@ -21,6 +21,7 @@ HEADS: Final = {
     "root_mean_squared_error": "root mean squared error",
     "r_squared": "R²",
 }
+IN_MONEY: Final = ("mean_absolute_error", "root_mean_squared_error")
 
 
 def sheets(manifest: Manifest) -> Iterator[Sheet]:
@@ -36,7 +37,7 @@ def sheets(manifest: Manifest) -> Iterator[Sheet]:
 def churn_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
     """Set the lapse model beside its rivals."""
     table, data = evidence["churn"], evidence["data"]
-    rows = _by_metric(table["rows"], _plain)
+    rows = _by_metric(table["rows"], lambda _, figures: _plain(figures))
     leads = [f"AUC over {rival}: {_signed(lead)}" for rival, lead in table["lead"].items()]
     first, last, _ = data["dates"]["test"]
     split = (
@@ -52,7 +53,8 @@ def value_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
     """Set expected margin beside its rivals."""
     table = evidence["value"]
     rows = _by_metric(
-        table["rows"], lambda figures: _plain(figures) if abs(figures["value"]) <= 1 else _money(figures, programme)
+        table["rows"],
+        lambda metric, figures: _money(figures, programme) if metric in IN_MONEY else _plain(figures),
     )
     leads = [
         f"error less that of {rival}: {_money(lead, programme, signed=True)}" for rival, lead in table["lead"].items()
@@ -152,10 +154,10 @@ def markdown(manifest: Manifest) -> str:
     return "\n\n".join([*parts, *[sheet.markdown() for sheet in sheets(manifest)]]) + "\n"
 
 
-def _by_metric(rows: dict[str, dict[str, Figures]], show: Callable[[Figures], str]) -> tuple[tuple[str, ...], ...]:
+def _by_metric(rows: dict[str, dict[str, Figures]], show: Callable[[str, Figures], str]) -> tuple[tuple[str, ...], ...]:
     """Turn row -> metric -> figures by a right angle: a line per metric, a column per model."""
     metrics = list(next(iter(rows.values())))
-    return tuple((HEADS[m], *[show(row[m]) if m in row else "" for row in rows.values()]) for m in metrics)
+    return tuple((HEADS[m], *[show(m, row[m]) if m in row else "" for row in rows.values()]) for m in metrics)
 
 
 def _plain(figures: Figures) -> str:

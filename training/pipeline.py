@@ -1,7 +1,7 @@
 """From the feature store to a release that was judged: a function per step, cached by a fingerprint of the inputs."""
 
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ import pandas as pd
 from features import complete_journey
 from features.catalogue import CATALOGUE
 from features.definitions import MODEL_FEATURES, NUMBERS
-from features.errors import ContractError, NotFoundError
+from features.errors import ContractError, CorruptError, NotFoundError
 from features.files import fingerprint, write_json
 from features.home import Home
 from features.programme import Programme, read_programme
@@ -111,6 +111,7 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
                 "uplift": uplift.record,
                 "policies": judged,
                 "gate": gate.to_json(),
+                "compared_with": serving,
                 "tuning": tuned,
             }
         )
@@ -136,13 +137,19 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
 
 
 def promote_release(home: Home, release_id: str, *, who: str, now: datetime) -> tuple[Verdict, str]:
-    """Let the gate judge a release (by default the one trained last) and, if it passes, make it champion."""
+    """Let the gate judge a release (by default the one trained last) and, if it passes, make it champion.
+
+    A comparison with a champion of the past says nothing about the one that serves, so it does not count.
+    """
     release_id = release_id or last_trained(home)
-    evidence = evidence_from_json(read_manifest(home.releases / release_id).evidence["gate"])
+    manifest = read_manifest(home.releases / release_id)
+    evidence = evidence_from_json(manifest.evidence["gate"])
     serving = champion_id(home)
     other = serving if serving != release_id else None
     champion = evidence_from_json(read_manifest(home.releases / other).evidence["gate"]) if other else None
-    programme = Programme.model_validate(read_manifest(home.releases / release_id).programme)
+    if manifest.evidence["compared_with"] != other:
+        evidence = replace(evidence, against_champion=None)
+    programme = Programme.model_validate(manifest.programme)
     verdict = judge(evidence, champion, money=programme.money)
     if verdict.promote:
         promote(home, release_id, expected=serving, who=who, now=now, verdict=verdict)
@@ -167,7 +174,13 @@ def _record(home: Home) -> dict[str, str | None]:
 def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: Settings) -> Prepared:
     """Label every mature snapshot and join its features, point in time."""
     dates = as_of_dates(warehouse, programme)
-    columns = ["member_id", "transaction_id", "occurred_at", "amount"]
+    brought = warehouse.expression("transactions").columns
+    columns = [
+        "member_id",
+        "transaction_id",
+        "occurred_at",
+        *(name for name in ("amount", "margin") if name in brought),
+    ]
     visits = labels.margins(warehouse.frame("transactions", columns), programme)
     mature = labels.mature(dates, known_until=dates[-1], programme=programme)
     labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme)
@@ -319,7 +332,7 @@ def _trained(home: Home, key: str) -> Manifest | None:
         return None
     try:
         return read_manifest(home.releases / str(record["release_id"]))
-    except NotFoundError:
+    except (NotFoundError, CorruptError):
         return None
 
 

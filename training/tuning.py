@@ -23,6 +23,8 @@ START: Final[Parameters] = {
     "colsample_bytree": 0.8,
     "reg_lambda": 5.0,
 }
+PRUNED, WAITING = optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.WAITING
+JUDGED: Final = (optuna.trial.TrialState.COMPLETE, PRUNED)  # a trial that was cut off says nothing and is made up for
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,28 @@ def tune(
         study_name=study,
         storage=JournalStorage(JournalFileBackend(str(storage))),
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=int(rng.integers(2**31))),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0),
     )
-    search.enqueue_trial(START, skip_if_exists=True)
-    done = [trial for trial in search.get_trials(deepcopy=False) if trial.state.is_finished()]
-    progress(len(done), trials)
+    # the seed moves on with the trials: one that starts again would suggest the same parameters again
+    search.sampler = optuna.samplers.TPESampler(seed=(int(rng.integers(2**31)) + _count(search, *JUDGED)) % 2**31)
+    if not any(trial.system_attrs.get("fixed_params") == START for trial in _trials(search, *JUDGED, WAITING)):
+        search.enqueue_trial(START)
+    done = _count(search, *JUDGED)
+    progress(done, trials)
     search.optimize(
         lambda trial: _objective(trial, losses),
-        n_trials=max(0, trials - len(done)),
-        callbacks=[lambda _, trial: progress(trial.number + 1, trials)],
+        n_trials=max(0, trials - done),
+        callbacks=[lambda study, _: progress(_count(study, *JUDGED), trials)],
     )
-    pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in search.get_trials(deepcopy=False))
-    return Tuned(search.best_params, float(search.best_value), len(search.get_trials(deepcopy=False)), pruned)
+    return Tuned(search.best_params, float(search.best_value), _count(search, *JUDGED), _count(search, PRUNED))
+
+
+def _trials(search: optuna.Study, *states: optuna.trial.TrialState) -> list[optuna.trial.FrozenTrial]:
+    return search.get_trials(deepcopy=False, states=states)
+
+
+def _count(search: optuna.Study, *states: optuna.trial.TrialState) -> int:
+    return len(_trials(search, *states))
 
 
 def _objective(trial: optuna.Trial, losses: FoldLosses) -> float:

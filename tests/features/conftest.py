@@ -1,0 +1,103 @@
+"""A small programme whose members do everything that makes features hard: refunds, two visits a day, midnights."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.home import Home
+from features.ingest import ingest
+from features.programme import Programme
+from features.snapshots import snapshot
+
+# A clock change lies in the 28 days before it, in America/New_York and in Europe/Berlin
+AS_OF = datetime(2017, 4, 2, 4, tzinfo=UTC)  # a local midnight in America/New_York
+LATE = (timedelta(microseconds=-1), timedelta(0), timedelta(microseconds=1), timedelta(days=3))  # around as_of
+
+
+def frames(rng, *, as_of=AS_OF, members=25, days=130):
+    """Make the tables of a company; rows fall before, at, and after `as_of`."""
+    ids = [f"m{number:02d}" for number in range(members)]
+    joined = [as_of - timedelta(days=int(d)) for d in rng.integers(1, days + 30, members)]
+    joined[-2:] = [as_of - timedelta(days=9), as_of]  # one who never does anything, one who joins too late
+    return {
+        "members": pd.DataFrame({"member_id": ids, "joined_at": joined}),
+        "transactions": _transactions(rng, ids[:-2], as_of, days),
+        "contacts": _contacts(rng, ids[:-3], as_of, days),
+        "redemptions": _redemptions(rng, ids[:-3], as_of, days),
+    }
+
+
+def _times(rng, size, as_of, days):
+    """Spread times over the days, with many in the hour around midnight, and some at the very edge of `as_of`."""
+    seconds = rng.integers(0, days * 86_400, size)
+    edge = rng.integers(0, days, size) * 86_400 + rng.integers(-1800, 1800, size)
+    times = [as_of - timedelta(seconds=int(s)) for s in np.where(rng.random(size) < 0.3, edge, seconds)]
+    for place, step in enumerate(LATE[: size // 2]):
+        times[place] = as_of + step
+    return times
+
+
+def _transactions(rng, ids, as_of, days):
+    visits = 12 * len(ids)
+    times = _times(rng, visits, as_of, days)
+    # of every member another habit: the last ones come so seldom that they have one visit, or none
+    weights = np.geomspace(1, 0.01, len(ids))
+    who = rng.choice(ids, visits, p=weights / weights.sum())
+    rows = [
+        {
+            "transaction_id": f"t{number % (visits - 40)}",  # some ids are used again: by another member, or days later
+            "member_id": who[number],
+            "occurred_at": times[number] + timedelta(seconds=40 * line if number > len(LATE) else 0),
+            "amount": int(rng.choice([-500, 0, 99, 250, 1299, 4000])),
+            "discount": rng.choice([0, 50, None]),
+            "quantity": int(rng.integers(1, 4)),
+            "category": rng.choice(["meat", "fish", "bread", None]),
+        }
+        for number in range(visits)
+        for line in range(int(rng.integers(1, 4)))
+    ]
+    return pd.DataFrame(rows).astype({"discount": "Int64", "category": "string"})
+
+
+def _contacts(rng, ids, as_of, days):
+    times = _times(rng, 3 * len(ids), as_of, days)
+    return pd.DataFrame(
+        {
+            "contact_id": [f"c{number}" for number in range(len(times))],
+            "member_id": rng.choice(ids, len(times)),
+            "treatment": rng.choice(["control", "A", "B"], len(times)),
+            "contacted_at": times,
+        }
+    )
+
+
+def _redemptions(rng, ids, as_of, days):
+    times = _times(rng, 2 * len(ids), as_of, days)
+    return pd.DataFrame(
+        {
+            "member_id": rng.choice(ids, len(times)),
+            "offer_id": rng.choice(["A", "B"], len(times)),
+            "occurred_at": times,
+            "contact_id": pd.array(rng.choice(["c1", "c2", "c3", None], len(times)), dtype="string"),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def company(tmp_path_factory):
+    """Give what makes small companies: their tables, their ingested home, their snapshot in memory."""
+
+    def brought(tables, *, home=None, programme=None, key="batch"):
+        home = home or Home(tmp_path_factory.mktemp("home"))
+        return ingest(tables, home=home, programme=programme or Programme(), source="test", key=key)
+
+    def features(tables, *, as_of=AS_OF, programme=None):
+        warehouse, programme = brought(tables, programme=programme), programme or Programme()
+        expressions = {name: warehouse.expression(name) for name in warehouse.tables}
+        table = snapshot(expressions, as_of=as_of, programme=programme).to_pandas()
+        return table.set_index("member_id").sort_index()
+
+    return SimpleNamespace(as_of=AS_OF, frames=frames, ingest=brought, snapshot=features)

@@ -1,0 +1,96 @@
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.errors import ContractError
+from features.programme import Programme, read_programme
+
+BERLIN = Programme(timezone="Europe/Berlin")
+
+
+def _settings(tmp_path, text):
+    path = tmp_path / "holdfast.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_no_file_means_every_default(tmp_path):
+    assert read_programme(tmp_path / "none.toml") == Programme()
+
+
+def test_a_key_that_is_there_replaces_its_default_and_no_other(tmp_path):
+    path = _settings(tmp_path, 'currency = "JPY"\ncurrency_digits = 0\n[stages]\nlapsed = 99\n')
+    programme = read_programme(path)
+    assert (programme.money(1234), programme.stages.lapsed, programme.stages.dormant) == ("1,234 JPY", 99, 28)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("horizn_days = 28", "horizn_days: .*not permitted"),
+        ('horizon_days = "soon"', "horizon_days: .*integer.*'soon'"),
+        ("horizon_days = 0", "horizon_days: .*greater than or equal to 1, got 0"),
+        ("margin_rate = 1.5", "margin_rate: .*less than or equal to 1"),
+        ("margin_rate = nan", "margin_rate: "),
+        ('currency = "dollars"', "currency: .*pattern"),
+        ('timezone = "Mars/Olympus"', "'Mars/Olympus' is no time zone"),
+        ('timezone = "America"', "'America' is no time zone"),  # a folder of zones
+        ("replay_from = 2018-01-01T00:00:00", "replay_from: .*timezone"),
+        ("[stages]\ndormant = 84", r"stages.dormant \(84\) has to be below stages.lapsed \(84\)"),
+        ("[experiment]\nhold_out = -0.1", "experiment.hold_out: "),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_came(tmp_path, line, message):
+    path = _settings(tmp_path, line)
+    with pytest.raises(ContractError, match=f"holdfast.toml has 1 wrong settings: .*{message}"):
+        read_programme(path)
+
+
+def test_every_wrong_setting_is_said_at_once(tmp_path):
+    path = _settings(tmp_path, 'nam = "x"\nhorizon_days = 0\ntimezone = "Nowhere"\n[stages]\nnew = "a"\n')
+    with pytest.raises(ContractError, match="has 4 wrong settings") as caught:
+        read_programme(path)
+    assert all(key in str(caught.value) for key in ("nam:", "horizon_days:", "timezone:", "stages.new:"))
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"name = ", "is not TOML"), (b'name = "caf\xe9"', "is not UTF-8")])
+def test_a_file_that_is_no_toml_is_one_clear_line(tmp_path, content, message):
+    path = tmp_path / "holdfast.toml"
+    path.write_bytes(content)
+    with pytest.raises(ContractError, match=message):
+        read_programme(path)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "hours"),
+    [
+        (datetime(2017, 3, 27), 23),  # the clock went forward on the day before
+        (datetime(2017, 10, 30), 25),  # it went back
+        (datetime(2017, 6, 1), 24),
+    ],
+)
+def test_a_day_of_23_or_25_hours_is_one_day(as_of, hours):
+    midnight = as_of.replace(tzinfo=BERLIN.zone).astimezone(UTC)
+    before = BERLIN.days_before(midnight, 1)
+    assert midnight - before == timedelta(hours=hours)
+    assert before.astimezone(BERLIN.zone).hour == 0
+
+
+@given(
+    day=st.datetimes(datetime(2000, 1, 1), datetime(2037, 1, 1)).map(lambda d: d.replace(hour=0, minute=0)),
+    days=st.integers(-800, 800),
+    zone=st.sampled_from(["America/New_York", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "UTC"]),
+)
+def test_days_are_counted_on_the_calendar_and_can_be_walked_back(day, days, zone):
+    """No clock of these zones changes at midnight, so that midnights map to midnights and back."""
+    programme = Programme(timezone=zone)
+    start = day.replace(second=0, microsecond=0, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    there = programme.days_before(start, days)
+    local = there.astimezone(programme.zone)
+    assert (local.hour, local.minute) == (0, 0)
+    assert (start.astimezone(programme.zone).date() - local.date()).days == days
+    assert programme.days_before(there, -days) == start
+    assert there.tzinfo is UTC

@@ -1,0 +1,269 @@
+"""Every feature against a second definition of it: loops over Python's own integers, dates and fractions."""
+
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.catalogue import CATALOGUE
+from features.programme import Programme
+from features.transforms import catalogue_sheet
+
+
+def _rows(table, time, as_of, zone):
+    """Give a table's rows before `as_of`, with their local time and how many local days ago that was."""
+    today = as_of.astimezone(zone).date()
+    for row in table.astype(object).where(table.notna(), None).to_dict(orient="records"):
+        if row[time] < as_of:
+            local = row[time].to_pydatetime().astimezone(zone)
+            yield row | {"local": local, "ago": (today - local.date()).days}
+
+
+def _by_member(rows):
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["member_id"]].append(row)
+    return groups
+
+
+def _divide(above, below):
+    return None if not below or above is None else above / below
+
+
+def _total(values):
+    given = [value for value in values if value is not None]
+    return sum(given) if given else None
+
+
+def _visits(lines):
+    receipts = defaultdict(list)
+    for line in lines:
+        receipts[line["transaction_id"]].append(line)
+    return [
+        {
+            "amount": sum(line["amount"] for line in receipt),
+            "discount": _total(line.get("discount", 0) for line in receipt),
+            "lines": len(receipt),
+            "local": min(line["local"] for line in receipt),
+            "ago": max(line["ago"] for line in receipt),
+        }
+        for receipt in receipts.values()
+    ]
+
+
+def _purchases(visits, tenure):
+    recent = {days: [v for v in visits if v["ago"] <= days] for days in (7, 28, 56, 84)}
+    spend = {days: sum(v["amount"] for v in within) for days, within in recent.items()}
+    count = {days: len(within) for days, within in recent.items()}
+    total = sum(v["amount"] for v in visits)
+    discount = _total(v["discount"] for v in recent[84])
+    return {
+        "recency_days": min((v["ago"] for v in visits), default=None),
+        "visits_7d": count[7],
+        "visits_28d": count[28],
+        "visits_56d": count[56],
+        "visits_84d": count[84],
+        "visits_total": len(visits),
+        "spend_28d": spend[28],
+        "spend_56d": spend[56],
+        "spend_84d": spend[84],
+        "spend_total": total,
+        "basket_mean_84d": _divide(spend[84], count[84]),
+        "basket_max": max((v["amount"] for v in visits), default=0),
+        "spend_per_28d": 28 * total / max(tenure, 28),
+        "visits_trend_28d": _divide(count[28] - (count[56] - count[28]), count[56]),
+        "spend_trend_28d": _divide(spend[28] - (spend[56] - spend[28]), spend[56]),
+        "visits_pace_84d": _divide(count[28], count[84]),
+        "weekend_share_84d": _divide(sum(v["local"].isoweekday() >= 6 for v in recent[84]), count[84]),
+        "evening_share_84d": _divide(sum(v["local"].hour >= 17 for v in recent[84]), count[84]),
+        "discount_share_84d": None if discount is None else _divide(discount, discount + spend[84]),
+        "discounted_visits_share_84d": _divide(sum((v["discount"] or 0) > 0 for v in recent[84]), count[84]),
+        "lines_per_visit_84d": _divide(sum(v["lines"] for v in recent[84]), count[84]),
+    }
+
+
+def _rhythm(visits):
+    days = sorted({v["ago"] for v in visits}, reverse=True)
+    gaps = [(before - day, day) for before, day in zip(days, days[1:], strict=False)]
+    widths = [gap for gap, _ in gaps]
+    mean = _divide(sum(widths), len(widths))
+    return {
+        "gap_mean_days": mean,
+        "gap_sd_days": float(np.std(widths, ddof=1)) if len(widths) > 1 else None,
+        "gap_max_days": max(widths, default=None),
+        "gap_recent_max_days": max((gap for gap, day in gaps if day <= 56), default=None),
+        "overdue_ratio": _divide(days[-1], mean) if gaps else None,
+        "active_weeks_84d": len({(day - 1) // 7 for day in days if 1 <= day <= 84}),
+    }
+
+
+def _categories(lines):
+    spend = Counter()
+    for line in lines:
+        if line["ago"] <= 84:
+            spend[line.get("category", "all")] += line["amount"]
+    total = sum(spend.values())
+    return {
+        "category_count_84d": len(spend),
+        "category_top_share_84d": _divide(max(spend.values(), default=None), total),
+        "category_concentration_84d": _divide(sum(s * s for s in spend.values()), total * total),
+    }
+
+
+def _contacts(contacts, redemptions):
+    sent = [row["ago"] for row in contacts if row["treatment"] != "control"]
+    responses = len({row["contact_id"] for row in redemptions if row.get("contact_id")})
+    return {
+        "contacts_84d": sum(ago <= 84 for ago in sent),
+        "contacts_total": len(sent),
+        "contact_recency_days": min(sent, default=None),
+        "redemptions_84d": sum(row["ago"] <= 84 for row in redemptions),
+        "redemptions_total": len(redemptions),
+        "responses_total": responses,
+        "response_rate": _divide(responses, len(sent)),
+    }
+
+
+def _scores(members):
+    """Give each member the fifth that follows from how many others are strictly worse."""
+    keys = {
+        "recency_score": lambda m: -float("inf") if m["recency_days"] is None else -m["recency_days"],
+        "frequency_score": lambda m: m["visits_84d"],
+        "monetary_score": lambda m: m["spend_84d"],
+    }
+    for name, key in keys.items():
+        for member in members:
+            worse = sum(key(other) < key(member) for other in members)
+            member[name] = min(5, 1 + 5 * worse // max(len(members) - 1, 1))
+
+
+def _segment(recency, frequency, monetary):
+    if min(recency, frequency, monetary) >= 4:
+        return "best"
+    if frequency >= 4:
+        return "loyal"
+    if monetary >= 4:
+        return "big_basket"
+    if frequency <= 2 and recency >= 4:
+        return "promising"
+    if recency <= 2:
+        return "hibernating" if frequency <= 2 else "slipping"
+    return "regular"
+
+
+def _stage(member, stages):
+    silent = member["tenure_days"] if member["recency_days"] is None else member["recency_days"]
+    if silent > stages.lapsed:
+        return "lapsed"
+    if silent > stages.dormant:
+        return "dormant"
+    if member["tenure_days"] <= stages.new:
+        return "new"
+    return "returned" if (member["gap_recent_max_days"] or 0) > stages.lapsed else "active"
+
+
+def expected(tables, as_of, programme):
+    lines = _by_member(_rows(tables["transactions"], "occurred_at", as_of, programme.zone))
+    contacts, redemptions = (
+        _by_member(_rows(tables[name], time, as_of, programme.zone)) if name in tables else {}
+        for name, time in (("contacts", "contacted_at"), ("redemptions", "occurred_at"))
+    )
+    members = {}
+    for row in _rows(tables["members"], "joined_at", as_of, programme.zone):
+        name = row["member_id"]
+        visits = _visits(lines[name])
+        members[name] = {
+            "tenure_days": row["ago"],
+            **_purchases(visits, row["ago"]),
+            **_rhythm(visits),
+            **_categories(lines[name]),
+            **_contacts(contacts.get(name, []), redemptions.get(name, [])),
+        }
+    _scores(list(members.values()))
+    for member in members.values():
+        member["segment"] = _segment(*(member[f"{score}_score"] for score in ("recency", "frequency", "monetary")))
+        member["lifecycle_stage"] = _stage(member, programme.stages)
+    return members
+
+
+def _differences(computed, wanted):
+    """List what differs: whole numbers and words at all, fractions by more than 1e-12 of their size."""
+    for member, values in wanted.items():
+        for name, value in values.items():
+            came = computed.loc[member, name]
+            if value is None:
+                same = pd.isna(came)
+            elif isinstance(value, float):
+                same = came == pytest.approx(value, rel=1e-12, abs=1e-12)
+            else:
+                same = came == value
+            if not same:
+                yield f"{member}.{name}: {came!r}, wanted {value!r}"
+
+
+def _without_optional_columns(tables):
+    return tables | {
+        "transactions": tables["transactions"].drop(columns=["discount", "category", "quantity"]),
+        "redemptions": tables["redemptions"].drop(columns="contact_id"),
+    }
+
+
+def _only_the_required(tables):
+    return {"members": tables["members"], "transactions": tables["transactions"]}
+
+
+@pytest.mark.parametrize(
+    ("seed", "zone", "as_of", "brought"),
+    [
+        (1, "America/New_York", datetime(2017, 4, 2), dict),
+        (2, "America/New_York", datetime(2017, 11, 12), dict),
+        (3, "Europe/Berlin", datetime(2017, 4, 2), _without_optional_columns),
+        (4, "Asia/Kathmandu", datetime(2016, 2, 29), _only_the_required),
+        (5, "UTC", datetime(2017, 4, 2), dict),
+        (6, "Pacific/Auckland", datetime(2017, 4, 2, 15, 30), dict),  # in the middle of a day
+    ],
+)
+def test_every_feature_equals_its_second_definition(company, seed, zone, as_of, brought):
+    programme = Programme(timezone=zone)
+    as_of = as_of.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    tables = brought(company.frames(np.random.default_rng(seed), as_of=as_of))
+    computed, wanted = (
+        company.snapshot(tables, as_of=as_of, programme=programme),
+        expected(tables, as_of, programme),
+    )
+    assert set(computed.index) == set(wanted)
+    assert all(set(values) == set(CATALOGUE) for values in wanted.values())
+    assert list(_differences(computed, wanted)) == []
+
+
+def test_the_worlds_of_the_second_definition_are_hard(company):
+    """An oracle on easy data proves little: every feature takes several values, and each word occurs."""
+    tables = company.frames(np.random.default_rng(1))
+    wanted = pd.DataFrame(expected(tables, company.as_of, Programme(timezone="America/New_York"))).T
+    assert wanted.map(lambda value: value is None).any().sum() > 15
+    assert (wanted.nunique() > 2).all()
+    assert {"active", "dormant", "lapsed", "new"} <= set(wanted["lifecycle_stage"])
+
+
+def test_a_visit_is_counted_on_the_day_people_lived_it(company):
+    """22:30 on the 28th day back is the 27th in UTC; local days decide, on both sides of a clock change."""
+    zone = ZoneInfo("America/New_York")
+    bought = datetime(2017, 3, 4, 22, 30, tzinfo=zone)  # 29 local days before April 2nd, 28 UTC days
+    tables = _only_the_required(company.frames(np.random.default_rng(0)))
+    tables["members"] = pd.DataFrame({"member_id": ["m"], "joined_at": [bought]})
+    tables["transactions"] = pd.DataFrame(
+        {"transaction_id": ["t"], "member_id": ["m"], "occurred_at": [bought.astimezone(UTC)], "amount": [100]}
+    )
+    here = company.snapshot(tables, programme=Programme(timezone="America/New_York")).loc["m"]
+    assert (here["recency_days"], here["visits_28d"], here["evening_share_84d"]) == (29, 0, 1)
+    there = company.snapshot(tables, programme=Programme(timezone="UTC")).loc["m"]
+    assert (there["recency_days"], there["visits_28d"], there["evening_share_84d"]) == (28, 1, 0)
+
+
+def test_the_catalogue_is_shown_whole():
+    sheet = catalogue_sheet()
+    assert len(sheet.rows) == len(CATALOGUE) >= 25
+    assert all(meaning and unit for _, meaning, unit, _ in sheet.rows)

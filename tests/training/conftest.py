@@ -1,0 +1,168 @@
+"""A tiny release of real boosters, and evidence made by hand."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import xgboost as xgb
+
+from features.programme import Programme
+from training.artifacts import FeatureSpec, Manifest, Models, OfferSpec, golden_rows, write_release
+from training.calibration import Isotonic
+
+FEATURES = (
+    FeatureSpec("recency_days", "Days since the last visit", "days", 0),
+    FeatureSpec("visits_28d", "Visits in the last 28 days", "visits", 0),
+    FeatureSpec("spend_28d", "Spend in the last 28 days", "money", 0),
+    FeatureSpec("weekend_share", "Share of visits on weekends", "share", 0, 1),
+)
+OFFERS = (
+    OfferSpec("A", "Coupon", "mail", 50, 100, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00"),
+    OfferSpec("B", "Points", "app", 5, 20, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00"),
+)
+
+
+class Parts(NamedTuple):
+    """What a release is written from, and the members it learned from."""
+
+    manifest: Manifest
+    models: Models
+    golden: np.ndarray
+    X: np.ndarray
+
+
+def _booster(y, X, objective):
+    return xgb.train({"objective": objective, "max_depth": 3, "nthread": 1}, xgb.DMatrix(X, y, nthread=1), 12)
+
+
+def _about(value, half, n=2000):
+    return {"value": value, "lower": value - half, "upper": value + half, "n": n}
+
+
+def _policy(value, contacted):
+    return {
+        "policy_value": _about(5000.0 + value, 310.0),
+        "against_no_contact": _about(value, 21.0),
+        "against_best_fixed": _about(value - 90.0, 17.0),
+        "effective_sample_size": 900.0,
+        "contacted": contacted,
+    }
+
+
+@pytest.fixture(scope="session")
+def evidence():
+    """The evidence of a release as its manifest holds it; every figure is another one."""
+    metrics = ("auc", "average_precision", "log_loss", "brier_loss", "calibration_error")
+    errors = ("mean_absolute_error", "root_mean_squared_error", "r_squared")
+    table = {"no contact": _policy(0.0, 0.0), "best fixed offer": _policy(90.0, 1.0), "model": _policy(120.0, 0.6)}
+    return {
+        "data": {
+            "source": "by hand",
+            "fingerprint": "f00d",
+            "rows": 12345,
+            "members": 2345,
+            "churned": 0.262,
+            "dates": {"train": ["2017-03-27", "2017-08-07", 20], "test": ["2017-09-11", "2017-11-06", 9]},
+        },
+        "campaigns": {
+            "A": {
+                "effect": {
+                    "naive": _about(3711.0, 95.0),
+                    "effect": _about(412.0, 333.0),
+                    "placebo": _about(388.0, 222.0),
+                    "propensity_auc": 0.92,
+                    "overlap_share": 0.31,
+                    "verdict": "not identified",
+                },
+                "gate": {"promote": False, "reasons": ["against: the effect is not identified: the placebo fails"]},
+            }
+        },
+        "churn": {
+            "rows": {
+                "model": {name: _about(0.81 - 0.1 * i, 0.011) for i, name in enumerate(metrics)},
+                "visits": {name: _about(0.71 - 0.1 * i, 0.012) for i, name in enumerate(metrics[:2])},
+            },
+            "lead": {"visits": _about(0.0312, 0.0051)},
+        },
+        "value": {
+            "rows": {
+                "model": dict(
+                    zip(errors, (_about(1234.0, 56.0), _about(2345.0, 67.0), _about(0.61, 0.02)), strict=True)
+                ),
+                # a rival worse than the mean, and one better than a cent: neither changes what a number is
+                "last": dict(zip(errors, (_about(0.5, 0.25), _about(3456.0, 78.0), _about(-1.7, 0.3)), strict=True)),
+            },
+            "lead": {"last": _about(-321.0, 43.0)},
+        },
+        "uplift": {"learner": "doubly robust", "heterogeneity_kept": {"A": 0.83, "B": 0.0}},
+        "policies": {
+            "table": table,
+            "best_fixed": "A",
+            "truth": {name: _about(row["against_no_contact"]["value"] + 3.0, 4.0) for name, row in table.items()},
+        },
+        "gate": {
+            "experiment": "simulated",
+            "auc": _about(0.86, 0.01),
+            "auc_over_best_feature": _about(0.03, 0.01),
+            "calibration_error": _about(0.02, 0.01),
+            "against_no_contact": _about(40.0, 15.0),
+            "against_best_fixed": _about(9.0, 12.0),
+            "against_champion": None,
+            "effective_sample_size": 900.0,
+            "sample_ratio_p": 0.4,
+            "not_identified": [],
+        },
+        "compared_with": None,
+    }
+
+
+@pytest.fixture(scope="session")
+def parts(evidence) -> Parts:
+    rng = np.random.default_rng(7)
+    n = 600
+    X = np.column_stack(
+        [rng.integers(0, 60, n), rng.integers(0, 9, n), rng.integers(0, 90_00, n), rng.random(n)]
+    ).astype(np.float32)
+    X[rng.random(n) < 0.1, 3] = np.nan
+    churned = (rng.random(n) < 1 / (1 + np.exp(-(X[:, 0] - 30) / 10))).astype(float)
+    effect = np.column_stack([40 * X[:, 0] - 900, 10 * X[:, 1] + 10])
+    models = Models(
+        churn=_booster(churned, X, "binary:logistic"),
+        value=_booster(X[:, 2], X, "reg:squarederror"),
+        uplift=_booster(effect, X, "reg:squarederror"),
+        calibration=Isotonic((0.0, 0.5, 1.0), (0.05, 0.4, 0.9)),
+    )
+    manifest = Manifest(
+        features=FEATURES,
+        offers=OFFERS,
+        programme=Programme().model_dump(mode="json"),
+        reference_as_of=("2017-10-01T00:00:00+00:00",),
+        experiment="simulated",
+        evidence=evidence,
+    )
+    return Parts(manifest, models, golden_rows(X, rng), X)
+
+
+@pytest.fixture
+def release(parts, tmp_path) -> Path:
+    """A folder with a sound release, which a test may spoil."""
+    return tmp_path / write_release(tmp_path, parts.manifest, parts.models, parts.golden).release_id
+
+
+@pytest.fixture
+def write(parts, evidence) -> Callable[..., str]:
+    """Write a release whose gate saw other evidence, and name it."""
+
+    def written(folder, *, compared_with=None, **gate):
+        seen = evidence | {"gate": evidence["gate"] | gate, "compared_with": compared_with}
+        return write_release(folder, replace(parts.manifest, evidence=seen), parts.models, parts.golden).release_id
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def about():
+    return _about
