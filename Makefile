@@ -1,4 +1,6 @@
 # `make run` and `make test` are the two commands a newcomer needs; each builds .venv once, by itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -42,14 +44,21 @@ clean: ## remove the environment and everything the program wrote
 	rm -rf .venv .holdfast
 
 .venv/ready: requirements.lock pyproject.toml
-	@echo "Building .venv from requirements.lock, once: about 1.6 GB, half a minute with uv, two minutes with pip ..."
-	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"Python 3.11 to 3.13 is needed, {sys.version.split()[0]} came; try: make PYTHON=python3.12"'
+	@echo "Building .venv from requirements.lock, once: 1.6 GB, half a minute with uv, about two minutes with pip"
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+	  f"Python 3.11 to 3.13 is needed, {v[0]}.{v[1]} came; try: make PYTHON=python3.12")'
 	@rm -rf .venv
 	@if command -v uv >/dev/null; then \
-	  uv venv --quiet --python $(PYTHON) .venv && UV_COMPILE_BYTECODE=1 uv pip install --python $(BIN)/python --requirements requirements.lock && \
-	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . ; \
+	  uv venv --quiet --python $(PYTHON) .venv; \
+	  UV_COMPILE_BYTECODE=1 uv pip install --quiet --python $(BIN)/python --requirements requirements.lock; \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
 	else \
-	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --progress-bar on --requirement requirements.lock && \
-	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . ; \
+	  $(PYTHON) -m venv .venv; \
+	  $(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.lock 2>&1 | awk $(PROGRESS); \
+	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . 2>/dev/null; \
 	fi
 	@touch $@
+
+# pip's hundreds of lines as one that moves, and its errors as they come
+PROGRESS = '/^Collecting/ {printf "\r\033[K  %d of '$$(grep -c == requirements.lock)' packages: %s", ++n, $$2; fflush()} \
+	/^Installing/ {printf "\r\033[K  unpacking and compiling them ...\n"; fflush()} /^ERROR/ {print "\n" $$0}'

@@ -78,7 +78,8 @@ def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Program
     )
     result = _with(_with(result, "audience", words=False), "audience", words=True)
     stamps = {"event_timestamp": ibis.literal(as_of), "created_timestamp": ibis.literal(as_of)}
-    return result.select("member_id", **stamps, **{name: result[name].cast(_type(name)) for name in CATALOGUE})
+    features = {name: result[name].cast(_type(name)) for name in CATALOGUE}
+    return result.select("member_id", **stamps, **features).order_by("member_id")
 
 
 def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:

@@ -14,11 +14,12 @@ import pandas as pd
 from feast import FeatureService, FeatureStore, RepoConfig
 from numpy.typing import NDArray
 
-from features.definitions import ALL, DECISION, VIEW, WORDS, feast_objects
+from features.definitions import ALL, DECISION, MODEL_FEATURES, VIEW, WORDS, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 
 PROJECT: Final = "holdfast"
+_READ: Final = frozenset(MODEL_FEATURES)  # the numbers of the service `DECISION`
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,16 @@ class Store:
         ContractError
             If a feature is none of the numbers that a decision reads.
         """
+        strangers = [name for name in features if name not in _READ]
+        if strangers:
+            raise ContractError(
+                f"{', '.join(strangers)}: not among the numbers that a decision reads; `holdfast features list` shows "
+                f"every feature, `MODEL_FEATURES` in features/definitions.py names those"
+            )
         response = self.feast.get_online_features(
             features=self._decision, entity_rows=[{"member_id": member_id} for member_id in member_ids]
         )
         values, times = _columns(response.proto)
-        strangers = [name for name in features if name not in values or name in WORDS]
-        if strangers:
-            raise ContractError(
-                f"{', '.join(strangers)}: not among the numbers that a decision reads; `holdfast features list` shows "
-                f"every feature, `MODEL_FEATURES` in features/definitions.py says which of them those are"
-            )
         # an unknown member comes back without a time, and with every value missing
         known = np.array([time is not None for time in times])
         X = np.column_stack([np.array(values[name], dtype=np.float32) for name in features]).reshape(
