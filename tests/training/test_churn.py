@@ -87,7 +87,8 @@ def test_a_fold_is_predicted_from_earlier_dates_only(data, fold):
     later = (as_of >= FOLDS[fold].test[0]).to_numpy()
     # what is not known yet is turned upside down: its labels, and the features after the fold
     poisoned = np.where(later, 1 - data.churned, data.churned)
-    X = data.X.mask(later & ~judged, 1e6)
+    X = data.X.copy()
+    X[later & ~judged] = 1e6
     np.testing.assert_array_equal(
         cross_predict(X, poisoned, FOLDS, as_of, PARAMETERS)[judged],
         cross_predict(data.X, data.churned, FOLDS, as_of, PARAMETERS)[judged],

@@ -64,7 +64,7 @@ def test_a_good_first_release_is_promoted_with_its_reasons_in_numbers():
     verdict = judge(GOOD, None)
     assert verdict.promote
     assert all(reason.startswith("for: ") for reason in verdict.reasons)
-    assert "for: its policy earns more than no contact: +40.0 [+25.0, +55.0] minor units a decision" in verdict.reasons
+    assert "for: its policy earns more than no contact: +40.0 [+25.0, +55.0] a decision" in verdict.reasons
     assert any("can't be told from the best fixed offer" in reason for reason in verdict.reasons)
 
 

@@ -31,7 +31,7 @@ def test_the_mean_is_right(booster):
     for fifth in np.array_split(np.argsort(predicted), 5):
         error = np.sqrt(2 * margin[fifth].var() / len(fifth))
         assert abs(predicted[fifth].mean() - margin[fifth].mean()) < 4 * error
-    assert np.corrcoef(predicted, mean)[0, 1] > 0.9
+    assert np.abs(predicted - mean).mean() < 0.6 * np.abs(margin.mean() - mean).mean()
 
 
 def test_no_member_is_expected_to_bring_less_than_nothing(booster):

@@ -1,0 +1,145 @@
+import io
+import re
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from features.home import Home
+from features.programme import Programme
+from training.model_card import markdown, releases_sheet, sheets, value_sheet, verdict_lines
+from training.promotion import Verdict
+
+INTERVAL = re.compile(r"^[+-]?[\d,.]+ \[[+-]?[\d,.]+, [+-]?[\d,.]+\]$")
+SHARE = re.compile(r"^\d+%$")
+
+
+def printed(sheet, width=250):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(sheet.table())
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def all_sheets(parts):
+    return list(sheets(parts.manifest))
+
+
+def test_the_sheets_come_in_the_order_of_the_models(all_sheets):
+    assert [sheet.title.split(":")[0] for sheet in all_sheets] == [
+        "Lapse",
+        "Value",
+        "What the real campaigns brought, per contacted member",
+        "Next best offer",
+    ]
+
+
+def test_every_figure_of_the_models_comes_with_its_interval(all_sheets):
+    lapse, value, _, offers = all_sheets
+    cells = [cell for sheet in (lapse, value) for row in sheet.rows for cell in row[1:] if cell]
+    cells += [cell for row in offers.rows for cell in row[1:-1]]
+    assert len(cells) > 20
+    assert [cell for cell in cells if not INTERVAL.match(cell)] == []
+    assert all(SHARE.match(row[-1]) for row in offers.rows)  # how many are contacted is a choice, no estimate
+
+
+def test_every_estimate_of_the_campaigns_comes_with_its_interval(all_sheets):
+    (row,) = all_sheets[2].rows
+    assert row == (
+        "A",
+        "37.11 [36.16, 38.06]",
+        "4.12 [0.79, 7.45]",
+        "3.88 [1.66, 6.10]",
+        "0.92",
+        "31%",
+        "not identified",
+    )
+
+
+def test_money_is_shown_as_people_write_it_and_differences_with_their_sign(all_sheets):
+    rows = {row[0]: row[1:] for row in all_sheets[3].rows}
+    assert rows["model (doubly robust-learner)"] == (
+        "51.20 [48.10, 54.30]",
+        "+1.20 [+0.99, +1.41]",
+        "+0.30 [+0.13, +0.47]",
+        "+1.23 [+1.19, +1.27]",
+        "60%",
+    )
+    assert "best fixed (A)" in rows
+
+
+def test_an_error_is_money_and_a_share_is_none_whatever_their_size(all_sheets):
+    rows = {row[0]: row[1:] for row in all_sheets[1].rows}
+    assert rows["mean absolute error"] == ("12.34 [11.78, 12.90]", "0.01 [0.00, 0.01]")  # half a cent is still money
+    assert rows["R²"] == (
+        "0.610 [0.590, 0.630]",
+        "-1.700 [-2.000, -1.400]",
+    )  # and far worse than the mean no loss of it
+
+
+def test_a_currency_without_cents_has_none(evidence):
+    sheet = value_sheet(evidence, Programme(currency="JPY", currency_digits=0))
+    assert sheet.rows[0][1] == "1,234 [1,178, 1,290]"
+
+
+def test_what_a_rival_does_not_predict_is_left_empty(all_sheets):
+    rows = {row[0]: row[1:] for row in all_sheets[0].rows}
+    assert rows["AUC"][1]
+    assert rows["log loss"][1] == ""
+
+
+def test_what_is_observed_or_simulated_is_called_so(parts, all_sheets):
+    assert "OBSERVATIONAL, they were targeted" in all_sheets[2].title
+    assert "SIMULATED experiment" in all_sheets[3].title
+    assert "refuses to act on it; against: the effect is not identified" in all_sheets[2].notes[0]
+    page = markdown(parts.manifest)
+    assert "OBSERVATIONAL" in page
+    assert "SIMULATED" in page
+
+
+def test_a_real_experiment_is_not_called_simulated_and_has_no_known_truth(parts, evidence):
+    policies = evidence["policies"] | {"truth": {}}
+    manifest = replace(parts.manifest, experiment="randomised", evidence=evidence | {"policies": policies})
+    *_, offers = sheets(manifest)
+    assert "RANDOMISED experiment" in offers.title
+    assert {row[4] for row in offers.rows} == {"not known"}
+    assert "simulat" not in "".join([offers.title, *offers.notes]).lower()
+
+
+def test_without_campaigns_there_is_no_sheet_of_them(parts, evidence):
+    manifest = replace(parts.manifest, evidence=evidence | {"campaigns": {}})
+    assert "OBSERVATIONAL" not in markdown(manifest)
+
+
+def test_a_terminal_and_markdown_show_the_same_figures(all_sheets):
+    for sheet in all_sheets:
+        page, screen = sheet.markdown(), printed(sheet)
+        for cell in (cell for row in sheet.rows for cell in row):
+            assert cell in page
+            assert cell in screen
+
+
+def test_a_cell_with_brackets_is_shown_and_not_taken_for_markup(all_sheets):
+    assert "[bold]" in printed(replace(all_sheets[0], rows=(("[bold]", *all_sheets[0].rows[0][1:]),)))
+
+
+def test_the_page_says_what_was_learned_from_and_what_it_is_for(parts):
+    page = markdown(replace(parts.manifest, release_id="abc"))
+    assert page.startswith("# Release abc\n\nTrained on by hand: 2,345 members, 12,345 rows, data f00d.")
+    assert "not for credit, work or housing" in page
+    assert "Margin is 25% of sales: an assumption" in page
+    assert "trained on 2017-03-27 to 2017-08-07" in page
+
+
+@pytest.mark.parametrize(("promote", "words"), [(True, "is champion"), (False, "is refused, the champion stays")])
+def test_a_verdict_is_told_with_every_reason(promote, words):
+    lines = verdict_lines(Verdict(promote=promote, reasons=("for: a", "against: b")), "r1")
+    assert lines == [f"release r1 {words}:", "  for: a", "  against: b"]
+
+
+def test_releases_are_listed_where_none_exist_and_where_one_does(release):
+    assert releases_sheet(Home(release.parent / "elsewhere")).rows == ()
+    home = Home(release.parent / "home")
+    home.releases.mkdir(parents=True)
+    release.rename(home.releases / release.name)
+    assert releases_sheet(home).rows == ((release.name, ""),)

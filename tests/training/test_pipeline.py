@@ -1,0 +1,252 @@
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features import complete_journey
+from features.catalogue import CATALOGUE
+from features.definitions import MODEL_FEATURES
+from features.errors import ContractError, NotFoundError
+from features.files import write_json
+from features.home import Home
+from features.programme import Programme
+from features.synthetic import READ, TRUTH, OfferTerms
+from training import pipeline
+from training.artifacts import read_manifest
+from training.metrics import Estimate
+from training.pipeline import Prepared, feature_specs, last_trained, offer_specs, plain, promote_release, simulate_log
+from training.promotion import Verdict, champion_id, ledger, promote
+from training.splits import Split
+
+NOW = datetime(2017, 11, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def aliases(monkeypatch):
+    """MLflow's alias is tested with the registry; here it takes too long."""
+    seen = []
+    monkeypatch.setattr(pipeline.registry, "set_champion", lambda _, release_id: seen.append(release_id))
+    return seen
+
+
+def trained(home, release_id, *, inputs="key", champion=None):
+    record = {"inputs": inputs, "champion": champion, "release_id": release_id, "run_id": "r"}
+    write_json(home.releases / "trained.json", record)
+
+
+def crown(home, release_id):
+    verdict = Verdict(promote=True, reasons=("for: by hand",))
+    promote(home, release_id, expected=champion_id(home), who="ada", now=NOW, verdict=verdict)
+
+
+def raise_(home, release_id=""):
+    return promote_release(home, release_id, who="ada", now=NOW)
+
+
+# What is written to the evidence
+
+
+@dataclass(frozen=True)
+class Nested:
+    figures: dict
+    rows: tuple
+
+
+def test_plain_values_are_json_whatever_they_were():
+    value = Nested({("a", 1): np.float64(0.5), "b": Estimate(1.0, 0.0, 2.0, 3)}, (np.int64(4), np.True_, None, "x"))
+    wanted = {
+        "figures": {"('a', 1)": 0.5, "b": {"value": 1.0, "lower": 0.0, "upper": 2.0, "n": 3}},
+        "rows": [4, True, None, "x"],
+    }
+    assert plain(value) == wanted
+    assert json.loads(json.dumps(plain(value))) == wanted
+
+
+def test_every_estimate_becomes_three_metrics_with_names_that_mlflow_takes(about):
+    evidence = {"churn": {"rows": {"best single feature (visits_56d)": {"auc": about(0.8, 0.1)}}}, "n": 3}
+    name = "churn.rows.best single feature  visits_56d .auc"
+    assert pipeline._metrics(evidence) == [
+        (name, 0.8),
+        (f"{name}.lower", pytest.approx(0.7)),
+        (f"{name}.upper", pytest.approx(0.9)),
+    ]
+
+
+def test_features_are_described_in_the_order_in_which_models_read_them():
+    specs = feature_specs()
+    assert tuple(spec.name for spec in specs) == MODEL_FEATURES
+    assert all(spec.meaning == CATALOGUE[spec.name].meaning and spec.unit for spec in specs)
+
+
+def test_offers_are_read_by_id_with_plain_numbers_and_iso_times():
+    frame = pd.DataFrame(
+        {
+            "offer_id": ["B", "A"],
+            "name": ["b", "a"],
+            "channel": "mail",
+            "contact_cost": np.array([20, 50]),
+            "redemption_cost": np.array([300, 100]),
+            "valid_from": pd.Timestamp("2017-01-01", tz="UTC"),
+            "valid_until": pd.Timestamp("2018-01-01", tz="UTC"),
+            "category": "extra columns are kept in the warehouse",
+        }
+    )
+    first, second = offer_specs(SimpleNamespace(frame=lambda _: frame))
+    assert (first.offer_id, second.offer_id) == ("A", "B")
+    assert (first.contact_cost, type(first.contact_cost)) == (50, int)
+    assert datetime.fromisoformat(first.valid_until) == datetime(2018, 1, 1, tzinfo=UTC)
+
+
+def test_only_the_built_in_set_has_a_simulated_experiment():
+    with pytest.raises(ContractError, match="contacts with a known propensity, and my shop brings none"):
+        pipeline._terms(SimpleNamespace(source="my shop"), ())
+    assert pipeline._terms(SimpleNamespace(source=complete_journey.SOURCE), ()) == []
+
+
+@pytest.mark.parametrize(("brought", "margin"), [({}, 250), ({"margin": 70}, 70)])
+def test_a_margin_that_the_company_brings_is_the_one_that_is_learned(monkeypatch, brought, margin):
+    dates = [datetime(2017, 1, 2, tzinfo=UTC) + timedelta(days=7 * week) for week in range(30)]
+    rows = {"member_id": "m", "transaction_id": [f"t{i}" for i in range(30)], "occurred_at": dates, "amount": 1000}
+    table = pd.DataFrame(rows | brought).assign(category="not read")
+    warehouse = SimpleNamespace(expression=lambda _: table, frame=lambda _, columns: table[columns])
+    monkeypatch.setattr(pipeline, "as_of_dates", lambda *_: dates)
+    store = SimpleNamespace(training_frame=lambda labelled: labelled)
+    prepared = pipeline.prepare(warehouse, store, Programme(), pipeline.Settings())
+    assert set(prepared.frame["margin"]) == {4 * margin}  # a visit on each Monday of four weeks
+    assert prepared.frame["as_of"].max() == dates[-5]  # the last whose four weeks are over by the last snapshot
+
+
+def test_a_wave_of_the_experiment_is_over_before_the_next_begins():
+    programme = Programme()
+    dates = tuple(datetime(2017, 1, 2, tzinfo=UTC) + timedelta(days=7 * week) for week in range(20))
+    split = Split(dates[:12], dates[16:])
+    rows = pd.DataFrame({"as_of": np.repeat(dates, 30), "member_id": np.tile(np.arange(30), 20), "margin": 100})
+    frame = rows.assign(**dict.fromkeys(READ, 1.0))
+    prepared = Prepared(SimpleNamespace(), programme, frame, frame, split, [])
+    terms = [OfferTerms("A", 10, 20, "come_back")]
+    log = simulate_log(prepared, terms, np.random.default_rng(0))
+    waves = sorted({*log["train"]["as_of"], *log["test"]["as_of"]})
+    assert min(np.diff(waves)) >= programme.horizon
+    assert set(log["train"]["as_of"]) <= set(split.train)
+    assert set(log["test"]["as_of"]) <= set(split.test)
+    assert log["test"]["as_of"].max() == dates[-1]
+    assert not log["train"].duplicated(["member_id", "as_of"]).any()
+    assert f"{TRUTH}A" in log["test"]
+
+
+# What is not done again
+
+
+@pytest.fixture
+def releases(home, write):
+    """A release that was trained, and two others."""
+    names = [write(home.releases, effective_sample_size=size) for size in (900.0, 901.0, 902.0)]
+    trained(home, names[0])
+    return names
+
+
+def test_what_is_unchanged_is_not_done_again(home, releases):
+    assert pipeline._trained(home, "key") == read_manifest(home.releases / releases[0])
+
+
+def test_it_is_still_unchanged_once_it_is_champion_itself(home, releases):
+    crown(home, releases[0])
+    assert pipeline._trained(home, "key").release_id == releases[0]
+
+
+def test_it_is_still_unchanged_while_its_rival_serves(home, releases):
+    crown(home, releases[1])
+    trained(home, releases[0], champion=releases[1])
+    assert pipeline._trained(home, "key").release_id == releases[0]
+
+
+def test_other_inputs_are_trained_on(home, releases):
+    assert releases
+    assert pipeline._trained(home, "another key") is None
+
+
+@pytest.mark.parametrize("rival", [None, 1])
+def test_another_champion_is_another_rival(home, releases, rival):
+    trained(home, releases[0], champion=None if rival is None else releases[rival])
+    crown(home, releases[2])
+    assert pipeline._trained(home, "key") is None
+
+
+def test_nothing_trained_yet(home):
+    assert pipeline._trained(home, "key") is None
+    with pytest.raises(NotFoundError, match="nothing was trained yet; `holdfast train`"):
+        last_trained(home)
+
+
+@pytest.mark.parametrize("spoil", ["remove", "corrupt"])
+def test_a_release_that_is_gone_or_spoilt_is_made_again(home, releases, spoil):
+    path = home.releases / releases[0] / "manifest.json"
+    if spoil == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-10])
+    assert pipeline._trained(home, "key") is None
+
+
+# Who may serve
+
+
+def test_the_one_trained_last_is_promoted_and_the_alias_follows(home, releases, aliases):
+    verdict, release_id = raise_(home)
+    assert verdict.promote
+    assert release_id == champion_id(home) == releases[0]
+    assert aliases == [releases[0]]
+    assert ledger(home)[-1].reasons == verdict.reasons
+    assert any("0.40 USD [0.25 USD, 0.55 USD] a decision" in reason for reason in verdict.reasons)
+
+
+def test_promoting_the_champion_again_changes_nothing(home, releases, aliases):
+    assert raise_(home) == (raise_(home)[0], releases[0])
+    assert len(ledger(home)) == 1
+    assert set(aliases) == {releases[0]}
+
+
+def test_a_refusal_names_its_reasons_and_moves_nothing(home, write, about, aliases):
+    loses = write(home.releases, against_no_contact=about(-400.0, 50.0))
+    verdict, _ = raise_(home, loses)
+    assert not verdict.promote
+    assert [reason for reason in verdict.reasons if reason.startswith("against")] == [
+        "against: its policy earns less than no contact: -4.00 USD [-4.50 USD, -3.50 USD] a decision"
+    ]
+    assert champion_id(home) is None
+    assert aliases == []
+
+
+@pytest.mark.parametrize("difference", [60.0, -60.0, 10.0])
+def test_a_challenger_has_to_prove_itself_against_the_champion(home, releases, write, about, *, aliases, difference):
+    crown(home, releases[0])
+    challenger = write(home.releases, compared_with=releases[0], against_champion=about(difference, 20.0))
+    promoted = difference - 20.0 >= 0  # by the lower end of the interval
+    verdict, _ = raise_(home, challenger)
+    assert verdict.promote is promoted
+    assert aliases == [challenger] * promoted
+    assert champion_id(home) == (challenger if promoted else releases[0])
+
+
+def test_a_comparison_with_a_champion_of_the_past_does_not_count(home, releases, write, about, aliases):
+    challenger = write(home.releases, compared_with=releases[0], against_champion=about(60.0, 20.0))
+    crown(home, releases[1])  # another one came between
+    verdict, _ = raise_(home, challenger)
+    assert "against: its policy was not compared with the champion's on the same decisions" in verdict.reasons
+    assert champion_id(home) == releases[1]
+    assert aliases == []
+
+
+def test_a_release_that_does_not_exist_is_not_found(home, aliases):
+    with pytest.raises(NotFoundError, match="holds no release"):
+        raise_(home, "nowhere")
+    assert aliases == []
