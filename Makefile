@@ -25,7 +25,7 @@ demo: .venv/ready ## the same, but it ends instead of serving
 	@$(BIN)/holdfast demo
 
 test: .venv/ready ## every test
-	$(BIN)/pytest -n auto --dist loadgroup --durations 5
+	$(BIN)/pytest -n auto --dist loadfile --durations 5
 
 lint: .venv/ready ## ruff, the type checker, the direction of imports
 	$(BIN)/ruff check .

@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.xdist_group("loop")  # one worker: everything here reads one finished demonstration
 
 # Every connection a Python process makes is written down and refused unless it stays on this machine.
 GUARD = """
