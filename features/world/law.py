@@ -13,7 +13,7 @@ from features.schema import CONTROL
 Floats = NDArray[np.float64]
 Shape = Literal["retail", "subscription", "both"]
 Moved = Literal["amount", "visits", "hazard", "response"]
-Appeal = Literal["win_back", "discount", "points"]
+Appeal = Literal["win_back", "discount", "points", "anyone"]
 
 WAVE_DAYS: Final = 28
 YEAR_DAYS: Final = 364  # 52 weeks, so that a year holds every weekday equally often
@@ -106,11 +106,22 @@ class World:
         return (CONTROL, *[offer.offer_id for offer in self.offers])
 
     def factor(self, what: Moved, wave: int) -> float:
-        """Give what drift has made of a law by a wave; 1 is no drift."""
+        """Give what drift has made of a law by a wave; 1 is no drift.
+
+        >>> world = World(1_000, drift=(Drift("visits", 0.5, 4), Drift("visits", 1.2, 6)))
+        >>> [world.factor("visits", wave) for wave in (3, 4, 6)]
+        [1.0, 0.5, 0.6]
+        """
         return float(np.prod([d.factor for d in self.drift if d.what == what and wave >= d.from_wave]))
 
     def day_weights(self, first_day: int, days: int) -> Floats:
-        """Give the rate of visits of each day in units of its yearly mean, `(days,)`."""
+        """Give the rate of visits of each day in units of its yearly mean, `(days,)`.
+
+        >>> float(World(1_000, season=0.4).day_weights(0, YEAR_DAYS).sum().round(6))
+        364.0
+        >>> World(1_000, season=0.0).day_weights(0, 3).tolist()
+        [0.85, 0.8, 0.85]
+        """
         day = np.arange(first_day, first_day + days)
         yearly = 1 + self.season * np.cos(2 * np.pi * (day - PEAK_DAY) / YEAR_DAYS)
         return np.asarray(WEEKDAYS[day % 7] * yearly)

@@ -114,6 +114,8 @@ def _appeal(appeal: Appeal, members: Members) -> tuple[Floats, Floats, Floats]:
     if appeal == "win_back":
         restless = _sigmoid(2 * members.unrest - 1)
         return 0.05 + 0.25 * restless, 0.9 * restless, np.exp(0.15 - 0.9 * restless)
+    if appeal == "anyone":  # responses don't differ: who is contacted can't matter but for what baskets cost
+        return np.full(len(members), 0.3), np.full(len(members), 0.5), np.ones(len(members))
     loyal = _sigmoid(1.5 * members.activity)
     if appeal == "discount":  # the loyal take it for what they buy anyway
         return 0.08 + 0.5 * members.thrift, 0.9 * (1 - loyal), np.ones(len(members))

@@ -16,7 +16,7 @@ from features.ingest import table_paths
 from features.schema import TABLES
 from features.world import history as histories
 from features.world.history import BLOCK, chunks, history, write_history
-from features.world.law import MARGIN_RATE, WAVE_DAYS, Drift, World
+from features.world.law import MARGIN_RATE, WAVE_DAYS, Drift, Offer, World
 from features.world.members import draw_members
 from features.world.respond import respond
 from features.world.tables import member_ids
@@ -35,11 +35,6 @@ def generator(seed=0):
 def lived(shape="both", members=N, **laws):
     world = World(members=members, shape=shape, **{"waves": 7, "first_campaign": 2, **laws})
     return world, history(world, generator(11))
-
-
-def then(members, wave):
-    """Put members back to what they were when a wave started: a later leaving had not happened."""
-    return replace(members, left=np.where(members.left < wave * WAVE_DAYS, members.left, np.inf))
 
 
 def window(world, frame, wave, time="occurred_at"):
@@ -142,7 +137,7 @@ def test_what_is_stated_of_churn_happens_in_every_tenth(shape, truth):
     # The mean of Bernoulli draws differs from their mean probability by its standard error, sqrt(sum p (1 - p)).
     # Wave 1 is before the first campaign: nobody was contacted.
     world, chunk = lived(shape)
-    members = then(chunk.members, 1)
+    members = chunk.members
     if truth == "leaving":
         stated, happened = leaving_probability(world, members, 1)[:, 0], chunk.members.left < 2 * WAVE_DAYS
     else:
@@ -153,6 +148,33 @@ def test_what_is_stated_of_churn_happens_in_every_tenth(shape, truth):
     scores = z_scores(happened[there].astype(float), stated[there])
     assert np.abs(scores).max() < 3.5
     assert (scores**2).sum() < 29.6  # chi-squared with 10 degrees of freedom, p = 0.001
+
+
+def test_a_stated_expectation_is_the_one_done_in_the_head():
+    # Nobody leaves. A visit a day at a margin of 1,000 makes 28,000; "anyone" redeems 3 times in 10, half of it a visit
+    # more: 0.3 (0.5 x 1,000 - 200) = 90. A term of 28 days falls due once: 0.25 x 1,200 = 300.
+    offers = (Offer("A", "anyone", "email", 10, 200, "anyone"),)
+    world = World(1_000, season=0.0, offers=offers)
+    drawn = draw_members(world, 0, 1, generator())
+    one = replace(
+        drawn, joined=np.array([-1]), visit_rate=np.ones(1), basket=np.full(1, 4000.0), hazard=np.full(1, 1e-9)
+    )
+    assert expected_outcome(world, one, 0)[0] == pytest.approx([28_000, 28_090], rel=1e-6)
+    seldom = replace(one, visit_rate=np.full(1, 0.1))
+    assert churn_probability(world, seldom, 0)[0] == pytest.approx(np.exp(-2.8), rel=1e-6)
+    payer = replace(one, term=np.array([28]), price=np.array([1200]), visit_rate=np.zeros(1))
+    assert expected_outcome(world, payer, 0)[0] == pytest.approx([300, 390], rel=1e-6)
+    assert leaving_probability(world, replace(payer, hazard=np.array([np.log(2) / 28])), 0)[0] == pytest.approx(
+        [0.5, 0.5]
+    )
+
+
+def test_where_everybody_responds_alike_the_best_offer_is_best_for_everybody():
+    offers = tuple(Offer(name, name, "email", 10, cost, "anyone") for name, cost in (("A", 200), ("B", 250)))
+    world = World(5_000, waves=2, first_campaign=1, offers=offers)
+    members = history(world, generator()).members
+    effect = effects(world, members, 2)[members.there(2)]
+    assert (effect[:, 0] > effect[:, 1]).all()
 
 
 def test_who_has_left_buys_nothing_more():
@@ -173,7 +195,7 @@ def test_the_effect_measured_from_randomised_contacts_is_the_stated_one(shape):
     contacts = window(world, frames["contacts"], WAVE, "contacted_at").set_index("member_id")["treatment"].reindex(ids)
     margin = total(window(world, frames["transactions"], WAVE), "margin", ids)
     outcome = margin - total(window(world, frames["redemptions"], WAVE), "amount", ids)
-    stated = effects(world, then(chunk.members, WAVE), WAVE)
+    stated = effects(world, chunk.members, WAVE)
     control = outcome[contacts == "control"]
     for place, offer in enumerate(world.offers):
         rows = (contacts == offer.offer_id).to_numpy()
@@ -250,7 +272,7 @@ def test_offers_differ_help_some_and_harm_others(shape):
 def test_leaving_is_hard_but_not_hopeless_to_foresee():
     # The truth itself ranks leavers at an AUC of about 0.7: hazards spread by exp(0.76), and the rest is chance
     world, chunk = lived()
-    members = then(chunk.members, 1)
+    members = chunk.members
     there, left = members.there(1), chunk.members.left < 2 * WAVE_DAYS
     rank = pd.Series(leaving_probability(world, members, 1)[there, 0]).rank().to_numpy()
     gone = left[there]
