@@ -1,4 +1,4 @@
-"""A world with known truth; here, an experiment overlaid on real households.
+"""An experiment with known truth, overlaid on real households; `features.world` is a world known throughout.
 
 The members, their features and their margins are real. The treatment, and what it adds, are simulated: every figure
 that comes from it has to be called simulated wherever it is shown.
