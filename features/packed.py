@@ -31,6 +31,7 @@ Words = tuple[str | None, ...]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ASKED: Final = 10_000  # ids in one statement; SQLite takes 32,766
+_PAGE: Final = 8192  # a quarter of it is what a row may fill before it spills: some 240 numbers
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS schemas (code TEXT PRIMARY KEY, numbers TEXT NOT NULL, words TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS vectors (
@@ -189,6 +190,7 @@ class PackedTable:
         with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+                db.execute(f"PRAGMA page_size = {_PAGE}")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes, the snapshots still have
                 db.executescript(_TABLES)
