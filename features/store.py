@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 from numpy.typing import NDArray
 
+from features import offline, online
 from features.definitions import ALL, MODEL_FEATURES, VIEW, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
-from features.online import STORE, schema_of
+from features.online import schema_of
 from features.packed import Batch, PackedTable, Schema
 
 PROJECT: Final = "holdfast"
@@ -158,8 +159,8 @@ def _config(home: Home) -> RepoConfig:
         project=PROJECT,
         provider="local",
         registry={"path": str(root / home.registry.name), "cache_ttl_seconds": 0},
-        offline_store={"type": "duckdb"},
-        online_store={"type": STORE, "path": str(root / home.online.name)},
+        offline_store={"type": offline.STORE, "history": str(root / home.history.name)},
+        online_store={"type": online.STORE, "path": str(root / home.online.name)},
         entity_key_serialization_version=3,
         repo_path=str(root),
     )
