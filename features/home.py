@@ -31,6 +31,11 @@ class Home:
         return self.root / "features"
 
     @property
+    def history(self) -> Path:
+        """The snapshots sorted by member and time, for the point-in-time join."""
+        return self.root / "history"
+
+    @property
     def registry(self) -> Path:
         """Feast's registry."""
         return self.root / "registry.pb"

@@ -1,4 +1,4 @@
-"""The only door to Feast: open, apply, materialise, the training frame (point-in-time), the online vector."""
+"""The door to Feast (its plugins are `online` and `offline`): open, apply, materialise, training frame, online vector."""
 
 import io
 import warnings
@@ -7,19 +7,28 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
-from feast import FeatureService, FeatureStore, RepoConfig
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 from numpy.typing import NDArray
 
-from features.definitions import ALL, DECISION, MODEL_FEATURES, VIEW, WORDS, feast_objects
+from features import offline, online
+from features.definitions import ALL, MODEL_FEATURES, VIEW, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
+from features.online import schema_of
+from features.packed import Batch, PackedTable, Schema
 
 PROJECT: Final = "holdfast"
 _READ: Final = frozenset(MODEL_FEATURES)  # the numbers of the service `DECISION`
+_ANSWERED: Final = ("segment", "lifecycle_stage")  # the words of `MemberFeatures`
+_PART: Final = 50_000  # members in memory at once while they are materialised
+_UNAPPLIED: Final = "the feature store has no definitions yet; `holdfast features apply`"
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,18 @@ class Store:
         self.feast.apply(feast_objects(self.home.features))
 
     def materialize(self, as_of: datetime) -> None:
-        """Bring the snapshot of `as_of` into the online store.
+        """Bring the snapshot of `as_of` into the online store, whole or not at all, and note it in the registry.
 
-        Every member who ever joined has a row in it, so one snapshot is all of them.
+        Every member who ever joined has a row in it, so one snapshot is all of them. Columns go to the packed table as
+        they are: Feast's own way, through a protobuf message per value, ends in the same rows a hundred times later.
         """
-        with _quiet():
-            self.feast.materialize(as_of - timedelta(seconds=1), as_of, feature_views=[VIEW])
+        from features.snapshots import STEM  # computes features, which reading them does not need
+
+        view = self._view()
+        schema = schema_of(view)
+        path = self.home.features / f"{as_of.astimezone(UTC):{STEM}}.parquet"
+        self._table.write(VIEW, schema, _batches(path, schema))
+        self.feast.registry.apply_materialization(view, PROJECT, as_of - timedelta(seconds=1), as_of)
 
     def training_frame(self, entities: pd.DataFrame) -> pd.DataFrame:
         """Join to each row `member_id`, `as_of` the features as they were known at that time.
@@ -92,27 +107,28 @@ class Store:
                 f"{', '.join(strangers)}: not among the numbers that a decision reads; `holdfast features list` shows "
                 f"every feature, `MODEL_FEATURES` in features/definitions.py names those"
             )
-        response = self.feast.get_online_features(
-            features=self._decision, entity_rows=[{"member_id": member_id} for member_id in member_ids]
-        )
-        values, times = _columns(response.proto)
-        # an unknown member comes back without a time, and with every value missing
-        known = np.array([time is not None for time in times])
-        X = np.column_stack([np.array(values[name], dtype=np.float32) for name in features]).reshape(
-            len(member_ids), -1
-        )
+        found = self._table.read(VIEW, member_ids, numbers=features, words=_ANSWERED)
+        segment, stage = zip(*found.words, strict=True) if member_ids else ((), ())
         return MemberFeatures(
             member_ids=tuple(member_ids),
-            X=X,
-            known=known,
-            segment=tuple(values["segment"]),
-            lifecycle_stage=tuple(values["lifecycle_stage"]),
-            event_timestamp=tuple(times),
+            X=found.numbers.astype(np.float32),
+            known=found.known,
+            segment=segment,
+            lifecycle_stage=stage,
+            event_timestamp=found.event_timestamp,
         )
 
     @cached_property
-    def _decision(self) -> FeatureService:
-        return self._service(DECISION)  # held: looking it up costs more than reading a member
+    def _table(self) -> PackedTable:
+        return PackedTable(self.home.online)
+
+    def _view(self) -> FeatureView:
+        from feast.errors import FeatureViewNotFoundException
+
+        try:
+            return self.feast.get_feature_view(VIEW)
+        except FeatureViewNotFoundException as error:
+            raise NotFoundError(_UNAPPLIED) from error
 
     def _service(self, name: str) -> FeatureService:
         from feast.errors import FeatureServiceNotFoundException
@@ -120,7 +136,7 @@ class Store:
         try:
             return self.feast.get_feature_service(name)
         except FeatureServiceNotFoundException as error:
-            raise NotFoundError("the feature store has no definitions yet; `holdfast features apply`") from error
+            raise NotFoundError(_UNAPPLIED) from error
 
 
 def open_store(home: Home) -> Store:
@@ -143,21 +159,33 @@ def _config(home: Home) -> RepoConfig:
         project=PROJECT,
         provider="local",
         registry={"path": str(root / home.registry.name), "cache_ttl_seconds": 0},
-        offline_store={"type": "duckdb"},
-        online_store={"type": "sqlite", "path": str(root / home.online.name)},
+        offline_store={"type": offline.STORE, "history": str(root / home.history.name)},
+        online_store={"type": online.STORE, "path": str(root / home.online.name)},
         entity_key_serialization_version=3,
         repo_path=str(root),
     )
 
 
-def _columns(response: Any) -> tuple[dict[str, list[Any]], list[datetime | None]]:  # noqa: ANN401 (Feast's protobuf)
-    """Read values straight from the answer: its own conversion to a dict costs more than the read."""
-    values: dict[str, list[Any]] = {}
-    times: list[datetime | None] = []
-    for name, vector in zip(response.metadata.feature_names.val, response.results, strict=True):
-        given = list(vector.values)
-        kinds = [value.WhichOneof("val") for value in given]
-        values[name] = [getattr(value, kind) if kind else None for value, kind in zip(given, kinds, strict=True)]
-        if name == WORDS[0]:  # one view, so any of its features tells the time of all
-            times = [t.ToDatetime(tzinfo=UTC) if t.seconds else None for t in vector.event_timestamps]
-    return values, times
+def _batches(snapshot: Path, schema: Schema) -> Iterator[Batch]:
+    """Read a snapshot as it is written, a part at a time."""
+    if not snapshot.exists():
+        raise NotFoundError(f"there is no snapshot {snapshot.name}; `holdfast features build` computes them")
+    with pq.ParquetFile(snapshot) as file:
+        absent = {*schema.numbers, *schema.words} - set(file.schema_arrow.names)
+        if absent:
+            raise ContractError(f"{snapshot.name} lacks {', '.join(sorted(absent))}; `holdfast features build`")
+        for part in file.iter_batches(batch_size=_PART):
+            numbers = [part.column(name).to_numpy(zero_copy_only=False) for name in schema.numbers]
+            words = [part.column(name).to_pylist() for name in schema.words]
+            yield Batch(
+                member_ids=part.column("member_id").to_pylist(),
+                numbers=np.column_stack(numbers),
+                words=list(zip(*words, strict=True)),
+                event_timestamp=_microseconds(part.column("event_timestamp")),
+                created=_microseconds(part.column("created_timestamp")),
+            )
+
+
+def _microseconds(times: pa.Array) -> list[int]:
+    values: list[int] = times.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
+    return values
