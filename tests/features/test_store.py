@@ -168,16 +168,16 @@ def test_a_word_or_what_no_decision_reads_is_refused_by_name(store, name):
         store.online(["m00"], [*ASKED, name])
 
 
-def test_the_snapshot_materialised_last_is_served_even_an_older_one_and_says_its_age(copy, snapshots):
-    """So a bad week can be taken back; the time that comes with every answer tells."""
+def test_an_older_snapshot_never_replaces_a_newer_one(copy, snapshots):
+    """So a late or repeated job can't take members back in time."""
     older, newer = sorted(snapshots["as_of"].unique())[-2:]
     by_time = snapshots.set_index(["as_of", "member_id"])["spend_84d"]
     members = by_time[older].index.tolist()
-    for as_of in (older, newer):
+    for as_of in (newer, older):
         copy.materialize(as_of.to_pydatetime())
         online = copy.online(members, ["spend_84d"])
-        assert set(online.event_timestamp) == {as_of.to_pydatetime()}
-        np.testing.assert_array_equal(online.X[:, 0], by_time[as_of][members].to_numpy(np.float32))
+        assert set(online.event_timestamp) == {newer.to_pydatetime()}
+        np.testing.assert_array_equal(online.X[:, 0], by_time[newer][members].to_numpy(np.float32))
 
 
 def test_applying_again_changes_no_answer(copy, snapshots):
@@ -191,5 +191,5 @@ def test_a_store_that_was_never_applied_says_what_to_type(tmp_path):
     from features.store import open_store
 
     store = open_store(Home(tmp_path))
-    with pytest.raises(NotFoundError, match="no definitions yet; `holdfast features apply`"):
+    with pytest.raises(NotFoundError, match="no online store .*`holdfast features materialize`"):
         store.online(["m00"], ASKED)
