@@ -100,17 +100,25 @@ def ingest(
     allow: Annotated[
         str, typer.Option(help="Take a batch that looks wrong: any of shrink,median,columns,types,bad-rows.")
     ] = "",
+    init: Annotated[
+        Path | None, typer.Option(help="Look at a folder's files and write the mapping.toml they seem to need.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")] = False,
 ) -> None:
     """Check a company's tables row by row and bring them into the warehouse.
 
     Without anything to read it takes the built-in data, complete-journey.
     """
-    from features.ingest import bring, ingest_source, warehouse_sheet
+    from features.ingest import bring, ingest_source, warehouse_sheet, write_proposal
     from features.mapping import option_values, read_mapping
     from features.shifts import parse_allowances
     from features.sources import open_source
 
+    if init:
+        path = mapping or init / "mapping.toml"
+        _say(write_proposal(init, path))
+        _say(f"this is {path}; read it, mend it; next: holdfast ingest {init} --mapping {path} --dry-run")
+        return
     named = (members, transactions, subscriptions, events, offers, contacts, redemptions)
     if source == "complete-journey" or not (source or database or any(named)):
         warehouse, fresh = ingest_source(Home(home), "complete-journey")

@@ -18,6 +18,7 @@ from features.files import fingerprint, write_whole
 from features.home import Home
 from features.mapping import SourceMapping
 from features.programme import Programme, read_programme
+from features.proposal import propose
 from features.schema import TABLES
 from features.sheet import Sheet
 from features.sources import Source, content_key, read_database, read_file, table_paths
@@ -100,6 +101,24 @@ def bring(
         return Brought(_rehearsal(home, batch, programme), fresh=True)
     warehouse = _take(home, batch, programme, settings=settings)
     return Brought(warehouse_sheet(warehouse, *notes), fresh=True, warehouse=warehouse)
+
+
+def write_proposal(folder: Path, path: Path) -> str:
+    """Propose a mapping for a folder's files and write it where no file is yet.
+
+    Raises
+    ------
+    ContractError
+        If there is one: it may have been mended by hand.
+    """
+    if path.exists():
+        raise ContractError(f"{path} is there already; move it away, or type --mapping for another place")
+    text = propose(folder)
+    try:
+        _write_text(path, text)
+    except OSError as error:
+        raise ContractError(f"{path} can't be written: {error}; type --mapping for another place") from error
+    return text
 
 
 def warehouse_sheet(warehouse: Warehouse, *notes: str) -> Sheet:
