@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from features.errors import HoldfastError
+from features.errors import ContractError, HoldfastError
 from features.home import Home
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ def ingest(
         return
     named = (members, transactions, subscriptions, events, offers, contacts, redemptions)
     if source == "complete-journey" or not (source or database or any(named)):
+        if dry_run or mapping or columns or query or allow:
+            raise ContractError("the built-in data take no mapping and no rehearsal; name a folder, files, or --from")
         warehouse, fresh = ingest_source(Home(home), "complete-journey")
         sheet = warehouse_sheet(warehouse)
     else:

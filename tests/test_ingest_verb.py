@@ -50,6 +50,7 @@ def test_named_files_and_options_from_rehearsal_to_nothing_changed(run, tmp_path
         (["somewhere", "--map", "amount=net"], "--map transactions.amount=net_total"),
         (["somewhere", "--allow", "anything"], "median: a median is 5 times"),
         (["somewhere", "--mapping", "none.toml"], "--init"),
+        (["complete-journey", "--dry-run"], "take no mapping and no rehearsal"),
         (["--init", "nowhere"], "to look at"),
     ],
 )
