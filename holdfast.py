@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from features.errors import HoldfastError
+from features.errors import ContractError, HoldfastError
 from features.home import Home
 
 if TYPE_CHECKING:
@@ -60,19 +60,92 @@ def demo(
     run_demo(Home(home), console=out, working=working, now=_now, port=port if serve else None)
 
 
+TableFile = Annotated[
+    Path | None, typer.Option(help="A CSV or Parquet file; wins over the folder's.", show_default=False)
+]
+
+
 @app.command(rich_help_panel="The loop")
 def ingest(
     source: Annotated[
         str, typer.Argument(help="A folder of members.csv, transactions.parquet, ..., or complete-journey.")
-    ] = "complete-journey",
+    ] = "",
     home: Where = DEFAULT_HOME,
+    *,
+    members: TableFile = None,
+    transactions: TableFile = None,
+    subscriptions: TableFile = None,
+    events: TableFile = None,
+    offers: TableFile = None,
+    contacts: TableFile = None,
+    redemptions: TableFile = None,
+    database: Annotated[
+        str | None,
+        typer.Option("--from", help="A database instead: sqlite:shop.db, a DuckDB file, postgres:..., mysql:..."),
+    ] = None,
+    query: Annotated[list[str] | None, typer.Option(help="With --from: transactions=TABLE or =SELECT ...")] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="A TOML file that says how your columns are called; docs/mappings has two.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="One column: transactions.amount=net_total, or ='Quantity * Price'."),
+    ] = None,
+    currency: Annotated[str | None, typer.Option(help="Such as USD; rows that say another are refused.")] = None,
+    major_units: Annotated[bool, typer.Option("--major-units", help="Amounts are in dollars, not cents.")] = False,
+    timezone: Annotated[str | None, typer.Option(help="Of times that don't say theirs; UTC unless said.")] = None,
+    date_format: Annotated[str | None, typer.Option(help="Such as %d/%m/%Y; ISO 8601 unless said.")] = None,
+    separator: Annotated[str | None, typer.Option(help="Between a text file's columns.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of text files; UTF-8 unless said.")] = None,
+    allow: Annotated[
+        str, typer.Option(help="Take a batch that looks wrong: any of shrink,median,columns,types,bad-rows.")
+    ] = "",
+    init: Annotated[
+        Path | None, typer.Option(help="Look at a folder's files and write the mapping.toml they seem to need.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")] = False,
 ) -> None:
-    """Check a company's tables row by row and bring them into the warehouse."""
-    from features.ingest import ingest_source, warehouse_sheet
+    """Check a company's tables row by row and bring them into the warehouse.
 
-    warehouse, fresh = ingest_source(Home(home), source)
-    _show(warehouse_sheet(warehouse))
-    _say("next: holdfast features build" if fresh else "nothing changed since the last ingest")
+    Without anything to read it takes the built-in data, complete-journey.
+    """
+    from features.ingest import bring, ingest_source, warehouse_sheet, write_proposal
+    from features.mapping import option_values, read_mapping
+    from features.shifts import parse_allowances
+    from features.sources import open_source
+
+    if init:
+        path = mapping or init / "mapping.toml"
+        _say(write_proposal(init, path))
+        _say(f"this is {path}; read it, mend it; next: holdfast ingest {init} --mapping {path} --dry-run")
+        return
+    named = (members, transactions, subscriptions, events, offers, contacts, redemptions)
+    if source == "complete-journey" or not (source or database or any(named)):
+        if dry_run or mapping or columns or query or allow:
+            raise ContractError("the built-in data take no mapping and no rehearsal; name a folder, files, or --from")
+        warehouse, fresh = ingest_source(Home(home), "complete-journey")
+        sheet = warehouse_sheet(warehouse)
+    else:
+        shared = {
+            "currency": currency, "major_units": major_units, "timezone": timezone, "date_format": date_format,
+            "separator": separator, "encoding": encoding,
+        }  # fmt: skip
+        options = option_values(maps=columns or (), queries=query or (), shared=shared)
+        brought = bring(
+            Home(home),
+            open_source(source, named, database),
+            read_mapping(mapping, options),
+            allow=parse_allowances(allow),
+            now=_now(),
+            rehearse=dry_run,
+        )
+        sheet, fresh = brought.sheet, brought.fresh
+    _show(sheet)
+    _say("nothing changed since the last ingest" if not fresh else _next(dry_run=dry_run))
+
+
+def _next(*, dry_run: bool) -> str:
+    return "next: the same without --dry-run" if dry_run else "next: holdfast features build"
 
 
 @features.command("list")

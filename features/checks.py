@@ -2,9 +2,11 @@
 
 import difflib
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pandera.pandas as pandera
 
@@ -13,11 +15,29 @@ from features.schema import ID_LENGTH, TABLES, Column, Table
 MOST_BAD_ROWS: Final = 0.01  # a batch with a larger share of bad rows is a broken export, not a dirty one
 LARGEST: Final = 2**53  # a whole number beyond it is no exact float64, and no amount or count of anything
 CLOCK_WORDS: Final = ("now", "today")  # pandas reads them as times
+HAPPENED: Final = ("joined_at", "occurred_at", "contacted_at")  # the other times may be plans
+CURRENCY: Final = "currency"  # a column that says a row's currency
 FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
+_Rows = npt.NDArray[np.intp]  # row numbers
 
-def check_rows(table: Table, frame: pd.DataFrame, *, members: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split a table's rows into good ones, typed, and bad ones with a column `reason`."""
+
+def check_rows(
+    table: Table,
+    frame: pd.DataFrame,
+    *,
+    members: pd.Series,
+    now: datetime | None = None,
+    currency: str | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split a table's rows into good ones, typed, and bad ones with a column `reason`.
+
+    Parameters
+    ----------
+    members : the ids that rows of other tables may belong to
+    now : nothing has happened after it; None: anything may have
+    currency : the programme's; rows that say another one are bad
+    """
     typed, reasons = frame.reset_index(drop=True).copy(), pd.Series("", index=range(len(frame)), dtype=object)
     for column in table.columns:
         if column.name in typed:
@@ -25,28 +45,44 @@ def check_rows(table: Table, frame: pd.DataFrame, *, members: pd.Series) -> tupl
             lost = values.isna() & typed[column.name].notna()
             reasons[lost] += f"{column.name} is no {column.kind}; "
             typed[column.name] = values
-    for row, reason in _failures(table, typed):
-        reasons[row] += f"{reason}; "
+    for rows, reason in _failures(table, typed) + _strays(typed, now=now, currency=currency):
+        reasons[rows] += f"{reason}; "
     if table.name != "members" and "member_id" in typed:
         reasons[~typed["member_id"].isin(members) & typed["member_id"].notna()] += "member_id is not in members; "
     bad = reasons != ""
     return typed[~bad], frame.reset_index(drop=True)[bad].assign(reason=reasons[bad].str.removesuffix("; "))
 
 
-def _failures(table: Table, typed: pd.DataFrame) -> list[tuple[int, str]]:
-    """Check values by pandera and give (row, reason) for each failure."""
+def _failures(table: Table, typed: pd.DataFrame) -> list[tuple[_Rows, str]]:
+    """Check values by pandera and give (rows, reason) for each kind of failure."""
     schema = pandera.DataFrameSchema({c.name: _pandera(c) for c in table.columns if c.name in typed})
-    found: list[tuple[int, str]] = []
+    found: list[tuple[_Rows, str]] = []
     try:
         schema.validate(typed, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases.dropna(subset=["index"])
         found = [
-            (int(row), f"{column}: {check}") for row, column, check in cases[["index", "column", "check"]].to_numpy()
+            (rows["index"].to_numpy(dtype=np.intp), f"{column}: {check}")
+            for (column, check), rows in cases.groupby(["column", "check"], sort=False)
         ]
     if table.unique:
         again = typed.duplicated(list(table.unique)) & typed[list(table.unique)].notna().all(axis=1)
-        found += [(int(row), f"{', '.join(table.unique)} came before") for row in np.flatnonzero(again)]
+        found.append((np.flatnonzero(again), f"{', '.join(table.unique)} came before"))
+    return found
+
+
+def _strays(typed: pd.DataFrame, *, now: datetime | None, currency: str | None) -> list[tuple[_Rows, str]]:
+    """Find rows of a time that has not come, and rows in another currency."""
+    found: list[tuple[_Rows, str]] = []
+    if now:
+        late = f"is in the future (it is {now:%Y-%m-%d %H:%M} UTC)"
+        times = [column for column in HAPPENED if column in typed]
+        found += [(np.flatnonzero(typed[column] > now), f"{column} {late}") for column in times]
+    if currency and CURRENCY in typed:
+        said = typed[CURRENCY].astype("string").str.strip().str.upper()
+        others = said[said != currency].dropna().unique()
+        wanted = f"the programme's is {currency}"
+        found += [(np.flatnonzero(said == other), f"{CURRENCY} is {other}, {wanted}") for other in others]
     return found
 
 
@@ -64,6 +100,8 @@ def _pandera(column: Column) -> pandera.Column:
 def _typed(column: Column, values: pd.Series) -> pd.Series:
     """Cast to the kind's type; what can't be cast becomes missing."""
     if column.kind in {"id", "text"}:
+        if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+            values = values.astype("Int64")  # whole numbers with gaps became floats: 17850 is no '17850.0'
         return values.astype("string")
     if column.kind == "time":
         form = None if pd.api.types.is_datetime64_any_dtype(values) else "ISO8601"

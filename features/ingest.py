@@ -1,155 +1,195 @@
 """A company's tables -> the warehouse. A bad row goes to quarantine with its reason; a bad batch is refused whole."""
 
-import json
+import tomllib
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
 import pandas as pd
-import pyarrow as pa
 
 from features import complete_journey
-from features.checks import check_rows, table_diff, too_many, unknown_tables
+from features.batch import Batch, judge, quarantine, refusal
+from features.conform import conform
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_whole
 from features.home import Home
+from features.mapping import SourceMapping
 from features.programme import Programme, read_programme
-from features.schema import TABLES, Table
+from features.proposal import propose
+from features.schema import TABLES
 from features.sheet import Sheet
-from features.warehouse import Warehouse, open_warehouse, order_tables, replace_tables
+from features.sources import Source, content_key, read_database, read_file, table_paths
+from features.warehouse import Warehouse, open_warehouse, replace_tables
 
-LOCAL_TIME: Final = "local_time"  # derived: the row's time as the programme's wall clock shows it
+UTC: Final = ZoneInfo("UTC")
+DIGITS: Final = {"JPY": 0, "KRW": 0, "CLP": 0, "ISK": 0, "VND": 0, "KWD": 3, "BHD": 3, "OMR": 3, "TND": 3, "JOD": 3}
+
+
+@dataclass(frozen=True)
+class Brought:
+    """Say what the warehouse holds after an ingest, or would hold after it, and what people should know."""
+
+    sheet: Sheet
+    fresh: bool
+    warehouse: Warehouse | None = None  # None: it was a rehearsal
 
 
 def ingest(frames: Mapping[str, pd.DataFrame], *, home: Home, programme: Programme, source: str, key: str) -> Warehouse:
     """Check every row of a batch and let it take the place of the one before.
-
-    Parameters
-    ----------
-    frames : table name -> rows, columns named as in the contract
-    source : where the batch comes from, in words
-    key : the source's fingerprint; a batch whose key is already in the warehouse is not read again
 
     Raises
     ------
     ContractError
         With every reason at once; the warehouse stays as it was.
     """
-    refused = unknown_tables(frames) + [
-        reason for name in order_tables(set(frames)) for reason in table_diff(name, frames[name])
-    ]
-    if refused:
-        raise ContractError("the batch was refused, nothing changed: " + "; ".join(refused))
-    members, checked = pd.Series(dtype="string"), {}
-    for name in order_tables(set(frames)):  # members come first: a row of a refused member is refused too
-        checked[name] = check_rows(TABLES[name], frames[name], members=members)
-        members = checked["members"][0]["member_id"]
-    refused = [reason for name, (good, bad) in checked.items() for reason in too_many(name, good, bad)]
-    for name, (_, bad) in checked.items():
-        _quarantine(home, name, bad, source=source, key=key)
-    if refused:
-        raise ContractError(f"the batch was refused, nothing changed: {'; '.join(refused)}; see {home.quarantine}")
-    batch = {name: (_arrow(TABLES[name], good, programme.zone), len(bad)) for name, (good, bad) in checked.items()}
-    return replace_tables(home, source, key, batch)
+    return _take(home, Batch(frames, source, key), programme)
 
 
 def ingest_source(home: Home, source: str) -> tuple[Warehouse, bool]:
     """Ingest a folder of tables, or the built-in source; give the warehouse, and whether anything had to be done."""
-    if source == complete_journey.NAME:
-        key, read = complete_journey.source_fingerprint(), complete_journey.read_tables
-        if not home.settings.exists():
-            text = complete_journey.SETTINGS
-            write_whole(home.settings, lambda beside: beside.write_text(text, encoding="utf-8"))
-        title = complete_journey.SOURCE
-    else:
-        paths = table_paths(Path(source))
-        key, title = fingerprint(*paths, *paths.values()), source
-        read = partial(_read_all, paths)
+    if source != complete_journey.NAME:
+        brought = bring(home, Source(folder=Path(source)), SourceMapping())
+        return brought.warehouse or open_warehouse(home), brought.fresh
+    if not home.settings.exists():
+        _write_text(home.settings, complete_journey.SETTINGS)
     programme = read_programme(home.settings)
-    key = fingerprint(key, programme.timezone)
+    key = fingerprint(complete_journey.source_fingerprint(), programme.timezone)
     standing = ingested(home, key)
     if standing:
         return standing, False
-    return ingest(read(), home=home, programme=programme, source=title, key=key), True
+    frames = complete_journey.read_tables()
+    return ingest(frames, home=home, programme=programme, source=complete_journey.SOURCE, key=key), True
 
 
-def warehouse_sheet(warehouse: Warehouse) -> Sheet:
-    """Show what the warehouse holds, and what was refused."""
+def bring(
+    home: Home,
+    source: Source,
+    mapping: SourceMapping,
+    *,
+    allow: frozenset[str] = frozenset(),
+    now: datetime | None = None,
+    rehearse: bool = False,
+) -> Brought:
+    """Ingest any source by its mapping; a rehearsal reads and judges the same and writes nothing.
+
+    Raises
+    ------
+    ContractError
+        If the batch is refused; the warehouse stays as it was.
+    """
+    programme, settings = _programme(home, mapping)
+    raw: Mapping[str, pd.DataFrame] = {}
+    paths: dict[str, Path] = {}
+    if source.database:
+        raw = read_database(source.database, mapping)
+        key = content_key(raw)
+    else:
+        paths = table_paths(source, mapping)
+        key = fingerprint(*paths, *paths.values())
+    key = fingerprint(key, mapping.model_dump(), programme.timezone, programme.currency, programme.currency_digits)
+    standing = ingested(home, key)
+    if standing:
+        return Brought(warehouse_sheet(standing), fresh=False, warehouse=standing)
+    raw = raw or {name: read_file(path, mapping.table(name)) for name, path in paths.items()}
+    frames, notes = conform(raw, mapping, zone=UTC, digits=programme.currency_digits)
+    guests = frozenset(name for name in TABLES if mapping.table(name).guests)
+    batch = Batch(frames, source.title, key, raw, guests, allow, now, notes)
+    if rehearse:
+        return Brought(_rehearsal(home, batch, programme), fresh=True)
+    warehouse = _take(home, batch, programme, settings=settings)
+    return Brought(warehouse_sheet(warehouse, *notes), fresh=True, warehouse=warehouse)
+
+
+def write_proposal(folder: Path, path: Path) -> str:
+    """Propose a mapping for a folder's files and write it where no file is yet.
+
+    Raises
+    ------
+    ContractError
+        If there is one: it may have been mended by hand.
+    """
+    if path.exists():
+        raise ContractError(f"{path} is there already; move it away, or type --mapping for another place")
+    text = propose(folder)
+    try:
+        _write_text(path, text)
+    except OSError as error:
+        raise ContractError(f"{path} can't be written: {error}; type --mapping for another place") from error
+    return text
+
+
+def warehouse_sheet(warehouse: Warehouse, *notes: str) -> Sheet:
+    """Show what the warehouse holds, what was refused, and what was made of the source."""
     refused = sum(table.quarantined for table in warehouse.tables.values())
     return Sheet(
         f"Warehouse: {warehouse.source}",
         ("table", "rows", "quarantined"),
         tuple((table.table, f"{table.rows:,}", f"{table.quarantined:,}") for table in warehouse.tables.values()),
-        (f"the refused rows, with their reasons: {warehouse.home.quarantine}",) if refused else (),
+        (*notes, *([f"the refused rows, with their reasons: {warehouse.home.quarantine}"] if refused else [])),
     )
 
 
 def ingested(home: Home, key: str) -> Warehouse | None:
     """Give the warehouse if it already holds the batch with this fingerprint."""
+    warehouse = _standing(home)
+    return warehouse if warehouse and warehouse.source_fingerprint == key else None
+
+
+def _take(home: Home, batch: Batch, programme: Programme, *, settings: str | None = None) -> Warehouse:
+    judged = judge(batch, programme, _standing(home))
+    for name, bad in judged.bad.items():
+        quarantine(home, name, bad, batch)
+    if judged.refused:
+        raise ContractError(f"{refusal(judged)}; see {home.quarantine}")
+    if settings:
+        _write_text(home.settings, settings)
+    tables = {name: (rows, len(judged.bad[name])) for name, rows in judged.good.items()}
+    return replace_tables(home, batch.source, batch.key, tables)
+
+
+def _rehearsal(home: Home, batch: Batch, programme: Programme) -> Sheet:
+    standing = _standing(home)
+    judged = judge(batch, programme, standing)
+    if judged.refused:
+        raise ContractError(refusal(judged))
+    held = standing.tables if standing else {}
+    rows = []
+    for name, table in judged.good.items():
+        bad = judged.bad[name]
+        most = bad["reason"].value_counts().index[0] if len(bad) else ""
+        before = f"{held[name].rows:,}" if name in held else "none"
+        rows.append((name, before, f"{table.num_rows:,}", f"{len(bad):,}", most))
+    header = ("table", "rows now", "rows then", "to quarantine", "most often because")
+    return Sheet("A rehearsal: nothing was written", header, tuple(rows), batch.notes)
+
+
+def _standing(home: Home) -> Warehouse | None:
     try:
-        warehouse = open_warehouse(home)
+        return open_warehouse(home)
     except NotFoundError:
         return None
-    return warehouse if warehouse.source_fingerprint == key else None
 
 
-def table_paths(folder: Path) -> dict[str, Path]:
-    """Find `<table>.parquet` or `<table>.csv` for every table of the contract.
-
-    Raises
-    ------
-    NotFoundError
-        If the folder, `members` or `transactions` is missing.
-    """
-    paths = {
-        name: path for name in TABLES for path in (folder / f"{name}.parquet", folder / f"{name}.csv") if path.exists()
-    }
-    missing = [name for name, table in TABLES.items() if table.required and name not in paths]
-    if missing:
-        came = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
-        raise NotFoundError(
-            f"{folder} lacks {' and '.join(f'{name}.csv or {name}.parquet' for name in missing)} (there: "
-            f"{came if folder.is_dir() else 'no such folder'}); name the files after their tables "
-            f"({', '.join(TABLES)}), or type {complete_journey.NAME!r} for the built-in data"
-        )
-    return paths
+def _programme(home: Home, mapping: SourceMapping) -> tuple[Programme, str | None]:
+    """Read the settings; where there are none yet, give the first ones, of the mapping's currency and time zone."""
+    if home.settings.exists() or not (mapping.currency or mapping.timezone):
+        programme = read_programme(home.settings)
+        if mapping.currency not in {None, programme.currency}:
+            raise ContractError(
+                f"the mapping says {mapping.currency}, the programme's currency is {programme.currency}; "
+                f"one of them is wrong: see currency in {home.settings}"
+            )
+        return programme, None
+    currency = mapping.currency or Programme().currency
+    text = (
+        f'currency = "{currency}"\ncurrency_digits = {DIGITS.get(currency, 2)}\n'
+        f'timezone = "{mapping.timezone or Programme().timezone}"\n'
+    )
+    return Programme.model_validate(tomllib.loads(text)), text
 
 
-def _quarantine(home: Home, name: str, bad: pd.DataFrame, *, source: str, key: str) -> None:
-    if bad.empty:
-        return
-    lines = [
-        json.dumps(
-            {"table": name, "source": source, "row": int(str(row)), "reason": values.pop("reason"), "values": values},
-            default=str,
-            allow_nan=False,
-        )
-        for row, values in bad.astype(object).mask(bad.isna(), None).to_dict(orient="index").items()
-    ]
-    text = "\n".join(lines) + "\n"
-    write_whole(home.quarantine / f"{name}-{key}.jsonl", lambda beside: beside.write_text(text, encoding="utf-8"))
-
-
-def _arrow(table: Table, good: pd.DataFrame, zone: ZoneInfo) -> pa.Table:
-    """Order the rows and add the wall-clock time, so that days are counted where the members live."""
-    time = next((c.name for c in table.columns if c.name in {"joined_at", "occurred_at", "contacted_at"}), None)
-    if time:
-        good = good.assign(**{LOCAL_TIME: good[time].dt.tz_convert(zone).dt.tz_localize(None)})
-    by = [column for column in dict.fromkeys(("member_id", time or "member_id", *table.unique)) if column in good]
-    ordered = good.sort_values(by, kind="stable")
-    return pa.Table.from_pandas(ordered, preserve_index=False).replace_schema_metadata(None)
-
-
-def _read_all(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
-    return {name: _read(path) for name, path in paths.items()}
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
-    except (ValueError, OSError) as error:
-        raise ContractError(f"{path} could not be read: {error}; wanted UTF-8, commas, and a header line") from error
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))

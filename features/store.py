@@ -1,4 +1,4 @@
-"""The door to Feast (its plugins are `online` and `offline`): open, apply, materialise, training frame, online vector."""
+"""The only door to Feast: open, apply, materialise, the training frame (point-in-time), the online vector."""
 
 import io
 import warnings

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,8 @@ from features.schema import TABLES
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pandas as pd
+
+LOCAL_TIME: Final = "local_time"  # derived: the row's time as the programme's wall clock shows it
 
 
 @contextmanager

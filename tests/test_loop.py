@@ -68,9 +68,11 @@ def demonstration(holdfast):
 
 
 @pytest.fixture(scope="module")
-def address(demonstration, holdfast):
+def address(demonstration, holdfast, place):
     assert demonstration.returncode == 0
-    command = [sys.executable, "-m", "holdfast", "serve", "--port", "0"]
+    home = place / "served"  # a copy: a service is its decision log's only writer, and other tests run the loop again
+    shutil.copytree(place / "home", home, ignore=shutil.ignore_patterns("mlartifacts", "warehouse"))
+    command = [sys.executable, "-m", "holdfast", "serve", "--home", str(home), "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, env=holdfast.environment, stdout=subprocess.PIPE, text=True) as process:
         yield process.stdout.readline().split()[-1]
         process.send_signal(signal.SIGTERM)

@@ -191,5 +191,5 @@ def test_a_store_that_was_never_applied_says_what_to_type(tmp_path):
     from features.store import open_store
 
     store = open_store(Home(tmp_path))
-    with pytest.raises(NotFoundError, match="no online store .*`holdfast features materialize`"):
+    with pytest.raises(NotFoundError, match=r"no online store .*`holdfast features materialize`"):
         store.online(["m00"], ASKED)

@@ -1,0 +1,164 @@
+"""Files nobody has described: their first rows, how they have to be read, and what their columns are like."""
+
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from features.errors import ContractError
+from features.schema import Column, Table
+
+LOOKED_AT: Final = 5_000  # rows of each file
+BYTES: Final = 2**20
+MOSTLY: Final = 0.9  # of a column's values have to be of the kind
+FORMATS: Final = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y%m%d", "%Y/%m/%d")
+CLOCKS: Final = ("", " %H:%M", " %H:%M:%S")
+SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet")
+ALIASES: Final = {
+    "member_id": "member customer customerid customerno custid user userid client clientid household householdid card "
+    "cardid cardno cardnumber loyaltyid account accountid memberno",
+    "joined_at": "joined joindate joinedon signup signupdate signedup created createdat registered registeredat since "
+    "membersince enrolled enrolledat becamememberon",
+    "transaction_id": "transaction invoice invoiceno invoiceid order orderid orderno receipt receiptid receiptno "
+    "basket basketid ticket ticketid purchaseid",
+    "occurred_at": "date datetime timestamp time when invoicedate orderdate purchasedate purchasedat soldat "
+    "transactiondate transactiontimestamp eventtime eventdate createdat",
+    "amount": "total nettotal grosstotal linetotal totalamount revenue sales salesvalue spend spent value net "
+    "gross paid",
+    "margin": "profit grossmargin",
+    "discount": "rebate discountamount",
+    "quantity": "qty units items pieces",
+    "category": "department productcategory productgroup",
+    "event_id": "event id",
+    "kind": "type eventtype action",
+    "offer_id": "offer coupon couponid",
+    "treatment": "offer offerid arm variant",
+    "contact_id": "contact messageid mailid",
+    "contacted_at": "sent sentat sentdate contactdate contactedon",
+    "started_at": "start startdate startedon",
+    "ends_at": "end enddate expires expiresat expiry",
+}
+STEMS: Final = {
+    "members": "member customer client user profile household",
+    "transactions": "transaction sale order invoice receipt purchase basket retail",
+    "subscriptions": "subscription contract plan",
+    "events": "event activity log visit",
+    "offers": "offer coupon portfolio",
+    "contacts": "contact mailing campaign send",
+    "redemptions": "redemption redeem",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Hold the first rows of one file, and how they had to be read."""
+
+    path: Path
+    frame: pd.DataFrame
+    form: dict[str, object] = field(default_factory=dict)
+
+
+def look_at(path: Path) -> Look:
+    """Read the first rows of a file, finding out its encoding, its separator, and whether it has a header line."""
+    if path.suffix == ".parquet":
+        batch = next(pq.ParquetFile(path).iter_batches(batch_size=LOOKED_AT), None)
+        return Look(path, batch.to_pandas() if batch is not None else pq.read_table(path).to_pandas())
+    with path.open("rb") as file:
+        start = file.read(BYTES)
+    form: dict[str, object] = {}
+    start = start[: start.rfind(b"\n") + 1] or start  # a line that is cut is no line
+    try:
+        text = start.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        form["encoding"] = "utf-16" if start[:2] in {b"\xff\xfe", b"\xfe\xff"} else "cp1252"
+        text = start.decode(str(form["encoding"]), errors="replace")
+    first = text.partition("\n")[0].strip()
+    separator = max(",;\t|", key=first.count)
+    if separator not in first:
+        separator = "whitespace" if re.search(r"\S\s+\S", first) else ","
+    if separator != ",":
+        form["separator"] = separator
+    fields = first.split() if separator == "whitespace" else first.split(separator)
+    if any(re.fullmatch(r"-?[\d.]+", part.strip('" ')) for part in fields):  # names are no numbers
+        form["names"] = tuple(f"column_{number}" for number in range(1, len(fields) + 1))
+    try:
+        return Look(path, _read_start(text, separator, form.get("names")), form)
+    except ValueError as error:
+        raise ContractError(f"{path} could not be read: {error}") from error
+
+
+def _read_start(text: str, separator: str, names: object) -> pd.DataFrame:
+    given = list(names) if isinstance(names, tuple) else None
+    return pd.read_csv(
+        io.StringIO(text),
+        dtype="string",
+        keep_default_na=False,
+        na_values=[""],
+        sep=r"\s+" if separator == "whitespace" else separator,
+        names=given,
+        header=None if given else 0,
+        nrows=LOOKED_AT,
+    )
+
+
+def likeness(table: Table, look: Look) -> float:
+    """Count the needed columns that are there, as a share, and let the file's name decide between equals."""
+    found = match_columns(table, look.frame)
+    stem = look.path.stem.lower()
+    named = any(word in stem for word in STEMS[table.name].split())
+    return sum(name in found for name in table.needed) / len(table.needed) * 0.9 + 0.6 * named
+
+
+def match_columns(table: Table, frame: pd.DataFrame) -> dict[str, str]:
+    """Match columns by name, the contract's own first, and only where the values are of the kind."""
+    found: dict[str, str] = {}
+    for column in table.columns:
+        names = [_plain(column.name), *ALIASES.get(column.name, "").split()]
+        likely = [str(c) for c in frame.columns if _plain(str(c)) in names and str(c) not in found.values()]
+        for source in sorted(likely, key=lambda name: names.index(_plain(name))):
+            if column.name not in found and _is(column, frame[source]):
+                found[column.name] = source
+    return found
+
+
+def _is(column: Column, values: pd.Series) -> bool:
+    values = values.dropna()
+    if values.empty or column.kind in {"id", "text", "flag"}:
+        return True
+    if column.kind == "time":
+        return bool(date_formats(values))
+    found = numbers(values)
+    return bool(found.notna().mean() >= MOSTLY and (column.signed or (found.dropna() >= 0).all()))
+
+
+def date_formats(values: pd.Series) -> list[str]:
+    """Give the formats that read most values, `ISO8601` among them; more than one where days and months look alike."""
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return ["ISO8601"]
+    text = values.dropna().astype("string")
+    tried = ["ISO8601", *(day + clock for day in FORMATS for clock in CLOCKS)]
+    if text.str.fullmatch(r"\d{8}").all():
+        tried = ["%Y%m%d"]  # ISO too, but a number as often: better said
+    good = {form: pd.to_datetime(text, errors="coerce", format=form, utc=True).notna().mean() for form in tried}
+    return [form for form in tried if good[form] >= MOSTLY and good[form] == max(good.values())]
+
+
+def line_product(frame: pd.DataFrame) -> str | None:
+    """Give the expression of a line's total, where a number and a price are there."""
+    known = {_plain(str(column)): str(column) for column in frame.columns}
+    number = next((known[name] for name in ("quantity", "qty", "units") if name in known), None)
+    price = next((known[name] for name in ("unitprice", "price", "itemprice") if name in known), None)
+    return f"{number} * {price}" if number and price else None
+
+
+def numbers(values: pd.Series) -> pd.Series:
+    """Read numbers; what is none is missing."""
+    return pd.to_numeric(values, errors="coerce").astype("float64")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,0 +1,63 @@
+"""`holdfast ingest` as people type it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MEMBERS = "member_id,joined_at\nm1,2024-01-01\nm2,2024-01-02\n"
+SALES = "receipt;member_id;day;net_total\nt1;m1;01/02/2024;10.00\nt2;m2;02/02/2024;5.00\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "m.csv").write_text(MEMBERS)
+    (tmp_path / "sales.csv").write_text(SALES)
+
+    def ingest(*arguments):
+        command = [sys.executable, "-m", "holdfast", "ingest", *arguments, "--home", str(tmp_path / "home")]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    return ingest
+
+
+def test_named_files_and_options_from_rehearsal_to_nothing_changed(run, tmp_path):
+    typed = ["--members", f"{tmp_path / 'm.csv'}", "--transactions", f"{tmp_path / 'sales.csv'}"]
+    refused = run(*typed)
+    assert refused.returncode == 2
+    assert "type --separator ';'" in refused.stderr
+    (tmp_path / "mapping.toml").write_text("[transactions]\nseparator = ';'\ndate_format = '%d/%m/%Y'\n")
+    typed += ["--mapping", str(tmp_path / "mapping.toml"), "--major-units", "--currency", "EUR"]
+    typed += ["--timezone", "Europe/Berlin", "--map", "transactions.transaction_id=receipt"]
+    typed += ["--map", "transactions.occurred_at=day", "--map", "transactions.amount=net_total"]
+    rehearsal = run(*typed, "--dry-run")
+    assert (rehearsal.returncode, rehearsal.stderr) == (0, "")
+    assert "nothing was written" in rehearsal.stdout
+    assert not (tmp_path / "home").exists()
+    assert "next: holdfast features build" in run(*typed).stdout
+    assert 'currency = "EUR"' in (tmp_path / "home" / "holdfast.toml").read_text()
+    assert "nothing changed" in run(*typed).stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        (["--members", "none.csv"], "none.csv is no file"),
+        (["--from", "sqlite:none.db"], "--from sqlite:shop.db"),
+        (["--from", "a.db", "--members", "m.csv"], "one or the other"),
+        (["somewhere", "--map", "amount=net"], "--map transactions.amount=net_total"),
+        (["somewhere", "--allow", "anything"], "median: a median is 5 times"),
+        (["somewhere", "--mapping", "none.toml"], "--init"),
+        (["complete-journey", "--dry-run"], "take no mapping and no rehearsal"),
+        (["--init", "nowhere"], "to look at"),
+    ],
+)
+def test_what_was_typed_wrong_is_one_line_that_says_what_to_type(run, tmp_path, typed, wanted):
+    refused = run(*typed)
+    assert refused.returncode == 2
+    assert wanted in refused.stderr
+    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "home").exists()
