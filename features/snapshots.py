@@ -109,7 +109,8 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
     for path in home.features.glob("*.parquet"):
         if not fresh or path not in paths.values():
             path.unlink()
-    write_json(manifest, inputs)
+    if not fresh:
+        write_json(manifest, inputs)
     tables = {name: warehouse.expression(name) for name in warehouse.tables}
     for done, (as_of, path) in enumerate(paths.items()):
         progress("computing features", done, len(paths))

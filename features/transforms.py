@@ -180,7 +180,7 @@ def tenure_days(member: ir.Table) -> ir.Value:
 # Discounts, baskets, categories
 
 
-@feature("visits", "share", minimum=None, maximum=1)
+@feature("visits", "share", minimum=None)  # refunds push a share of spend out of 0 to 1
 def discount_share_84d(visits: ir.Table) -> ir.Value:
     """Discount as a share of the full price, in the last 12 weeks."""
     recent = visits.days_ago <= 84
@@ -208,13 +208,13 @@ def category_count_84d(categories: ir.Table) -> ir.Value:
     return categories.count()
 
 
-@feature("categories", "share", maximum=None)
+@feature("categories", "share", minimum=None)
 def category_top_share_84d(categories: ir.Table) -> ir.Value:
     """Share of the largest category in the spend of the last 12 weeks."""
     return categories.amount.max() / categories.amount.sum().nullif(0)
 
 
-@feature("categories", "share", maximum=None)
+@feature("categories", "share")
 def category_concentration_84d(categories: ir.Table) -> ir.Value:
     """Concentration of spend on few categories (Herfindahl index), in the last 12 weeks."""
     total = categories.amount.sum()

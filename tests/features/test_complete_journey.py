@@ -26,7 +26,7 @@ def lines():
 
 
 def test_nothing_is_lost_and_nothing_doubled(tables):
-    """As the package documents its tables: households, lines, campaign types, who was in which campaign, redemptions."""
+    """As the package documents: households, lines, campaign types, who was in which campaign, redemptions."""
     rows = {name: len(table) for name, table in tables.items()}
     assert rows == {"members": 2469, "transactions": 1_469_307, "offers": 3, "contacts": 6589, "redemptions": 2102}
 

@@ -1,0 +1,275 @@
+"""Snapshots: nothing from the future, a row for everybody, ranges that hold, and no work done twice."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import features.snapshots
+from features.catalogue import CATALOGUE
+from features.errors import ContractError, NotFoundError
+from features.home import Home
+from features.programme import Programme, read_programme
+from features.snapshots import as_of_dates, build, built, read_snapshots
+from features.warehouse import open_warehouse
+
+TIME = {"transactions": "occurred_at", "contacts": "contacted_at", "redemptions": "occurred_at"}
+NEW_YORK = Programme(timezone="America/New_York")
+SETTINGS = 'timezone = "America/New_York"\n'
+
+
+def _silent(step, done, total):
+    """Show no progress."""
+
+
+@pytest.fixture(scope="module")
+def tables(company):
+    return company.frames(np.random.default_rng(4))
+
+
+@pytest.fixture(scope="module")
+def known(company, tables):
+    return company.snapshot(tables, programme=NEW_YORK)
+
+
+# What was not known at as_of can't change what is computed for it
+
+
+def _change_the_future(table, time, as_of, rng):
+    """Drop, change and add rows at or after `as_of`, down to the microsecond."""
+    future = table[table[time] >= as_of]
+    past = table[table[time] < as_of]
+    kept = future.sample(frac=rng.random(), random_state=rng)
+    steps = rng.choice([0, 1, 10**6, 86_400 * 10**6 * 30], size=5)
+    added = past.sample(5, random_state=rng).assign(**{time: [as_of + timedelta(microseconds=int(s)) for s in steps]})
+    added = pd.concat([added, kept])
+    for column in added.columns.intersection(["amount", "discount"]):
+        added[column] = rng.integers(0, 10**6, len(added))
+    if "contact_id" in table and time == "contacted_at":
+        added["contact_id"] = [f"later{number}" for number in range(len(added))]
+    return pd.concat([past, added]).sample(frac=1, random_state=rng, ignore_index=True)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), names=st.sets(st.sampled_from(sorted(TIME)), min_size=1))
+def test_nothing_at_or_after_as_of_changes_any_feature(company, tables, known, seed, names):
+    rng = np.random.default_rng(seed)
+    changed = {name: _change_the_future(tables[name], TIME[name], company.as_of, rng) for name in names}
+    late = pd.DataFrame({"member_id": ["late"], "joined_at": [company.as_of + timedelta(microseconds=1)]})
+    changed["members"] = pd.concat([late, tables["members"]], ignore_index=True)
+    pd.testing.assert_frame_equal(company.snapshot(tables | changed, programme=NEW_YORK), known)
+
+
+@pytest.mark.parametrize(
+    ("name", "moved"),
+    [("transactions", "visits_total"), ("contacts", "contacts_total"), ("redemptions", "responses_total")],
+)
+def test_the_last_microsecond_before_as_of_still_counts(company, tables, known, name, moved):
+    """Without this, features that see nothing would pass the test above."""
+    last = tables[name][tables[name][TIME[name]] < company.as_of].iloc[[0]]
+    last = last.assign(
+        **{TIME[name]: company.as_of - timedelta(microseconds=1), "contact_id": "fresh", "transaction_id": "fresh"}
+    ).assign(treatment="A")
+    added = pd.concat([tables[name], last[tables[name].columns]], ignore_index=True)
+    changed = company.snapshot(tables | {name: added}, programme=NEW_YORK)
+    difference = changed[moved] - known[moved]
+    assert difference[difference != 0].to_dict() == {last["member_id"].iloc[0]: 1}
+
+
+def test_everybody_who_had_joined_has_one_row(company, tables, known):
+    joined = tables["members"].loc[tables["members"]["joined_at"] < company.as_of, "member_id"]
+    assert known.index.tolist() == sorted(joined)
+    assert len(joined) < len(tables["members"])  # one joined at as_of itself
+    assert (known["event_timestamp"] == company.as_of).all()
+    assert (known["created_timestamp"] == company.as_of).all()
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_every_value_is_within_the_range_that_the_catalogue_gives(company, seed):
+    """The tables have refunds, which carry shares of spend below 0 and above 1."""
+    values = company.snapshot(company.frames(np.random.default_rng(seed)))
+    for name, feature in CATALOGUE.items():
+        if not feature.is_text:
+            given = values[name].dropna()
+            assert np.isfinite(given).all(), name
+            assert feature.minimum is None or (given >= feature.minimum).all(), name
+            assert feature.maximum is None or (given <= feature.maximum).all(), name
+
+
+# Words that people act on, for members made by hand
+
+
+def _member(company, *, joined, bought):
+    """Give the words for one member, by days ago."""
+    times = [company.as_of - timedelta(days=days - 0.5) for days in bought]
+    other = company.as_of - timedelta(days=1)  # a second member, for a programme without a purchase has no tables
+    tables = {
+        "members": pd.DataFrame(
+            {"member_id": ["m", "other"], "joined_at": [company.as_of - timedelta(days=joined - 0.5)] * 2}
+        ),
+        "transactions": pd.DataFrame(
+            {
+                "transaction_id": [f"t{number}" for number in range(len(bought) + 1)],
+                "member_id": ["m"] * len(bought) + ["other"],
+                "occurred_at": [*times, other],
+                "amount": 100,
+            }
+        ),
+    }
+    return company.snapshot(tables, programme=NEW_YORK).loc["m"]
+
+
+@pytest.mark.parametrize(
+    ("joined", "bought", "stage"),
+    [
+        (300, [20, 100, 150], "active"),
+        (300, [28, 100], "active"),  # the limits belong to the better stage
+        (300, [29, 100], "dormant"),
+        (300, [84, 100], "dormant"),
+        (300, [85, 100], "lapsed"),
+        (300, [10, 95], "returned"),  # back after 85 days
+        (300, [10, 94], "active"),
+        (300, [10, 57, 142], "active"),  # back for more than 8 weeks
+        (56, [10], "new"),
+        (57, [10], "active"),
+        (50, [40], "dormant"),  # even a new member
+        (10, [], "new"),  # nobody who joined last week has lapsed, though they have bought nothing yet
+        (40, [], "dormant"),
+        (200, [], "lapsed"),
+    ],
+)
+def test_life_cycle_stages(company, joined, bought, stage):
+    assert _member(company, joined=joined, bought=bought)["lifecycle_stage"] == stage
+
+
+def test_scores_are_fifths_of_the_membership_and_words_follow_from_them(company):
+    """Of 11 members, member k bought k times, k times as much, last 11 - k days ago: so all scores are one."""
+    visits = [(member, visit) for member in range(11) for visit in range(member + 1)]
+    tables = {
+        "members": pd.DataFrame(
+            {"member_id": [f"m{k:02d}" for k in range(11)], "joined_at": company.as_of - timedelta(days=100)}
+        ),
+        "transactions": pd.DataFrame(
+            {
+                "transaction_id": [f"t{visit}" for _, visit in visits],
+                "member_id": [f"m{member:02d}" for member, _ in visits],
+                "occurred_at": [company.as_of - timedelta(days=11 - member) for member, _ in visits],
+                "amount": [100 * (member + 1) for member, _ in visits],
+            }
+        ),
+    }
+    values = company.snapshot(tables, programme=NEW_YORK)
+    for score in ("recency_score", "frequency_score", "monetary_score"):
+        assert values[score].tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5], score
+    assert values["segment"].tolist() == ["hibernating"] * 4 + ["regular"] * 2 + ["best"] * 5
+
+
+# The folder of snapshots
+
+
+@pytest.fixture
+def home(company, tmp_path):
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+    home.settings.write_text(SETTINGS)
+    company.ingest(company.frames(np.random.default_rng(5), days=110), home=home, programme=NEW_YORK)
+    return home
+
+
+def _state(home):
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.features.iterdir()}
+
+
+def test_as_ofs_are_local_midnights_a_week_apart_across_a_clock_change(home):
+    dates = as_of_dates(open_warehouse(home), NEW_YORK)
+    local = [date.astimezone(ZoneInfo("America/New_York")) for date in dates]
+    assert {(date.hour, date.minute) for date in local} == {(0, 0)}
+    assert {(b.date() - a.date()).days for a, b in pairwise(local)} == {7}
+    assert len({date.utcoffset() for date in local}) == 2
+    assert all(date.tzinfo is UTC for date in dates)
+    times = open_warehouse(home).frame("transactions")["occurred_at"]
+    assert times.max() < dates[-1] <= times.max() + timedelta(days=1)
+    assert dates[0] - times.min() >= timedelta(days=NEW_YORK.history_days, hours=-1)
+
+
+def test_a_midnight_that_a_clock_change_leaves_out_moves_no_other(company, tables):
+    """In Santiago the clock goes from 23:59:59 to 01:00 on August 13th 2017."""
+    programme = Programme(timezone="America/Santiago", history_days=28)
+    last = datetime(2017, 8, 26, 12, tzinfo=UTC)
+    lines = tables["transactions"].head(60).reset_index(drop=True)
+    lines = lines.assign(occurred_at=[last - timedelta(days=day) for day in range(60)])
+    warehouse = company.ingest({"members": tables["members"], "transactions": lines}, programme=programme)
+    local = [f"{date.astimezone(programme.zone):%m-%d %H:%M}" for date in as_of_dates(warehouse, programme)]
+    assert local == ["07-30 00:00", "08-06 00:00", "08-13 01:00", "08-20 00:00", "08-27 00:00"]
+
+
+def test_a_short_history_is_refused_with_what_was_wanted(company, tables):
+    lines = tables["transactions"]
+    lines = lines[lines["occurred_at"] > company.as_of - timedelta(days=32)]
+    warehouse = company.ingest(tables | {"transactions": lines}, programme=NEW_YORK)
+    with pytest.raises(ContractError, match=r"span 34 days; history_days \(84\) were wanted"):
+        as_of_dates(warehouse, NEW_YORK)
+
+
+def test_a_second_build_writes_nothing(home):
+    dates = build(home, progress=_silent)
+    before = _state(home)
+    assert build(home, progress=_silent) == dates == built(home)
+    assert _state(home) == before
+    assert len(before) == len(dates) + 1
+
+
+def test_other_data_or_settings_rebuild_and_leave_no_old_snapshot(company, home):
+    build(home, progress=_silent)
+    before = _state(home)
+    company.ingest(company.frames(np.random.default_rng(6), days=100), home=home, programme=NEW_YORK, key="other")
+    dates = build(home, progress=_silent)
+    after = _state(home)
+    assert {name[:10] for name in after if name != "manifest.json"} == {f"{date:%Y-%m-%d}" for date in dates}
+    assert all(before.get(name) != state for name, state in after.items())
+    home.settings.write_text(SETTINGS + "snapshot_days = 14\n")
+    assert build(home, progress=_silent) == dates[::-2][::-1]
+    assert set(_state(home)) < set(after)
+
+
+def test_a_build_that_was_killed_goes_on_where_it_stopped(home, monkeypatch):
+    write, written = features.snapshots.write_whole, []
+
+    def killed(path, fill):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, fill)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(features.snapshots, "write_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(home, progress=_silent)
+    stopped = _state(home)
+    dates = build(home, progress=_silent)
+    assert len(dates) > 1
+    assert built(home) == dates
+    assert stopped.items() <= _state(home).items()
+
+
+def test_what_is_read_is_what_was_computed(company, home):
+    dates = build(home, progress=_silent)
+    frame = read_snapshots(home, dates[-2:])
+    programme = read_programme(home.settings)
+    tables = {name: open_warehouse(home).frame(name).drop(columns="local_time") for name in TIME | {"members": ""}}
+    again = company.snapshot(tables, as_of=dates[-1], programme=programme)
+    read = frame[frame["as_of"] == dates[-1]].set_index("member_id").sort_index()
+    pd.testing.assert_frame_equal(read[list(CATALOGUE)], again[list(CATALOGUE)])
+    assert frame.groupby("as_of").size().index.tolist() == [pd.Timestamp(date) for date in dates[-2:]]
+
+
+def test_snapshots_that_are_not_there_are_named(home):
+    with pytest.raises(NotFoundError, match="holds no snapshots yet; `holdfast features build`"):
+        built(home)
+    with pytest.raises(NotFoundError, match="no snapshots of 2017-01-07; `holdfast features build`"):
+        read_snapshots(home, [datetime(2017, 1, 7, tzinfo=UTC)])

@@ -1,0 +1,195 @@
+"""Real Feast over a small home: what a row sees is what was known at its time, on both ways out of the store."""
+
+import shutil
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.errors import ContractError, NotFoundError
+from features.home import Home
+from features.programme import Programme
+from features.snapshots import build, built, read_snapshots
+
+pytestmark = pytest.mark.xdist_group("feast")  # one worker: importing Feast takes three seconds
+
+ASKED = ("visits_28d", "overdue_ratio", "recency_days", "spend_84d")
+
+
+@pytest.fixture(scope="module")
+def store(company, tmp_path_factory):
+    from features.store import open_store
+
+    home = Home(tmp_path_factory.mktemp("store"))
+    home.settings.write_text('timezone = "America/New_York"\n')
+    programme = Programme(timezone="America/New_York")
+    company.ingest(company.frames(np.random.default_rng(9), days=125), home=home, programme=programme)
+    dates = build(home, progress=lambda *_: None)
+    assert len(dates) >= 5
+    store = open_store(home)
+    store.apply()
+    store.materialize(dates[-1])
+    return store
+
+
+@pytest.fixture(scope="module")
+def snapshots(store):
+    return read_snapshots(store.home, built(store.home))
+
+
+@pytest.fixture
+def copy(store, tmp_path):
+    """Give a store of one's own to spoil."""
+    from features.store import open_store
+
+    home = Home(tmp_path / "copy")
+    shutil.copytree(store.home.root, home.root)
+    other = open_store(home)
+    other.apply()
+    return other
+
+
+def _asked(snapshots, size, seed=0):
+    """Ask for members at random times from their first snapshot on, in no order, some twice, some at an `as_of`."""
+    rng = np.random.default_rng(seed)
+    rows = snapshots[["member_id", "as_of"]].sample(size, replace=True, random_state=rng, ignore_index=True)
+    steps = rng.choice([0, 1, 3600, 86_400 * 3, 86_400 * 7 - 7200, 86_400 * 400], size)
+    rows["as_of"] = (rows["as_of"] + pd.to_timedelta(steps, unit="s")).astype(snapshots["as_of"].dtype)
+    return rows
+
+
+def test_a_row_sees_the_last_snapshot_of_its_time_and_rows_stay_as_they_were(store, snapshots):
+    """The oracle is pandas' own as-of merge over the files."""
+    rows = _asked(snapshots, 200).assign(outcome=np.arange(200) * 1.5, treatment="A")
+    rows = pd.concat([rows, rows.head(20)], ignore_index=True)  # the same row again
+    joined = store.training_frame(rows)
+    pd.testing.assert_frame_equal(
+        joined[["member_id", "outcome", "treatment"]], rows[["member_id", "outcome", "treatment"]]
+    )
+    assert (joined["as_of"] == rows["as_of"]).all()
+    numbers = [name for name in joined.columns if name not in rows.columns]
+    wanted = pd.merge_asof(
+        rows.assign(place=range(len(rows))).sort_values("as_of"),
+        snapshots.sort_values("as_of"),
+        on="as_of",
+        by="member_id",
+    ).sort_values("place", ignore_index=True)
+    pd.testing.assert_frame_equal(joined[numbers], wanted[numbers], check_exact=True)
+    assert {"visits_28d", "visits_total", "monetary_score"} <= set(numbers)
+
+
+def test_a_later_snapshot_never_leaks_and_its_own_moment_counts(store, snapshots):
+    last, before = sorted(snapshots["as_of"].unique())[-1:-3:-1]
+    differs = snapshots[snapshots["as_of"].isin([before, last])].pivot_table(
+        index="member_id", columns="as_of", values="spend_84d"
+    )
+    member = (differs[last] - differs[before]).abs().idxmax()
+    times = [last - timedelta(microseconds=1), last]
+    seen = store.training_frame(pd.DataFrame({"member_id": [member] * 2, "as_of": times}))["spend_84d"]
+    assert seen.tolist() == [differs.loc[member, before], differs.loc[member, last]]
+    assert seen[0] != seen[1]
+
+
+def test_a_dormant_members_old_snapshot_is_found(store, snapshots):
+    """No time to live: a year later the last that is known is still the answer, and never a lost row."""
+    last = snapshots[snapshots["as_of"] == snapshots["as_of"].max()].set_index("member_id")["recency_days"]
+    rows = pd.DataFrame({"member_id": last.index, "as_of": snapshots["as_of"].max() + timedelta(days=365)})
+    assert store.training_frame(rows)["recency_days"].equals(last.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("case", ["before_the_first", "unknown"])
+def test_a_row_without_a_snapshot_is_refused_and_counted(store, snapshots, case):
+    rows = _asked(snapshots, 3)
+    if case == "unknown":
+        rows.loc[1, "member_id"] = "nobody"
+    else:
+        rows.loc[1, "as_of"] = snapshots["as_of"].min() - timedelta(seconds=1)
+    with pytest.raises(ContractError, match="1 of 3 rows have no snapshot as old as their as_of; `holdfast features"):
+        store.training_frame(rows)
+
+
+def test_a_row_that_was_written_later_is_not_seen_before_it_was_written(copy, snapshots):
+    """The leakage canary: a backfill says it is of a time long ago, but nobody could have known it then."""
+    first, second, third = sorted(snapshots["as_of"].unique())[:3]
+    path = next(path for path in copy.home.features.glob("*.parquet") if path.stem[:10] == f"{second:%Y-%m-%d}")
+    row = pd.read_parquet(path).head(1)
+    member, when = row["member_id"].iloc[0], first + timedelta(days=3)
+    canary = row.assign(event_timestamp=when, created_timestamp=third, visits_28d=999.0)
+    canary = canary.astype({"event_timestamp": "datetime64[us, UTC]", "created_timestamp": "datetime64[us, UTC]"})
+    canary.to_parquet(copy.home.features / "backfill.parquet", index=False)
+    rows = pd.DataFrame({"member_id": [member], "as_of": [when + timedelta(days=1)]})
+    honest = snapshots.set_index(["as_of", "member_id"]).loc[(first, member), "visits_28d"]
+    assert copy.training_frame(rows)["visits_28d"].tolist() == [honest]
+    # written in time it is seen: the canary lives
+    canary.assign(created_timestamp=when).to_parquet(copy.home.features / "backfill.parquet", index=False)
+    assert copy.training_frame(rows)["visits_28d"].tolist() == [999]
+
+
+def test_online_equals_offline_for_every_member_and_feature(store, snapshots):
+    from features.definitions import MODEL_FEATURES
+
+    last = snapshots["as_of"].max()
+    members = snapshots.loc[snapshots["as_of"] == last, "member_id"].tolist()
+    offline = store.training_frame(pd.DataFrame({"member_id": members, "as_of": last}))
+    online = store.online(members, MODEL_FEATURES)
+    assert online.X.dtype == np.float32
+    np.testing.assert_array_equal(online.X, offline[list(MODEL_FEATURES)].to_numpy(dtype=np.float32))
+    words = snapshots[snapshots["as_of"] == last]
+    assert (list(online.segment), list(online.lifecycle_stage)) == (
+        words["segment"].tolist(),
+        words["lifecycle_stage"].tolist(),
+    )
+    assert online.known.all()
+    assert set(online.event_timestamp) == {last.to_pydatetime()}
+
+
+def test_columns_come_in_the_order_asked_and_rows_too(store, snapshots):
+    members = sorted(set(snapshots["member_id"]))[:5]
+    there, back = store.online(members, ASKED), store.online(members[::-1], ASKED[::-1])
+    assert back.member_ids == tuple(members[::-1])
+    np.testing.assert_array_equal(back.X, there.X[::-1, ::-1])
+    twice = store.online([members[0], members[0]], ASKED)
+    np.testing.assert_array_equal(twice.X, there.X[[0, 0]])
+
+
+def test_an_unknown_member_is_said_to_be_unknown_and_disturbs_no_other(store, snapshots):
+    member = snapshots["member_id"].iloc[0]
+    alone, among = store.online([member], ASKED), store.online(["nobody", member, "' OR 1=1 --"], ASKED)
+    assert among.known.tolist() == [False, True, False]
+    np.testing.assert_array_equal(among.X[1], alone.X[0])
+    assert np.isnan(among.X[[0, 2]]).all()
+    assert among.segment[::2] == among.lifecycle_stage[::2] == among.event_timestamp[::2] == (None, None)
+
+
+@pytest.mark.parametrize("name", ["segment", "visits_total", "visits_29d", "member_id"])
+def test_a_word_or_what_no_decision_reads_is_refused_by_name(store, name):
+    with pytest.raises(ContractError, match=f"{name}: not among the numbers .* `holdfast features list`"):
+        store.online(["m00"], [*ASKED, name])
+
+
+def test_the_snapshot_materialised_last_is_served_even_an_older_one_and_says_its_age(copy, snapshots):
+    """So a bad week can be taken back; the time that comes with every answer tells."""
+    older, newer = sorted(snapshots["as_of"].unique())[-2:]
+    by_time = snapshots.set_index(["as_of", "member_id"])["spend_84d"]
+    members = by_time[older].index.tolist()
+    for as_of in (older, newer):
+        copy.materialize(as_of.to_pydatetime())
+        online = copy.online(members, ["spend_84d"])
+        assert set(online.event_timestamp) == {as_of.to_pydatetime()}
+        np.testing.assert_array_equal(online.X[:, 0], by_time[as_of][members].to_numpy(np.float32))
+
+
+def test_applying_again_changes_no_answer(copy, snapshots):
+    rows = _asked(snapshots, 10)
+    before = copy.training_frame(rows)
+    copy.apply()
+    pd.testing.assert_frame_equal(copy.training_frame(rows), before)
+
+
+def test_a_store_that_was_never_applied_says_what_to_type(tmp_path):
+    from features.store import open_store
+
+    store = open_store(Home(tmp_path))
+    with pytest.raises(NotFoundError, match="no definitions yet; `holdfast features apply`"):
+        store.online(["m00"], ASKED)
