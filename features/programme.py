@@ -56,6 +56,8 @@ class Programme(_Settings):
     activity_days: Days = Field(56, description="who is scored: members with a purchase in the last so many days")
     history_days: Days = Field(84, description="the first snapshot has so many days behind it, to fill every window")
     snapshot_days: Days = Field(7, description="a snapshot of the features every so many days")
+    tracked_categories: tuple[str, ...] = Field((), max_length=3, description="categories whose share is a feature")
+    online_channels: tuple[str, ...] = Field(("online", "web", "app"), description="channels that count as online")
     seed: int = 2017
     stages: Stages = Stages()
     experiment: Experiment = Experiment()

@@ -59,7 +59,11 @@ def _transactions(rng, ids, as_of, days):
         for number in range(visits)
         for line in range(int(rng.integers(1, 4)))
     ]
-    return pd.DataFrame(rows).astype({"discount": "Int64", "category": "string"})
+    lines = pd.DataFrame(rows).astype({"discount": "Int64", "category": "string"})
+    return lines.assign(
+        channel=pd.array(rng.choice(["shop", "web", "app", None], len(lines), p=[0.3, 0.5, 0.1, 0.1]), dtype="string"),
+        margin=pd.array(np.where(rng.random(len(lines)) < 0.1, None, lines["amount"] // 3), dtype="Int64"),
+    )
 
 
 def _contacts(rng, ids, as_of, days):
