@@ -29,6 +29,7 @@ Source = Literal[
 ]
 Purpose = Literal["lapse", "value", "response", "fatigue", "satisfaction", "rules"]
 Definition = Callable[["ir.Table"], "ir.Value"]
+Window = float | Callable[[Programme], float]
 ProgrammeDefinition = Callable[["ir.Table", Programme], "ir.Value"]
 
 PURPOSES: Final[dict[Purpose, str]] = {
@@ -55,7 +56,7 @@ class Feature:
     source: Source
     minimum: float | None
     maximum: float | None
-    window: float | str  # days it looks back, or the programme's setting that says so; 0 where that is no matter
+    window: Window  # days it looks back; 0 where that is no matter
     zero: bool  # whether a member without a row in the source has 0
     compute: ProgrammeDefinition
 
@@ -69,7 +70,7 @@ class Feature:
 
         A window is filled from the first snapshot on if it is no longer than the history that a snapshot has to have.
         """
-        window = getattr(programme, self.window) if isinstance(self.window, str) else self.window
+        window = self.window(programme) if callable(self.window) else self.window
         return bool(window > programme.history_days)
 
 
@@ -83,7 +84,7 @@ def programme_feature(
     *,
     minimum: float | None = 0,
     maximum: float | None = None,
-    window: float | str | None = None,
+    window: Window | None = None,
     zero: bool | None = None,
 ) -> Callable[[ProgrammeDefinition], ProgrammeDefinition]:
     """Register a function of a table and the programme's settings as a feature.

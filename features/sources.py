@@ -7,8 +7,12 @@ visits         one row per purchase: amount, discount, lines, quantity, [margin]
 purchase_days  one row per local day with a purchase: gap (days since the purchase day before), days_ago
 categories     one row per member and category of the last 12 weeks: amount
 channels       one row per member and channel of the last 12 weeks: visits, usual (whether it is the first of them)
-contacts       one row per contact that was no control: days_ago
+contacts       one row per contact that was no control: treatment, days_ago, newest (whether it is the member's last),
+               answered (whether a redemption named it)
 redemptions    one row per redemption: contact_id, days_ago
+events         one row per event: kind, value, days_ago, survey (whether it has a score), last_survey
+terms          one row per term of a subscription: days_ago, days_to_end, renewed, cancelled, auto_renews (0 or 1),
+               price, plan, newest (whether it began last)
 member         the aggregates of the above, and joined_days_ago
 audience       the same with the member features
 """
@@ -25,10 +29,19 @@ from features.programme import Programme
 from features.schema import CONTROL
 
 RECENT_DAYS: Final = 84
+DAY_SECONDS: Final = 86_400
 # columns a company may not bring, and what stands for them
 OPTIONAL: Final = {
     "transactions": {"discount": ibis.literal(0), "category": ibis.literal("all"), "quantity": ibis.null("int64")},
     "redemptions": {"contact_id": ibis.null("string")},
+    "events": {"value": ibis.null("int64")},
+    "subscriptions": {
+        "plan": ibis.null("string"),
+        "price": ibis.null("int64"),
+        "renewed_at": ibis.null("timestamp('UTC')"),
+        "cancelled_at": ibis.null("timestamp('UTC')"),
+        "auto_renew": ibis.null("boolean"),
+    },
 }
 
 
@@ -50,20 +63,32 @@ def sources_at(tables: dict[str, ir.Table], *, as_of: datetime, programme: Progr
     }
     if "channel" in lines.columns:
         sources["channels"] = _channels(visits)
-    if "contacts" in tables:
-        contacts = tables["contacts"]
-        sources["contacts"] = cut(contacts.filter(contacts.treatment != CONTROL), "contacted_at")
     if "redemptions" in tables:
         sources["redemptions"] = cut(_complete(tables, "redemptions"))
+    if "contacts" in tables:
+        contacts = tables["contacts"]
+        sent = cut(contacts.filter(contacts.treatment != CONTROL), "contacted_at")
+        sources["contacts"] = _contacts(sent, sources.get("redemptions"))
+    if "events" in tables:
+        sources["events"] = _events(cut(_complete(tables, "events")), programme)
+    if "subscriptions" in tables:
+        sources["terms"] = _terms(_complete(tables, "subscriptions"), as_of)
     return sources
 
 
 def _cut(table: ir.Table, time: str = "occurred_at", *, as_of: datetime, programme: Programme) -> ir.Table:
-    """Keep what happened before `as_of`, and count local days back from it."""
+    """Keep what happened and was known before `as_of`, and count local days back from it."""
     today = ibis.literal(as_of.astimezone(programme.zone).date())
-    return table.filter(table[time] < ibis.literal(as_of)).mutate(
-        days_ago=lambda t: today.delta(t.local_time.date(), unit="day")
-    )
+    return _known(table, time, as_of).mutate(days_ago=lambda t: today.delta(t.local_time.date(), unit="day"))
+
+
+def _known(table: ir.Table, time: str, as_of: datetime) -> ir.Table:
+    """Keep the rows before `as_of`; one that does not say when it became known was known when it happened."""
+    moment = ibis.literal(as_of)
+    happened = table.filter(table[time] < moment)
+    if "known_at" not in happened.columns:
+        return happened
+    return happened.filter(happened.known_at.isnull() | (happened.known_at < moment))
 
 
 def _complete(tables: dict[str, ir.Table], name: str) -> ir.Table:
@@ -105,3 +130,42 @@ def _channels(visits: ir.Table) -> ir.Table:
     channels = recent.group_by("member_id", "channel").aggregate(visits=recent.count())
     place = ibis.row_number().over(group_by="member_id", order_by=[channels.visits.desc(), channels.channel])
     return channels.mutate(usual=place == 0)
+
+
+def _contacts(contacts: ir.Table, redemptions: ir.Table | None) -> ir.Table:
+    newest = _newest(contacts, "contacted_at", "contact_id")
+    if redemptions is None:
+        return contacts.mutate(newest=newest, answered=ibis.literal(False))
+    named = redemptions.filter(redemptions.contact_id.notnull())
+    answers = named.select("member_id", "contact_id").distinct().mutate(answered=True)
+    joined = contacts.mutate(newest=newest).left_join(answers, ["member_id", "contact_id"])
+    return joined.select("member_id", "treatment", "days_ago", "newest", answered=joined.answered.fill_null(False))
+
+
+def _events(events: ir.Table, programme: Programme) -> ir.Table:
+    events = events.mutate(survey=events.kind.isin(programme.events.survey) & events.value.notnull())
+    by = [events.occurred_at.desc(), events.event_id.desc()]
+    place = ibis.row_number().over(group_by=["member_id", "survey"], order_by=by)
+    return events.mutate(last_survey=events.survey & (place == 0))
+
+
+def _terms(terms: ir.Table, as_of: datetime) -> ir.Table:
+    begun, moment = _known(terms, "started_at", as_of), ibis.literal(as_of)
+    seconds = moment.epoch_seconds()
+    return begun.select(
+        "member_id",
+        "plan",
+        "price",
+        days_ago=(seconds - begun.started_at.epoch_seconds()) // DAY_SECONDS,
+        days_to_end=(begun.ends_at.epoch_seconds() - seconds) // DAY_SECONDS,
+        renewed=(begun.renewed_at < moment).fill_null(False).cast("int64"),
+        cancelled=(begun.cancelled_at < moment).fill_null(False).cast("int64"),
+        auto_renews=begun.auto_renew.cast("int64"),
+        newest=_newest(begun, "started_at", "ends_at", "price", "plan"),
+    )
+
+
+def _newest(table: ir.Table, *order: str) -> ir.Value:
+    """Mark the last row of each member; the columns after the first decide between rows of one moment."""
+    by = [table[column].desc() for column in order]
+    return ibis.row_number().over(group_by="member_id", order_by=by) == 0

@@ -8,16 +8,24 @@ agree to the bit.
 from pathlib import Path
 from typing import Final
 
-from features import baskets, catalogue, contact_history, purchases, rhythm, segments, sources
+from features import (
+    baskets,
+    catalogue,
+    contact_history,
+    engagement,
+    purchases,
+    rhythm,
+    segments,
+    sources,
+    subscription,
+    tiers,
+)
 from features.catalogue import CATALOGUE, PURPOSES
 from features.sheet import Sheet
 
+_SUBJECTS: Final = (purchases, rhythm, baskets, engagement, contact_history, subscription, tiers, segments)
 # what a snapshot's values follow from
-CODE: Final = tuple(
-    Path(module.__file__)
-    for module in (catalogue, sources, purchases, rhythm, baskets, contact_history, segments)
-    if module.__file__
-)
+CODE: Final = tuple(Path(module.__file__) for module in (catalogue, sources, *_SUBJECTS) if module.__file__)
 
 
 def catalogue_sheet() -> Sheet:
