@@ -34,9 +34,9 @@ def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Program
     result = members_at(tables, as_of=as_of, programme=programme)
     for source, table in sources.items():
         features = {f.name: f.compute(table, programme) for f in _features(source)}
-        result = result.left_join(table.group_by("member_id").aggregate(**features), "member_id").drop(
-            "member_id_right"
-        )
+        # a key of its own in each: dropping one between two joins would nest a query within a query
+        counted = table.group_by(**{f"of_{source}": table.member_id}).aggregate(**features)
+        result = result.left_join(counted, result.member_id == counted[f"of_{source}"])
     result = _with(result.mutate(_absent(result, sources)), "member", programme)
     for words in (False, True):
         result = _with(result, "audience", programme, words=words)

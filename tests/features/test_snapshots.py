@@ -84,6 +84,33 @@ def test_the_last_microsecond_before_as_of_still_counts(company, tables, known, 
     assert difference[difference != 0].to_dict() == {last["member_id"].iloc[0]: 1}
 
 
+@pytest.mark.parametrize("name", sorted(TIME))
+def test_a_backfill_is_not_seen_before_it_was_known(company, tables, known, name):
+    """Rows say they are of long ago, but they came at `as_of` or later; a microsecond earlier they count."""
+    old = tables[name][tables[name][TIME[name]] < company.as_of].head(8)
+    named = {own: [f"late{n}" for n in range(8)] for own in ("contact_id", "event_id", "transaction_id") if own in old}
+    old = old.assign(**named | ({"treatment": "A"} if name == "contacts" else {}))
+
+    def filled(known_at):
+        rows = pd.concat([tables[name].assign(known_at=pd.NaT), old.assign(known_at=known_at)], ignore_index=True)
+        return company.snapshot(tables | {name: rows}, programme=NEW_YORK)
+
+    pd.testing.assert_frame_equal(filled(company.as_of), known)
+    assert not filled(company.as_of - timedelta(microseconds=1)).equals(known)
+
+
+@pytest.mark.parametrize(
+    ("column", "feature"), [("cancelled_at", "subscription_cancelled"), ("renewed_at", "subscription_renewed")]
+)
+def test_what_is_decided_about_a_subscription_later_is_not_seen(company, tables, known, column, feature):
+    terms = tables["subscriptions"]
+    later = terms.assign(**{column: terms[column].where(terms[column] < company.as_of, company.as_of)})
+    pd.testing.assert_frame_equal(company.snapshot(tables | {"subscriptions": later}, programme=NEW_YORK), known)
+    now = terms.assign(**{column: company.as_of - timedelta(microseconds=1)})
+    seen = company.snapshot(tables | {"subscriptions": now}, programme=NEW_YORK)[feature]
+    assert set(seen.dropna()) == {1}
+
+
 def test_everybody_who_had_joined_has_one_row(company, tables, known):
     joined = tables["members"].loc[tables["members"]["joined_at"] < company.as_of, "member_id"]
     assert known.index.tolist() == sorted(joined)
