@@ -150,7 +150,7 @@ def _next(*, dry_run: bool) -> str:
 
 @features.command("list")
 def features_list() -> None:
-    """Print the catalogue: every feature, its meaning, unit and range."""
+    """Print the catalogue: every feature, its meaning, unit, range and purpose."""
     from features.transforms import catalogue_sheet
 
     _show(catalogue_sheet())

@@ -32,6 +32,25 @@ class Stages(_Settings):
         return self
 
 
+class Tier(_Settings):
+    """Name a tier and the spend that reaches it, in minor units."""
+
+    name: str
+    spend: Annotated[int, Field(ge=0)]
+
+
+class Events(_Settings):
+    """Say which kinds of events count as what."""
+
+    visit: tuple[str, ...] = ("login", "visit")
+    view: tuple[str, ...] = ("view",)
+    support: tuple[str, ...] = ("support",)
+    survey: tuple[str, ...] = ("survey",)
+    points_earned: tuple[str, ...] = ("points_earned",)
+    points_burnt: tuple[str, ...] = ("points_burnt",)
+    points_expired: tuple[str, ...] = ("points_expired",)
+
+
 class Experiment(_Settings):
     """Say how the policy keeps learning: who is held out, and how often it tries something else."""
 
@@ -56,8 +75,18 @@ class Programme(_Settings):
     activity_days: Days = Field(56, description="who is scored: members with a purchase in the last so many days")
     history_days: Days = Field(84, description="the first snapshot has so many days behind it, to fill every window")
     snapshot_days: Days = Field(7, description="a snapshot of the features every so many days")
+    tiers: tuple[Tier, ...] = Field(
+        (Tier(name="bronze", spend=0), Tier(name="silver", spend=50_000), Tier(name="gold", spend=150_000)),
+        description="from the lowest to the highest",
+    )
+    tier_days: Days = Field(364, description="the spend of so many days makes the tier")
+    points_expire_after_days: Days = Field(364, description="points expire so many days after they were earned")
+    tracked_offers: tuple[str, ...] = Field((), max_length=3, description="offers whose last contact is a feature")
+    tracked_categories: tuple[str, ...] = Field((), max_length=3, description="categories whose share is a feature")
+    online_channels: tuple[str, ...] = Field(("online", "web", "app"), description="channels that count as online")
     seed: int = 2017
     stages: Stages = Stages()
+    events: Events = Events()
     experiment: Experiment = Experiment()
     replay_from: AwareDatetime | None = Field(
         None, description="for a programme of the past: the moment at which the service's clock starts"
@@ -71,6 +100,14 @@ class Programme(_Settings):
         except (KeyError, ValueError, OSError) as error:  # OSError: a folder of zones, such as 'America'
             raise ValueError(f"{name!r} is no time zone; wanted a name such as 'Europe/Berlin'") from error
         return name
+
+    @field_validator("tiers")
+    @classmethod
+    def _rising(cls, tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+        spends, names = [tier.spend for tier in tiers], {tier.name for tier in tiers}
+        if spends != sorted(set(spends)) or len(names) < len(tiers):
+            raise ValueError("every tier has to have a name of its own, and more spend than the one before")
+        return tiers
 
     @property
     def zone(self) -> ZoneInfo:

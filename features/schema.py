@@ -66,6 +66,9 @@ def _optional(*columns: tuple[str, Kind]) -> tuple[Column, ...]:
     return tuple(Column(name, kind, required=False) for name, kind in columns)
 
 
+# when a row became known, if that was later than it happened: a backfill does not leak into the past
+KNOWN_AT: Final = Column("known_at", "time", required=False)
+
 TABLES: Final = {
     table.name: table
     for table in (
@@ -90,6 +93,7 @@ TABLES: Final = {
                 Column("amount", "money", signed=True),
                 Column("margin", "money", required=False, signed=True),
                 *_optional(("discount", "money"), ("quantity", "count"), ("category", "text"), ("channel", "text")),
+                KNOWN_AT,
             ),
             required=True,
         ),
@@ -100,6 +104,8 @@ TABLES: Final = {
                 Column("started_at", "time"),
                 Column("ends_at", "time"),
                 *_optional(("plan", "text"), ("price", "money"), ("renewed_at", "time"), ("cancelled_at", "time")),
+                *_optional(("auto_renew", "flag")),
+                KNOWN_AT,
             ),
         ),
         Table(
@@ -110,6 +116,7 @@ TABLES: Final = {
                 Column("occurred_at", "time"),
                 Column("kind", "text"),
                 Column("value", "money", required=False, signed=True),
+                KNOWN_AT,
             ),
             unique=("event_id",),
         ),
@@ -135,6 +142,7 @@ TABLES: Final = {
                 Column("treatment", "id"),
                 Column("contacted_at", "time"),
                 *_optional(("campaign_id", "id"), ("propensity", "share"), ("decision_id", "id")),
+                KNOWN_AT,
             ),
             unique=("contact_id",),
         ),
@@ -145,6 +153,7 @@ TABLES: Final = {
                 Column("offer_id", "id"),
                 Column("occurred_at", "time"),
                 *_optional(("contact_id", "id"), ("amount", "money")),
+                KNOWN_AT,
             ),
         ),
     )

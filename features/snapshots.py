@@ -1,20 +1,8 @@
-"""A snapshot: every feature of every member at one `as_of`, computed from what had happened by then.
-
-The tables that the features of `features.transforms` see, each with a `member_id`, none with a row at or after `as_of`:
-
-visits         one row per purchase: amount, discount, lines, weekday (0 is Monday), hour, days_ago
-purchase_days  one row per local day with a purchase: gap (days since the purchase day before), days_ago
-categories     one row per member and category of the last 12 weeks: amount
-contacts       one row per contact that was no control: days_ago
-redemptions    one row per redemption: contact_id, days_ago
-member         the aggregates above, and joined_days_ago
-audience       the same with the member features, and the programme's stage limits
-"""
+"""A snapshot: every feature of every member at one `as_of`, computed from what had happened by then."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,23 +10,17 @@ import ibis
 import ibis.expr.types as ir
 import pandas as pd
 
-from features import transforms
-from features.catalogue import CATALOGUE, Source
+from features.catalogue import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_json, write_whole
 from features.home import Home
+from features.inputs import members_at, sources_at
 from features.programme import Programme, read_programme
-from features.schema import CONTROL
 from features.sheet import Progress
+from features.transforms import CODE
 from features.warehouse import Warehouse, open_warehouse, quietly
 
-CATEGORY_DAYS: Final = 84
 STEM: Final = "%Y-%m-%dT%H%MZ"  # a snapshot's file is named after its as_of
-# columns a company may not bring, and what stands for them
-OPTIONAL: Final = {
-    "transactions": {"discount": ibis.literal(0), "category": ibis.literal("all")},
-    "redemptions": {"contact_id": ibis.null("string")},
-}
 
 
 def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> ir.Table:
@@ -46,37 +28,18 @@ def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Program
 
     Parameters
     ----------
-    tables : members, transactions, and contacts and redemptions if the company has them
+    tables : members, transactions, and whatever else of the contract the company has
     """
-    cut = partial(_cut, as_of=as_of, programme=programme)
-    lines = cut(_complete(tables, "transactions"))
-    visits = _visits(lines)
-    sources: dict[Source, ir.Table] = {
-        "visits": visits,
-        "purchase_days": _purchase_days(visits),
-        "categories": _categories(lines),
-    }
-    if "contacts" in tables:
-        sources["contacts"] = cut(
-            tables["contacts"].filter(tables["contacts"].treatment != CONTROL), time="contacted_at"
-        )
-    if "redemptions" in tables:
-        sources["redemptions"] = cut(_complete(tables, "redemptions"))
-    members = cut(tables["members"], time="joined_at")
-    result = members.select("member_id", joined_days_ago=members.days_ago)
+    sources = sources_at(tables, as_of=as_of, programme=programme)
+    result = members_at(tables, as_of=as_of, programme=programme)
     for source, table in sources.items():
-        features = {name: compute(table) for name, compute in _definitions(source).items()}
-        result = result.left_join(table.group_by("member_id").aggregate(**features), "member_id").drop(
-            "member_id_right"
-        )
-    result = _with(result.mutate(_absent(result, sources)), "member")
-    stages = programme.stages
-    result = result.mutate(
-        new_until=ibis.literal(stages.new),
-        dormant_after=ibis.literal(stages.dormant),
-        lapsed_after=ibis.literal(stages.lapsed),
-    )
-    result = _with(_with(result, "audience", words=False), "audience", words=True)
+        features = {f.name: f.compute(table, programme) for f in _features(source)}
+        # a key of its own in each: dropping one between two joins would nest a query within a query
+        counted = table.group_by(**{f"of_{source}": table.member_id}).aggregate(**features)
+        result = result.left_join(counted, result.member_id == counted[f"of_{source}"])
+    result = _with(result.mutate(_absent(result, sources)), "member", programme)
+    for words in (False, True):
+        result = _with(result, "audience", programme, words=words)
     stamps = {"event_timestamp": ibis.literal(as_of), "created_timestamp": ibis.literal(as_of)}
     features = {name: result[name].cast(_type(name)) for name in CATALOGUE}
     return result.select("member_id", **stamps, **features).order_by("member_id")
@@ -101,7 +64,7 @@ def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
 def build(home: Home, *, progress: Progress) -> list[datetime]:
     """Write the snapshot of every week that is missing or whose inputs changed, and give the `as_of` of all."""
     warehouse, programme = open_warehouse(home), read_programme(home.settings)
-    inputs = {"inputs": fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), *_code())}
+    inputs = {"inputs": fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), *CODE, Path(__file__))}
     dates = as_of_dates(warehouse, programme)
     paths = {as_of: _path(home, as_of) for as_of in dates}
     manifest = home.features / "manifest.json"
@@ -148,76 +111,32 @@ def _path(home: Home, as_of: datetime) -> Path:
     return home.features / f"{as_of.astimezone(UTC):{STEM}}.parquet"
 
 
-def _code() -> tuple[Path, Path]:
-    return Path(transforms.__file__), Path(__file__)
+def _features(source: Source, *, words: bool | None = None) -> list[Feature]:
+    return [f for f in CATALOGUE.values() if f.source == source and (words is None or f.is_text == words)]
 
 
-def _cut(table: ir.Table, time: str = "occurred_at", *, as_of: datetime, programme: Programme) -> ir.Table:
-    """Keep what happened before `as_of`, and count local days back from it."""
-    today = ibis.literal(as_of.astimezone(programme.zone).date())
-    return table.filter(table[time] < ibis.literal(as_of)).mutate(
-        days_ago=lambda t: today.delta(t.local_time.date(), unit="day")
-    )
+def _absent(result: ir.Table, sources: Collection[Source]) -> dict[str, ir.Value]:
+    """Fill counts and sums of members without a row: nothing is 0; a share or a mean of nothing stays missing.
 
-
-def _complete(tables: dict[str, ir.Table], name: str) -> ir.Table:
-    table = tables[name]
-    return table.mutate(**{column: value for column, value in OPTIONAL[name].items() if column not in table.columns})
-
-
-def _visits(lines: ir.Table) -> ir.Table:
-    return (
-        lines.group_by("member_id", "transaction_id")
-        .aggregate(
-            amount=lines.amount.sum(),
-            discount=lines.discount.sum(),
-            lines=lines.count(),
-            local_time=lines.local_time.min(),
-            days_ago=lines.days_ago.max(),
-        )
-        .mutate(weekday=lambda t: t.local_time.day_of_week.index(), hour=lambda t: t.local_time.hour())
-    )
-
-
-def _purchase_days(visits: ir.Table) -> ir.Table:
-    days = visits.distinct(on=["member_id", "days_ago"]).select("member_id", "days_ago")
-    before = days.days_ago.lag().over(group_by="member_id", order_by=days.days_ago.desc())
-    return days.mutate(gap=before - days.days_ago)
-
-
-def _categories(lines: ir.Table) -> ir.Table:
-    recent = lines.filter(lines.days_ago <= CATEGORY_DAYS)
-    return recent.group_by("member_id", "category").aggregate(amount=recent.amount.sum())
-
-
-def _definitions(source: Source, *, words: bool | None = None) -> dict[str, Callable[[ir.Table], ir.Value]]:
-    return {
-        name: feature.compute
-        for name, feature in CATALOGUE.items()
-        if feature.source == source and (words is None or feature.is_text == words)
-    }
-
-
-def _absent(result: ir.Table, sources: dict[Source, ir.Table]) -> dict[str, ir.Value]:
-    """Fill counts and sums of members without a row: nothing is 0; a share or a mean of nothing stays missing."""
+    Of a table that the company does not bring nothing is known: not even that there was nothing.
+    """
     values: dict[str, ir.Value] = {}
-    for name, feature in CATALOGUE.items():
-        if feature.source in {"member", "audience"}:
-            continue
-        column = result[name] if feature.source in sources else ibis.null("int64")
-        counted = feature.unit in {"visits", "money", "weeks", "contacts", "redemptions", "categories"}
-        values[name] = column.fill_null(0) if counted else column
+    for feature in CATALOGUE.values():
+        if feature.source in sources:
+            column = result[feature.name]
+            values[feature.name] = column.fill_null(0) if feature.zero else column
+        elif feature.source not in {"member", "audience"}:
+            values[feature.name] = ibis.null("string" if feature.is_text else "int64")
     return values
 
 
-def _with(table: ir.Table, source: Source, *, words: bool | None = None) -> ir.Table:
-    return table.mutate(**{name: compute(table) for name, compute in _definitions(source, words=words).items()})
+def _with(table: ir.Table, source: Source, programme: Programme, *, words: bool | None = None) -> ir.Table:
+    return table.mutate(**{f.name: f.compute(table, programme) for f in _features(source, words=words)})
 
 
 def _type(name: str) -> str:
-    return (
-        "string" if CATALOGUE[name].is_text else "float64"
-    )  # exact for whole numbers below 2**53, and missing is null
+    # float64 is exact for whole numbers below 2**53, and missing is null
+    return "string" if CATALOGUE[name].is_text else "float64"
 
 
 def _midnight(day: date, programme: Programme) -> datetime:

@@ -1,8 +1,10 @@
 """From the feature store to a release that was judged: a function per step, cached by a fingerprint of the inputs."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +13,7 @@ import pandas as pd
 
 from features import complete_journey
 from features.catalogue import CATALOGUE
-from features.definitions import MODEL_FEATURES, NUMBERS
+from features.definitions import MODEL_FEATURES, NUMBERS, model_features
 from features.errors import ContractError, CorruptError, NotFoundError
 from features.files import fingerprint, write_json
 from features.home import Home
@@ -63,6 +65,11 @@ class Prepared:
         """Give the rows of some dates."""
         return self.frame[self.frame["as_of"].isin(list(dates))].reset_index(drop=True)
 
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        """What this programme's models read."""
+        return model_features(self.part(self.split.train), self.programme)
+
 
 def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manifest, bool]:
     """Train, judge and write a release; give its manifest, and whether anything had to be done.
@@ -96,9 +103,9 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
         worth, value_table = fit_value(prepared, streams["value"])
         progress("learning uplift", 0, 1)
         log = simulate_log(prepared, terms, streams["uplift"])
-        uplift = experiment.learn_uplift(log["train"], MODEL_FEATURES, offers, streams["uplift"])
+        uplift = experiment.learn_uplift(log["train"], prepared.features, offers, streams["uplift"])
         judged = experiment.judge_policies(
-            log["test"], uplift, worth, features=MODEL_FEATURES, offers=offers, champion=champion
+            log["test"], uplift, worth, features=prepared.features, offers=offers, champion=champion
         )
         progress("writing the release", 0, 1)
         gate = _gate(churn_table, judged)
@@ -116,7 +123,7 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
             }
         )
         manifest = Manifest(
-            features=feature_specs(),
+            features=feature_specs(prepared.features),
             offers=offers,
             programme=programme.model_dump(mode="json"),
             reference_as_of=tuple(as_of.isoformat() for as_of in prepared.split.train),
@@ -124,7 +131,7 @@ def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manife
             evidence=evidence,
         )
         models = Models(churn=fitted.booster, value=worth, uplift=uplift.booster, calibration=fitted.calibration)
-        rows = prepared.part(prepared.split.train)[list(MODEL_FEATURES)].to_numpy(dtype=np.float32)
+        rows = prepared.part(prepared.split.train)[list(prepared.features)].to_numpy(dtype=np.float32)
         manifest = write_release(home.releases, manifest, models, golden_rows(rows, streams["release"]))
         run.parameters = {"settings": asdict(settings), "programme": manifest.programme, **tuned["parameters"]}
         run.metrics = dict(_metrics(evidence))
@@ -214,7 +221,7 @@ def fit_churn(
 ) -> tuple[churn.ChurnModel, judging.Judged, dict[str, Any]]:
     """Tune on time-respecting folds, fit, calibrate, and judge on the test dates beside the rivals."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
-    X, churned, as_of = learn[list(MODEL_FEATURES)], learn["churned"].to_numpy(dtype=np.float64), learn["as_of"]
+    X, churned, as_of = learn[list(prepared.features)], learn["churned"].to_numpy(dtype=np.float64), learn["as_of"]
     thin = as_of.isin(list(prepared.split.train[:: settings.tune_every])).to_numpy()
     tuned = tune(
         lambda parameters: churn.fold_losses(X[thin], churned[thin], prepared.folds, as_of[thin], parameters),
@@ -225,7 +232,7 @@ def fit_churn(
         progress=lambda done, of: progress("tuning churn", done, of),
     )
     model = churn.fit_churn(X, churned, learn[["member_id", "as_of"]], prepared.folds, tuned.parameters)
-    X_test = test[list(MODEL_FEATURES)]
+    X_test = test[list(prepared.features)]
     predictions = {
         judging.MODEL: model.predict(X_test.to_numpy(dtype=np.float32)),
         "logistic regression": churn.logistic_rival(X, churned, X_test),
@@ -242,10 +249,10 @@ def fit_churn(
 def fit_value(prepared: Prepared, rng: np.random.Generator) -> tuple[Any, judging.Judged]:
     """Fit expected margin and judge it on the test dates beside the last period and the mean of the last three."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
-    booster = value.fit_value(learn[list(MODEL_FEATURES)], learn["margin"].to_numpy(dtype=np.float64))
+    booster = value.fit_value(learn[list(prepared.features)], learn["margin"].to_numpy(dtype=np.float64))
     spend = test["spend_84d"].to_numpy(dtype=np.float64)
     predictions = {
-        judging.MODEL: value.predict_value(booster, test[list(MODEL_FEATURES)].to_numpy(dtype=np.float32)),
+        judging.MODEL: value.predict_value(booster, test[list(prepared.features)].to_numpy(dtype=np.float32)),
         "same as last period": test["previous_margin"].to_numpy(dtype=np.float64),
         "mean of 12 weeks": spend * prepared.programme.margin_rate * prepared.programme.horizon_days / 84,
     }
@@ -277,13 +284,13 @@ def offer_specs(warehouse: Warehouse) -> tuple[OfferSpec, ...]:
     return tuple(OfferSpec(**{name: row[name] for name in names}) for row in rows)
 
 
-def feature_specs() -> tuple[FeatureSpec, ...]:
+def feature_specs(names: Sequence[str] = MODEL_FEATURES) -> tuple[FeatureSpec, ...]:
     """Describe the models' features, in the order in which they are read."""
     return tuple(
         FeatureSpec(
             name, CATALOGUE[name].meaning, CATALOGUE[name].unit, CATALOGUE[name].minimum, CATALOGUE[name].maximum
         )
-        for name in MODEL_FEATURES
+        for name in names
     )
 
 

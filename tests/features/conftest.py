@@ -22,11 +22,14 @@ def frames(rng, *, as_of=AS_OF, members=25, days=130):
     ids = [f"m{number:02d}" for number in range(members)]
     joined = [as_of - timedelta(days=int(d)) for d in rng.integers(1, days + 30, members)]
     joined[-2:] = [as_of - timedelta(days=9), as_of]  # one who never does anything, one who joins too late
+    contacts = _contacts(rng, ids[:-3], as_of, days)
     return {
         "members": pd.DataFrame({"member_id": ids, "joined_at": joined}),
         "transactions": _transactions(rng, ids[:-2], as_of, days),
-        "contacts": _contacts(rng, ids[:-3], as_of, days),
-        "redemptions": _redemptions(rng, ids[:-3], as_of, days),
+        "contacts": contacts,
+        "redemptions": _redemptions(rng, contacts, as_of, days),
+        "events": _events(rng, ids[:-2], as_of, days),
+        "subscriptions": _subscriptions(rng, ids[:-2], as_of, days),
     }
 
 
@@ -59,7 +62,11 @@ def _transactions(rng, ids, as_of, days):
         for number in range(visits)
         for line in range(int(rng.integers(1, 4)))
     ]
-    return pd.DataFrame(rows).astype({"discount": "Int64", "category": "string"})
+    lines = pd.DataFrame(rows).astype({"discount": "Int64", "category": "string"})
+    return lines.assign(
+        channel=pd.array(rng.choice(["shop", "web", "app", None], len(lines), p=[0.3, 0.5, 0.1, 0.1]), dtype="string"),
+        margin=pd.array(np.where(rng.random(len(lines)) < 0.1, None, lines["amount"] // 3), dtype="Int64"),
+    )
 
 
 def _contacts(rng, ids, as_of, days):
@@ -74,14 +81,52 @@ def _contacts(rng, ids, as_of, days):
     )
 
 
-def _redemptions(rng, ids, as_of, days):
-    times = _times(rng, 2 * len(ids), as_of, days)
+def _redemptions(rng, contacts, as_of, days):
+    """Let some answer a contact of the member's own, some one of another member, and some none."""
+    answered = contacts.sample(2 * len(contacts) // 3, replace=True, random_state=rng, ignore_index=True)
+    contact_id = np.where(rng.random(len(answered)) < 0.2, "c1", answered["contact_id"])
     return pd.DataFrame(
         {
+            "member_id": answered["member_id"],
+            "offer_id": rng.choice(["A", "B"], len(answered)),
+            "occurred_at": _times(rng, len(answered), as_of, days),
+            "contact_id": pd.array(np.where(rng.random(len(answered)) < 0.3, None, contact_id), dtype="string"),
+        }
+    )
+
+
+def _events(rng, ids, as_of, days):
+    times = _times(rng, 20 * len(ids), as_of, days)
+    kinds = ["login", "visit", "view", "support", "survey", "points_earned", "points_burnt", "points_expired", "other"]
+    return pd.DataFrame(
+        {
+            "event_id": [f"e{number:04d}" for number in rng.permutation(len(times))],
             "member_id": rng.choice(ids, len(times)),
-            "offer_id": rng.choice(["A", "B"], len(times)),
-            "occurred_at": times,
-            "contact_id": pd.array(rng.choice(["c1", "c2", "c3", None], len(times)), dtype="string"),
+            "occurred_at": pd.Series(times).dt.floor(rng.choice(["D", "us"])),  # some worlds have ties
+            "kind": rng.choice(kinds, len(times)),
+            "value": pd.array(rng.choice([None, 0, 3, 10, 40, 100], len(times)), dtype="Int64"),
+        }
+    )
+
+
+def _subscriptions(rng, ids, as_of, days):
+    started = pd.Series(_times(rng, 2 * len(ids), as_of, days))
+    length = pd.to_timedelta(rng.choice([7, 28, 90, 365], len(started)), unit="D")
+
+    def sometimes(share):
+        after = pd.to_timedelta(rng.integers(0, days * 86_400, len(started)), unit="s")
+        return (started + after).where(rng.random(len(started)) < share)
+
+    return pd.DataFrame(
+        {
+            "member_id": rng.choice(ids[3:], len(started)),  # some members have no subscription
+            "started_at": started,
+            "ends_at": started + length,
+            "plan": pd.array(rng.choice(["small", "large", None], len(started)), dtype="string"),
+            "price": pd.array(rng.choice([999, 1999, None], len(started)), dtype="Int64"),
+            "renewed_at": sometimes(0.4),
+            "cancelled_at": sometimes(0.4),
+            "auto_renew": pd.array(rng.choice([True, False, None], len(started)), dtype="boolean"),
         }
     )
 

@@ -10,7 +10,6 @@ from features import complete_journey
 from features.checks import check_rows
 from features.schema import TABLES
 
-pytestmark = pytest.mark.xdist_group("complete_journey")  # one worker: reading takes two seconds
 STORES = ZoneInfo("America/New_York")
 
 

@@ -39,6 +39,12 @@ def test_a_key_that_is_there_replaces_its_default_and_no_other(tmp_path):
         ('timezone = "America"', "'America' is no time zone"),  # a folder of zones
         ("replay_from = 2018-01-01T00:00:00", "replay_from: .*timezone"),
         ("[stages]\ndormant = 84", r"stages.dormant \(84\) has to be below stages.lapsed \(84\)"),
+        (
+            '[[tiers]]\nname = "a"\nspend = 5\n[[tiers]]\nname = "b"\nspend = 5',
+            "tiers: .*more spend than the one before",
+        ),
+        ('[[tiers]]\nname = "a"\nspend = 0\n[[tiers]]\nname = "a"\nspend = 5', "tiers: .*a name of its own"),
+        ('tracked_offers = ["a", "b", "c", "d"]', "tracked_offers: .*at most 3"),
         ("[experiment]\nhold_out = -0.1", "experiment.hold_out: "),
     ],
 )

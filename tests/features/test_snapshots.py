@@ -18,7 +18,10 @@ from features.programme import Programme, read_programme
 from features.snapshots import as_of_dates, build, built, read_snapshots
 from features.warehouse import open_warehouse
 
-TIME = {"transactions": "occurred_at", "contacts": "contacted_at", "redemptions": "occurred_at"}
+TIME = {"transactions": "occurred_at", "contacts": "contacted_at", "redemptions": "occurred_at"} | {
+    "events": "occurred_at",
+    "subscriptions": "started_at",
+}
 NEW_YORK = Programme(timezone="America/New_York")
 SETTINGS = 'timezone = "America/New_York"\n'
 
@@ -50,8 +53,8 @@ def _change_the_future(table, time, as_of, rng):
     added = pd.concat([added, kept])
     for column in added.columns.intersection(["amount", "discount"]):
         added[column] = rng.integers(0, 10**6, len(added))
-    if "contact_id" in table and time == "contacted_at":
-        added["contact_id"] = [f"later{number}" for number in range(len(added))]
+    for own in {"contact_id", "event_id"} & {table.columns[0]}:
+        added[own] = [f"later{number}" for number in range(len(added))]
     return pd.concat([past, added]).sample(frac=1, random_state=rng, ignore_index=True)
 
 
@@ -79,6 +82,33 @@ def test_the_last_microsecond_before_as_of_still_counts(company, tables, known, 
     changed = company.snapshot(tables | {name: added}, programme=NEW_YORK)
     difference = changed[moved] - known[moved]
     assert difference[difference != 0].to_dict() == {last["member_id"].iloc[0]: 1}
+
+
+@pytest.mark.parametrize("name", sorted(TIME))
+def test_a_backfill_is_not_seen_before_it_was_known(company, tables, known, name):
+    """Rows say they are of long ago, but they came at `as_of` or later; a microsecond earlier they count."""
+    old = tables[name][tables[name][TIME[name]] < company.as_of].head(8)
+    named = {own: [f"late{n}" for n in range(8)] for own in ("contact_id", "event_id", "transaction_id") if own in old}
+    old = old.assign(**named | ({"treatment": "A"} if name == "contacts" else {}))
+
+    def filled(known_at):
+        rows = pd.concat([tables[name].assign(known_at=pd.NaT), old.assign(known_at=known_at)], ignore_index=True)
+        return company.snapshot(tables | {name: rows}, programme=NEW_YORK)
+
+    pd.testing.assert_frame_equal(filled(company.as_of), known)
+    assert not filled(company.as_of - timedelta(microseconds=1)).equals(known)
+
+
+@pytest.mark.parametrize(
+    ("column", "feature"), [("cancelled_at", "subscription_cancelled"), ("renewed_at", "subscription_renewed")]
+)
+def test_what_is_decided_about_a_subscription_later_is_not_seen(company, tables, known, column, feature):
+    terms = tables["subscriptions"]
+    later = terms.assign(**{column: terms[column].where(terms[column] < company.as_of, company.as_of)})
+    pd.testing.assert_frame_equal(company.snapshot(tables | {"subscriptions": later}, programme=NEW_YORK), known)
+    now = terms.assign(**{column: company.as_of - timedelta(microseconds=1)})
+    seen = company.snapshot(tables | {"subscriptions": now}, programme=NEW_YORK)[feature]
+    assert set(seen.dropna()) == {1}
 
 
 def test_everybody_who_had_joined_has_one_row(company, tables, known):
@@ -261,7 +291,10 @@ def test_what_is_read_is_what_was_computed(company, home):
     dates = build(home, progress=_silent)
     frame = read_snapshots(home, dates[-2:])
     programme = read_programme(home.settings)
-    tables = {name: open_warehouse(home).frame(name).drop(columns="local_time") for name in TIME | {"members": ""}}
+    tables = {
+        name: open_warehouse(home).frame(name).drop(columns="local_time", errors="ignore")
+        for name in TIME | {"members": ""}
+    }
     again = company.snapshot(tables, as_of=dates[-1], programme=programme)
     read = frame[frame["as_of"] == dates[-1]].set_index("member_id").sort_index()
     pd.testing.assert_frame_equal(read[list(CATALOGUE)], again[list(CATALOGUE)])

@@ -12,8 +12,6 @@ from features.home import Home
 from features.programme import Programme
 from features.snapshots import build, built, read_snapshots
 
-pytestmark = pytest.mark.xdist_group("feast")  # one worker: importing Feast takes three seconds
-
 ASKED = ("visits_28d", "overdue_ratio", "recency_days", "spend_84d")
 
 
@@ -193,3 +191,17 @@ def test_a_store_that_was_never_applied_says_what_to_type(tmp_path):
     store = open_store(Home(tmp_path))
     with pytest.raises(NotFoundError, match=r"no online store .*`holdfast features materialize`"):
         store.online(["m00"], ASKED)
+
+
+def test_models_read_what_history_fills_and_what_says_anything(snapshots):
+    """A year's windows need a year before the first snapshot; a column with one value for everybody teaches nothing."""
+    from features.definitions import MODEL_FEATURES, model_features
+
+    rows = snapshots.assign(visits_7d=2.0, support_84d=np.nan)
+    chosen = model_features(rows, Programme())
+    assert list(chosen) == [name for name in MODEL_FEATURES if name in set(chosen)]
+    assert {"recency_days", "visits_84d", "visits_56d", "gap_sd_days"} <= set(chosen)
+    assert not {"visits_7d", "support_84d", "spend_364d", "tier_level", "category_1_share_84d"} & set(chosen)
+    long = model_features(rows, Programme(history_days=400))
+    assert {"spend_364d", "visits_pace_364d", "tier_level", "tier_change"} <= set(long)
+    assert not {"tenure_days", "spend_total", "points_balance"} & set(long)

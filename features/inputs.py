@@ -1,0 +1,171 @@
+"""The tables that features see, cut at one `as_of`: what had happened by then, as far as it was known by then.
+
+Each has a `member_id`, and none has a row at or after `as_of`, nor one that became known (`known_at`) at or after it.
+A table that the company does not bring is not there; then all its features are missing.
+
+visits         one row per purchase: amount, discount, lines, quantity, [margin], weekday (0 is Monday), hour, days_ago
+purchase_days  one row per local day with a purchase: gap (days since the purchase day before), days_ago
+categories     one row per member and category of the last 12 weeks: amount
+channels       one row per member and channel of the last 12 weeks: visits, usual (whether it is the first of them)
+contacts       one row per contact that was no control: treatment, days_ago, newest (whether it is the member's last),
+               answered (whether a redemption named it)
+redemptions    one row per redemption: contact_id, days_ago
+events         one row per event: kind, value, days_ago, survey (whether it has a score), last_survey
+terms          one row per term of a subscription: days_ago, days_to_end, renewed, cancelled, auto_renews (0 or 1),
+               price, plan, newest (whether it began last)
+member         the aggregates of the above, and joined_days_ago
+audience       the same with the member features
+"""
+
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+import ibis
+import ibis.expr.types as ir
+
+from features.catalogue import Source
+from features.programme import Programme
+from features.schema import CONTROL
+
+RECENT_DAYS: Final = 84
+DAY_SECONDS: Final = 86_400
+# columns a company may not bring, and what stands for them
+OPTIONAL: Final = {
+    "transactions": {"discount": ibis.literal(0), "category": ibis.literal("all"), "quantity": ibis.null("int64")},
+    "redemptions": {"contact_id": ibis.null("string")},
+    "events": {"value": ibis.null("int64")},
+    "subscriptions": {
+        "plan": ibis.null("string"),
+        "price": ibis.null("int64"),
+        "renewed_at": ibis.null("timestamp('UTC')"),
+        "cancelled_at": ibis.null("timestamp('UTC')"),
+        "auto_renew": ibis.null("boolean"),
+    },
+}
+
+
+def members_at(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> ir.Table:
+    """Give everybody who had joined before `as_of`: member_id, joined_days_ago."""
+    members = _cut(tables["members"], "joined_at", as_of=as_of, programme=programme)
+    return members.select("member_id", joined_days_ago=members.days_ago)
+
+
+def sources_at(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> dict[Source, ir.Table]:
+    """Give the tables that features aggregate."""
+    cut = partial(_cut, as_of=as_of, programme=programme)
+    lines = cut(_complete(tables, "transactions"))
+    visits = _visits(lines)
+    sources: dict[Source, ir.Table] = {
+        "visits": visits,
+        "purchase_days": _purchase_days(visits),
+        "categories": _categories(lines),
+    }
+    if "channel" in lines.columns:
+        sources["channels"] = _channels(visits)
+    if "redemptions" in tables:
+        sources["redemptions"] = cut(_complete(tables, "redemptions"))
+    if "contacts" in tables:
+        contacts = tables["contacts"]
+        sent = cut(contacts.filter(contacts.treatment != CONTROL), "contacted_at")
+        sources["contacts"] = _contacts(sent, sources.get("redemptions"))
+    if "events" in tables:
+        sources["events"] = _events(cut(_complete(tables, "events")), programme)
+    if "subscriptions" in tables:
+        sources["terms"] = _terms(_complete(tables, "subscriptions"), as_of)
+    return sources
+
+
+def _cut(table: ir.Table, time: str = "occurred_at", *, as_of: datetime, programme: Programme) -> ir.Table:
+    """Keep what happened and was known before `as_of`, and count local days back from it."""
+    today = ibis.literal(as_of.astimezone(programme.zone).date())
+    return _known(table, time, as_of).mutate(days_ago=lambda t: today.delta(t.local_time.date(), unit="day"))
+
+
+def _known(table: ir.Table, time: str, as_of: datetime) -> ir.Table:
+    """Keep the rows before `as_of`; one that does not say when it became known was known when it happened."""
+    moment = ibis.literal(as_of)
+    happened = table.filter(table[time] < moment)
+    if "known_at" not in happened.columns:
+        return happened
+    return happened.filter(happened.known_at.isnull() | (happened.known_at < moment))
+
+
+def _complete(tables: dict[str, ir.Table], name: str) -> ir.Table:
+    table = tables[name]
+    return table.mutate(**{column: value for column, value in OPTIONAL[name].items() if column not in table.columns})
+
+
+def _visits(lines: ir.Table) -> ir.Table:
+    brought = {name: lines[name] for name in ("margin", "channel") if name in lines.columns}
+    more = {name: column.sum() if name == "margin" else column.min() for name, column in brought.items()}
+    return (
+        lines.group_by("member_id", "transaction_id")
+        .aggregate(
+            amount=lines.amount.sum(),
+            discount=lines.discount.sum(),
+            lines=lines.count(),
+            quantity=lines.quantity.sum(),
+            local_time=lines.local_time.min(),
+            days_ago=lines.days_ago.max(),
+            **more,
+        )
+        .mutate(weekday=lambda t: t.local_time.day_of_week.index(), hour=lambda t: t.local_time.hour())
+    )
+
+
+def _purchase_days(visits: ir.Table) -> ir.Table:
+    days = visits.distinct(on=["member_id", "days_ago"]).select("member_id", "days_ago")
+    before = days.days_ago.lag().over(group_by="member_id", order_by=days.days_ago.desc())
+    return days.mutate(gap=before - days.days_ago)
+
+
+def _categories(lines: ir.Table) -> ir.Table:
+    recent = lines.filter(lines.days_ago <= RECENT_DAYS)
+    return recent.group_by("member_id", "category").aggregate(amount=recent.amount.sum())
+
+
+def _channels(visits: ir.Table) -> ir.Table:
+    recent = visits.filter((visits.days_ago <= RECENT_DAYS) & visits.channel.notnull())
+    channels = recent.group_by("member_id", "channel").aggregate(visits=recent.count())
+    place = ibis.row_number().over(group_by="member_id", order_by=[channels.visits.desc(), channels.channel])
+    return channels.mutate(usual=place == 0)
+
+
+def _contacts(contacts: ir.Table, redemptions: ir.Table | None) -> ir.Table:
+    newest = _newest(contacts, "contacted_at", "contact_id")
+    if redemptions is None:
+        return contacts.mutate(newest=newest, answered=ibis.literal(False))
+    named = redemptions.filter(redemptions.contact_id.notnull())
+    answers = named.select("member_id", "contact_id").distinct().mutate(answered=True)
+    joined = contacts.mutate(newest=newest).left_join(answers, ["member_id", "contact_id"])
+    return joined.select("member_id", "treatment", "days_ago", "newest", answered=joined.answered.fill_null(False))
+
+
+def _events(events: ir.Table, programme: Programme) -> ir.Table:
+    events = events.mutate(survey=events.kind.isin(programme.events.survey) & events.value.notnull())
+    by = [events.occurred_at.desc(), events.event_id.desc()]
+    place = ibis.row_number().over(group_by=["member_id", "survey"], order_by=by)
+    return events.mutate(last_survey=events.survey & (place == 0))
+
+
+def _terms(terms: ir.Table, as_of: datetime) -> ir.Table:
+    begun, moment = _known(terms, "started_at", as_of), ibis.literal(as_of)
+    seconds = moment.epoch_seconds()
+    return begun.select(
+        "member_id",
+        "plan",
+        "price",
+        days_ago=(seconds - begun.started_at.epoch_seconds()) // DAY_SECONDS,
+        days_to_end=(begun.ends_at.epoch_seconds() - seconds) // DAY_SECONDS,
+        renewed=(begun.renewed_at < moment).fill_null(False).cast("int64"),
+        cancelled=(begun.cancelled_at < moment).fill_null(False).cast("int64"),
+        auto_renews=begun.auto_renew.cast("int64"),
+        newest=_newest(begun, "started_at", "ends_at", "price", "plan"),
+    )
+
+
+def _newest(table: ir.Table, *order: str) -> ir.Value:
+    """Mark the last row of each member; the columns after the first decide between rows of one moment."""
+    by = [table[column].desc() for column in order]
+    return ibis.row_number().over(group_by="member_id", order_by=by) == 0
