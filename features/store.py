@@ -1,4 +1,4 @@
-"""The door to Feast (its plugins are `online` and `offline`): open, apply, materialise, training frame, online vector."""
+"""The door to Feast, whose plugins are `online` and `offline`: apply, materialise, training frame, online vector."""
 
 import io
 import warnings
