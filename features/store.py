@@ -1,4 +1,4 @@
-"""The only door to Feast: open, apply, materialise, the training frame (point-in-time), the online vector."""
+"""The door to Feast, whose plugins are `online` and `offline`: apply, materialise, training frame, online vector."""
 
 import io
 import warnings
