@@ -91,7 +91,7 @@ def programme_feature(
 
     Parameters
     ----------
-    source : what the function's table holds; see `features.inputs` for their columns. "member" computes from a
+    source : what the function's table holds; see `features.known` for their columns. "member" computes from a
         member's other features; "audience" compares a member with all others at the same `as_of`; all others are
         aggregated per member.
     window : days; by default the number that the feature's name ends in, as in `spend_84d`

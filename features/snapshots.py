@@ -14,7 +14,7 @@ from features.catalogue import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_json, write_whole
 from features.home import Home
-from features.inputs import members_at, sources_at
+from features.known import members_at, sources_at
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.transforms import CODE

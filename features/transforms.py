@@ -1,6 +1,6 @@
 """Every feature, from the modules that define them: importing this one fills the catalogue.
 
-What each function's table holds is said in `features.inputs`. Every table is already cut at `as_of`; `days_ago` counts
+What each function's table holds is said in `features.known`. Every table is already cut at `as_of`; `days_ago` counts
 whole local days back from it. Sums are of integers, and floats appear only in a last division, so that DuckDB and Spark
 agree to the bit.
 """
@@ -13,7 +13,7 @@ from features import (
     catalogue,
     contact_history,
     engagement,
-    inputs,
+    known,
     purchases,
     rhythm,
     segments,
@@ -25,7 +25,7 @@ from features.sheet import Sheet
 
 _SUBJECTS: Final = (purchases, rhythm, baskets, engagement, contact_history, subscription, tiers, segments)
 # what a snapshot's values follow from
-CODE: Final = tuple(Path(module.__file__) for module in (catalogue, inputs, *_SUBJECTS) if module.__file__)
+CODE: Final = tuple(Path(module.__file__) for module in (catalogue, known, *_SUBJECTS) if module.__file__)
 
 
 def catalogue_sheet() -> Sheet:

@@ -22,12 +22,26 @@ def frames(rng, *, as_of=AS_OF, members=25, days=130):
     ids = [f"m{number:02d}" for number in range(members)]
     joined = [as_of - timedelta(days=int(d)) for d in rng.integers(1, days + 30, members)]
     joined[-2:] = [as_of - timedelta(days=9), as_of]  # one who never does anything, one who joins too late
-    contacts = _contacts(rng, ids[:-3], as_of, days)
     return {
         "members": pd.DataFrame({"member_id": ids, "joined_at": joined}),
         "transactions": _transactions(rng, ids[:-2], as_of, days),
-        "contacts": contacts,
-        "redemptions": _redemptions(rng, contacts, as_of, days),
+        "contacts": _contacts(rng, ids[:-3], as_of, days),
+        "redemptions": _redemptions(rng, ids[:-3], as_of, days),
+    }
+
+
+def everything(rng, *, as_of=AS_OF, days=130):
+    """Make the same tables with every optional column, answers to members' own contacts, events and subscriptions."""
+    tables = frames(rng, as_of=as_of, days=days)
+    lines, ids = tables["transactions"], tables["members"]["member_id"].tolist()
+    return tables | {
+        "transactions": lines.assign(
+            channel=pd.array(
+                rng.choice(["shop", "web", "app", None], len(lines), p=[0.3, 0.5, 0.1, 0.1]), dtype="string"
+            ),
+            margin=pd.array(np.where(rng.random(len(lines)) < 0.1, None, lines["amount"] // 3), dtype="Int64"),
+        ),
+        "redemptions": _answers(rng, tables["contacts"], as_of, days),
         "events": _events(rng, ids[:-2], as_of, days),
         "subscriptions": _subscriptions(rng, ids[:-2], as_of, days),
     }
@@ -62,11 +76,7 @@ def _transactions(rng, ids, as_of, days):
         for number in range(visits)
         for line in range(int(rng.integers(1, 4)))
     ]
-    lines = pd.DataFrame(rows).astype({"discount": "Int64", "category": "string"})
-    return lines.assign(
-        channel=pd.array(rng.choice(["shop", "web", "app", None], len(lines), p=[0.3, 0.5, 0.1, 0.1]), dtype="string"),
-        margin=pd.array(np.where(rng.random(len(lines)) < 0.1, None, lines["amount"] // 3), dtype="Int64"),
-    )
+    return pd.DataFrame(rows).astype({"discount": "Int64", "category": "string"})
 
 
 def _contacts(rng, ids, as_of, days):
@@ -81,7 +91,19 @@ def _contacts(rng, ids, as_of, days):
     )
 
 
-def _redemptions(rng, contacts, as_of, days):
+def _redemptions(rng, ids, as_of, days):
+    times = _times(rng, 2 * len(ids), as_of, days)
+    return pd.DataFrame(
+        {
+            "member_id": rng.choice(ids, len(times)),
+            "offer_id": rng.choice(["A", "B"], len(times)),
+            "occurred_at": times,
+            "contact_id": pd.array(rng.choice(["c1", "c2", "c3", None], len(times)), dtype="string"),
+        }
+    )
+
+
+def _answers(rng, contacts, as_of, days):
     """Let some answer a contact of the member's own, some one of another member, and some none."""
     answered = contacts.sample(2 * len(contacts) // 3, replace=True, random_state=rng, ignore_index=True)
     contact_id = np.where(rng.random(len(answered)) < 0.2, "c1", answered["contact_id"])
@@ -145,4 +167,4 @@ def company(tmp_path_factory):
         table = snapshot(expressions, as_of=as_of, programme=programme).to_pandas()
         return table.set_index("member_id").sort_index()
 
-    return SimpleNamespace(as_of=AS_OF, frames=frames, ingest=brought, snapshot=features)
+    return SimpleNamespace(as_of=AS_OF, frames=frames, everything=everything, ingest=brought, snapshot=features)

@@ -32,7 +32,7 @@ def _silent(step, done, total):
 
 @pytest.fixture(scope="module")
 def tables(company):
-    return company.frames(np.random.default_rng(4))
+    return company.everything(np.random.default_rng(4))
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def home(company, tmp_path):
     home = Home(tmp_path / "home")
     home.root.mkdir()
     home.settings.write_text(SETTINGS)
-    company.ingest(company.frames(np.random.default_rng(5), days=110), home=home, programme=NEW_YORK)
+    company.ingest(company.everything(np.random.default_rng(5), days=110), home=home, programme=NEW_YORK)
     return home
 
 

@@ -23,6 +23,7 @@ TIMES = {
 TIERS = (Tier(name="bronze", spend=0), Tier(name="silver", spend=9_000), Tier(name="gold", spend=30_000))
 TWO_VALUED = {
     "last_offer",
+    "contacts_28d",
     "contacts_unanswered_28d",
     *(f"subscription_{name}" for name in ("renewed", "cancelled", "auto_renew", "plan", "price", "past_cancels")),
 }
@@ -427,7 +428,7 @@ def _only_the_required(tables):
 def test_every_feature_equals_its_second_definition(company, seed, zone, as_of, brought):
     programme = Programme(timezone=zone, **OWN)
     as_of = datetime.fromisoformat(as_of).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
-    tables = brought(company.frames(np.random.default_rng(seed), as_of=as_of, days=400 if seed % 2 else 130))
+    tables = brought(company.everything(np.random.default_rng(seed), as_of=as_of, days=400 if seed % 2 else 130))
     computed, wanted = (
         company.snapshot(tables, as_of=as_of, programme=programme),
         expected(tables, as_of, programme),
@@ -440,7 +441,7 @@ def test_every_feature_equals_its_second_definition(company, seed, zone, as_of, 
 def test_the_worlds_of_the_second_definition_are_hard(company):
     """An oracle on easy data proves little: every feature takes several values, and each word occurs."""
     programme = Programme(timezone="America/New_York", **OWN)
-    worlds = [company.frames(np.random.default_rng(1), days=days) for days in (130, 400)]
+    worlds = [company.everything(np.random.default_rng(1), days=days) for days in (130, 400)]
     wanted = pd.concat([pd.DataFrame(expected(tables, company.as_of, programme)).T for tables in worlds])
     assert wanted.map(lambda value: value is None).any().sum() > 15
     kinds = wanted.nunique()
@@ -456,7 +457,7 @@ def test_a_visit_is_counted_on_the_day_people_lived_it(company):
     """22:30 on the 28th day back is the 27th in UTC; local days decide, on both sides of a clock change."""
     zone = ZoneInfo("America/New_York")
     bought = datetime(2017, 3, 4, 22, 30, tzinfo=zone)  # 29 local days before April 2nd, 28 UTC days
-    tables = _only_the_required(company.frames(np.random.default_rng(0)))
+    tables = _only_the_required(company.everything(np.random.default_rng(0)))
     tables["members"] = pd.DataFrame({"member_id": ["m"], "joined_at": [bought]})
     tables["transactions"] = pd.DataFrame(
         {"transaction_id": ["t"], "member_id": ["m"], "occurred_at": [bought.astimezone(UTC)], "amount": [100]}
