@@ -1,215 +1,171 @@
-"""Where tables come from: files in a folder, files named one by one, or a database that DuckDB attaches."""
+"""The tables that features see, cut at one `as_of`: what had happened by then, as far as it was known by then.
 
-import re
-import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
+Each has a `member_id`, and none has a row at or after `as_of`, nor one that became known (`known_at`) at or after it.
+A table that the company does not bring is not there; then all its features are missing.
+
+visits         one row per purchase: amount, discount, lines, quantity, [margin], weekday (0 is Monday), hour, days_ago
+purchase_days  one row per local day with a purchase: gap (days since the purchase day before), days_ago
+categories     one row per member and category of the last 12 weeks: amount
+channels       one row per member and channel of the last 12 weeks: visits, usual (whether it is the first of them)
+contacts       one row per contact that was no control: treatment, days_ago, newest (whether it is the member's last),
+               answered (whether a redemption named it)
+redemptions    one row per redemption: contact_id, days_ago
+events         one row per event: kind, value, days_ago, survey (whether it has a score), last_survey
+terms          one row per term of a subscription: days_ago, days_to_end, renewed, cancelled, auto_renews (0 or 1),
+               price, plan, newest (whether it began last)
+member         the aggregates of the above, and joined_days_ago
+audience       the same with the member features
+"""
+
+from datetime import datetime
+from functools import partial
 from typing import Final
 
-import pandas as pd
+import ibis
+import ibis.expr.types as ir
 
-from features.errors import ContractError, NotFoundError
-from features.files import fingerprint
-from features.mapping import SourceMapping, TableMapping
-from features.schema import TABLES
+from features.catalogue import Source
+from features.programme import Programme
+from features.schema import CONTROL
 
-SEPARATORS: Final = {";": "';'", "\t": "a tab", "|": "'|'"}
-SQLITE: Final = {".db", ".sqlite", ".sqlite3"}
-ATTACHED: Final = ("postgres", "postgresql", "mysql")
-MARKS: Final = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Name what is ingested: a folder, files by table (they win over the folder's), or a database."""
-
-    folder: Path | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
-    database: str | None = None
-
-    @property
-    def title(self) -> str:
-        """Say it in words, without a database's password."""
-        if self.database:
-            return _bare(self.database)
-        return str(self.folder) if self.folder else ", ".join(str(path) for path in self.files.values())
+RECENT_DAYS: Final = 84
+DAY_SECONDS: Final = 86_400
+# columns a company may not bring, and what stands for them
+OPTIONAL: Final = {
+    "transactions": {"discount": ibis.literal(0), "category": ibis.literal("all"), "quantity": ibis.null("int64")},
+    "redemptions": {"contact_id": ibis.null("string")},
+    "events": {"value": ibis.null("int64")},
+    "subscriptions": {
+        "plan": ibis.null("string"),
+        "price": ibis.null("int64"),
+        "renewed_at": ibis.null("timestamp('UTC')"),
+        "cancelled_at": ibis.null("timestamp('UTC')"),
+        "auto_renew": ibis.null("boolean"),
+    },
+}
 
 
-def open_source(folder: str, files: Sequence[Path | None], database: str | None) -> Source:
-    """Name a source from what was typed; `files` in the contract's order of tables."""
-    if database and (folder or any(files)):
-        raise ContractError("--from came beside files; type one or the other")
-    named = {name: path for name, path in zip(TABLES, files, strict=True) if path}
-    return Source(Path(folder) if folder else None, named, database)
+def members_at(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> ir.Table:
+    """Give everybody who had joined before `as_of`: member_id, joined_days_ago."""
+    members = _cut(tables["members"], "joined_at", as_of=as_of, programme=programme)
+    return members.select("member_id", joined_days_ago=members.days_ago)
 
 
-def table_paths(source: Source, mapping: SourceMapping) -> dict[str, Path]:
-    """Find each table's file: the one named, the mapping's, else `<table>.parquet` or `<table>.csv` in the folder.
-
-    Raises
-    ------
-    NotFoundError
-        If a file that was named, or a table that is required, is missing.
-    """
-    folder = source.folder
-    paths = dict(source.files)
-    for name in TABLES:
-        told = mapping.table(name).file
-        if name in paths or folder is None:
-            continue
-        if told:
-            paths[name] = folder / told
-        else:
-            for path in (folder / f"{name}.csv", folder / f"{name}.parquet"):  # Parquet wins
-                if path.exists():
-                    paths[name] = path
-    for name, path in paths.items():
-        if not path.is_file() and (folder is None or folder.is_dir()):
-            raise NotFoundError(f"{path} is no file; name the one that holds {name}")
-    missing = _missing(set(paths), mapping)
-    if folder is None and missing:
-        raise NotFoundError(f"{' and '.join(missing)} not given; type {' '.join(f'--{name} FILE' for name in missing)}")
-    if missing or (folder and not folder.is_dir()):
-        raise NotFoundError(_lacking(Path(str(folder)), missing or ["members", "transactions"]))
-    return {name: paths[name] for name in TABLES if name in paths}
-
-
-def read_file(path: Path, form: TableMapping) -> pd.DataFrame:
-    """Read one file, every value of a text file as the text it is.
-
-    Raises
-    ------
-    ContractError
-        Saying what came, when it is not what the mapping says: another encoding, another separator, no table at all.
-    """
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        _check_separator(path, form)
-        return pd.read_csv(
-            path,
-            dtype="string",
-            keep_default_na=False,
-            na_values=[""],
-            sep=r"\s+" if form.separator == "whitespace" else form.separator or ",",
-            encoding=form.encoding or "utf-8-sig",
-            names=list(form.names) or None,
-            header=None if form.names else 0,
-        )
-    except UnicodeError as error:
-        raise ContractError(f"{path} could not be read: {error}; {_encoding_hint(path, form)}") from error
-    except (ValueError, OSError, LookupError) as error:
-        raise ContractError(f"{path} could not be read: {error}; wanted UTF-8, commas, and a header line") from error
-
-
-def read_database(url: str, mapping: SourceMapping) -> dict[str, pd.DataFrame]:
-    """Read each table by the mapping's query, or by its own name where the database has it.
-
-    SQLite is read by the standard library: DuckDB's extension for it would have to be downloaded.
-    """
-    path = Path(url.removeprefix("sqlite:"))
-    if url.startswith("sqlite:") or path.suffix in SQLITE:
-        return _read_sqlite(path, mapping)
-    return _read_duckdb(url, mapping)
-
-
-def content_key(frames: Mapping[str, pd.DataFrame]) -> str:
-    """Fingerprint rows that come from no file."""
-    prints = {
-        name: [list(frame.columns), pd.util.hash_pandas_object(frame.astype("string"), index=False).tolist()]
-        for name, frame in frames.items()
+def sources_at(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> dict[Source, ir.Table]:
+    """Give the tables that features aggregate."""
+    cut = partial(_cut, as_of=as_of, programme=programme)
+    lines = cut(_complete(tables, "transactions"))
+    visits = _visits(lines)
+    sources: dict[Source, ir.Table] = {
+        "visits": visits,
+        "purchase_days": _purchase_days(visits),
+        "categories": _categories(lines),
     }
-    return fingerprint(prints)
+    if "channel" in lines.columns:
+        sources["channels"] = _channels(visits)
+    if "redemptions" in tables:
+        sources["redemptions"] = cut(_complete(tables, "redemptions"))
+    if "contacts" in tables:
+        contacts = tables["contacts"]
+        sent = cut(contacts.filter(contacts.treatment != CONTROL), "contacted_at")
+        sources["contacts"] = _contacts(sent, sources.get("redemptions"))
+    if "events" in tables:
+        sources["events"] = _events(cut(_complete(tables, "events")), programme)
+    if "subscriptions" in tables:
+        sources["terms"] = _terms(_complete(tables, "subscriptions"), as_of)
+    return sources
 
 
-def _missing(there: set[str], mapping: SourceMapping) -> list[str]:
-    free = {"members"} if mapping.derives_members else set()
-    return [name for name, table in TABLES.items() if table.required and name not in there | free]
+def _cut(table: ir.Table, time: str = "occurred_at", *, as_of: datetime, programme: Programme) -> ir.Table:
+    """Keep what happened and was known before `as_of`, and count local days back from it."""
+    today = ibis.literal(as_of.astimezone(programme.zone).date())
+    return _known(table, time, as_of).mutate(days_ago=lambda t: today.delta(t.local_time.date(), unit="day"))
 
 
-def _lacking(folder: Path, missing: list[str]) -> str:
-    came = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
+def _known(table: ir.Table, time: str, as_of: datetime) -> ir.Table:
+    """Keep the rows before `as_of`; one that does not say when it became known was known when it happened."""
+    moment = ibis.literal(as_of)
+    happened = table.filter(table[time] < moment)
+    if "known_at" not in happened.columns:
+        return happened
+    return happened.filter(happened.known_at.isnull() | (happened.known_at < moment))
+
+
+def _complete(tables: dict[str, ir.Table], name: str) -> ir.Table:
+    table = tables[name]
+    return table.mutate(**{column: value for column, value in OPTIONAL[name].items() if column not in table.columns})
+
+
+def _visits(lines: ir.Table) -> ir.Table:
+    brought = {name: lines[name] for name in ("margin", "channel") if name in lines.columns}
+    more = {name: column.sum() if name == "margin" else column.min() for name, column in brought.items()}
     return (
-        f"{folder} lacks {' and '.join(f'{name}.csv or {name}.parquet' for name in missing)} (there: "
-        f"{came if folder.is_dir() else 'no such folder'}); name the files after their tables ({', '.join(TABLES)}), "
-        f"let `holdfast ingest --init {folder}` propose a mapping, or type 'complete-journey' for the built-in data"
+        lines.group_by("member_id", "transaction_id")
+        .aggregate(
+            amount=lines.amount.sum(),
+            discount=lines.discount.sum(),
+            lines=lines.count(),
+            quantity=lines.quantity.sum(),
+            local_time=lines.local_time.min(),
+            days_ago=lines.days_ago.max(),
+            **more,
+        )
+        .mutate(weekday=lambda t: t.local_time.day_of_week.index(), hour=lambda t: t.local_time.hour())
     )
 
 
-def _check_separator(path: Path, form: TableMapping) -> None:
-    """Refuse a file whose first line has no comma but another separator."""
-    with path.open("rb") as file:
-        line = file.readline(65_536).decode(form.encoding or "utf-8", errors="replace")
-    if form.separator or "," in line:
-        return
-    found = [mark for mark in SEPARATORS if mark in line]
-    if found:
-        raise ContractError(
-            f"its first line has {SEPARATORS[found[0]]} between the columns and no comma ({line.strip()[:80]!r}); "
-            f"type --separator {found[0]!r}"
-        )
+def _purchase_days(visits: ir.Table) -> ir.Table:
+    days = visits.distinct(on=["member_id", "days_ago"]).select("member_id", "days_ago")
+    before = days.days_ago.lag().over(group_by="member_id", order_by=days.days_ago.desc())
+    return days.mutate(gap=before - days.days_ago)
 
 
-def _encoding_hint(path: Path, form: TableMapping) -> str:
-    start = path.read_bytes()[:2]
-    other = MARKS.get(start, "cp1252")
-    return f"wanted {form.encoding or 'UTF-8'}; save it so, or type --encoding {other} if that is what it is"
+def _categories(lines: ir.Table) -> ir.Table:
+    recent = lines.filter(lines.days_ago <= RECENT_DAYS)
+    return recent.group_by("member_id", "category").aggregate(amount=recent.amount.sum())
 
 
-def _read_sqlite(path: Path, mapping: SourceMapping) -> dict[str, pd.DataFrame]:
-    if not path.is_file():
-        raise NotFoundError(f"{path} is no file; wanted such as --from sqlite:shop.db")
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-            queries = _queries({str(name) for (name,) in rows}, mapping, path.name)
-            return {name: _one_kind(pd.read_sql_query(query, connection)) for name, query in queries.items()}
-    except (sqlite3.Error, pd.errors.DatabaseError) as error:
-        raise ContractError(f"{path} could not be read: {error}") from error
+def _channels(visits: ir.Table) -> ir.Table:
+    recent = visits.filter((visits.days_ago <= RECENT_DAYS) & visits.channel.notnull())
+    channels = recent.group_by("member_id", "channel").aggregate(visits=recent.count())
+    place = ibis.row_number().over(group_by="member_id", order_by=[channels.visits.desc(), channels.channel])
+    return channels.mutate(usual=place == 0)
 
 
-def _read_duckdb(url: str, mapping: SourceMapping) -> dict[str, pd.DataFrame]:
-    import duckdb
-
-    scheme = re.split("[:/]", url)[0]
-    form = f"READ_ONLY, TYPE {scheme.removesuffix('ql') if scheme == 'postgresql' else scheme}"
-    where = url if scheme not in ATTACHED or "://" in url else url.removeprefix(f"{scheme}:")
-    if scheme not in ATTACHED and not Path(url.removeprefix("duckdb:")).is_file():
-        raise NotFoundError(f"{url} is no file; wanted a DuckDB or SQLite file, postgres:..., or mysql:...")
-    try:
-        with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
-            place = (where if scheme in ATTACHED else url.removeprefix("duckdb:")).replace("'", "''")
-            connection.execute(f"ATTACH '{place}' AS source ({form if scheme in ATTACHED else 'READ_ONLY'})")
-            connection.execute("USE source")
-            rows = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_catalog = 'source'")
-            queries = _queries({str(name) for (name,) in rows.fetchall()}, mapping, _bare(url))
-            return {name: connection.execute(query).df() for name, query in queries.items()}
-    except duckdb.Error as error:
-        said = str(error).replace(where, "...").splitlines()[0]
-        hint = f"; nothing is downloaded by itself: `INSTALL {scheme}` once in DuckDB" if scheme in ATTACHED else ""
-        raise ContractError(f"{_bare(url)} could not be read: {said}{hint}") from error
+def _contacts(contacts: ir.Table, redemptions: ir.Table | None) -> ir.Table:
+    newest = _newest(contacts, "contacted_at", "contact_id")
+    if redemptions is None:
+        return contacts.mutate(newest=newest, answered=ibis.literal(False))
+    named = redemptions.filter(redemptions.contact_id.notnull())
+    answers = named.select("member_id", "contact_id").distinct().mutate(answered=True)
+    joined = contacts.mutate(newest=newest).left_join(answers, ["member_id", "contact_id"])
+    return joined.select("member_id", "treatment", "days_ago", "newest", answered=joined.answered.fill_null(False))
 
 
-def _queries(there: set[str], mapping: SourceMapping, title: str) -> dict[str, str]:
-    told = {name: mapping.table(name).query or name for name in TABLES}
-    told = {name: query for name, query in told.items() if mapping.table(name).query or name in there}
-    missing = _missing(set(told), mapping)
-    if missing:
-        raise NotFoundError(
-            f"{title} has no table {' or '.join(missing)} (there: {', '.join(sorted(there)) or 'nothing'}); type "
-            f"{' '.join(f'--query {name}=TABLE' for name in missing)}, or a SELECT in the table's place"
-        )
-    return {name: query if " " in query.strip() else f'SELECT * FROM "{query}"' for name, query in told.items()}  # noqa: S608 (the user's own query of their own database, attached read-only)
+def _events(events: ir.Table, programme: Programme) -> ir.Table:
+    events = events.mutate(survey=events.kind.isin(programme.events.survey) & events.value.notnull())
+    by = [events.occurred_at.desc(), events.event_id.desc()]
+    place = ibis.row_number().over(group_by=["member_id", "survey"], order_by=by)
+    return events.mutate(last_survey=events.survey & (place == 0))
 
 
-def _one_kind(frame: pd.DataFrame) -> pd.DataFrame:
-    """Make text of columns in which SQLite mixes kinds, since a Parquet column has one."""
-    mixed = [name for name, values in frame.items() if values.dtype == object]
-    return frame.assign(**{str(name): frame[name].astype("string") for name in mixed})
+def _terms(terms: ir.Table, as_of: datetime) -> ir.Table:
+    begun, moment = _known(terms, "started_at", as_of), ibis.literal(as_of)
+    seconds = moment.epoch_seconds()
+    return begun.select(
+        "member_id",
+        "plan",
+        "price",
+        days_ago=(seconds - begun.started_at.epoch_seconds()) // DAY_SECONDS,
+        days_to_end=(begun.ends_at.epoch_seconds() - seconds) // DAY_SECONDS,
+        renewed=(begun.renewed_at < moment).fill_null(False).cast("int64"),
+        cancelled=(begun.cancelled_at < moment).fill_null(False).cast("int64"),
+        auto_renews=begun.auto_renew.cast("int64"),
+        newest=_newest(begun, "started_at", "ends_at", "price", "plan"),
+    )
 
 
-def _bare(url: str) -> str:
-    scheme = re.split("[:/]", url)[0]
-    return f"{scheme} database" if scheme in ATTACHED else url
+def _newest(table: ir.Table, *order: str) -> ir.Value:
+    """Mark the last row of each member; the columns after the first decide between rows of one moment."""
+    by = [table[column].desc() for column in order]
+    return ibis.row_number().over(group_by="member_id", order_by=by) == 0
