@@ -257,7 +257,7 @@ def test_a_second_build_writes_nothing(home):
 def test_other_data_or_settings_rebuild_and_leave_no_old_snapshot(company, home):
     build(home, progress=_silent)
     before = _state(home)
-    company.ingest(company.frames(np.random.default_rng(6), days=100), home=home, programme=NEW_YORK, key="other")
+    company.ingest(company.everything(np.random.default_rng(6), days=100), home=home, programme=NEW_YORK, key="other")
     dates = build(home, progress=_silent)
     after = _state(home)
     assert {name[:10] for name in after if name != "manifest.json"} == {f"{date:%Y-%m-%d}" for date in dates}

@@ -73,7 +73,8 @@ def test_a_row_sees_the_last_snapshot_of_its_time_and_rows_stay_as_they_were(sto
         on="as_of",
         by="member_id",
     ).sort_values("place", ignore_index=True)
-    pd.testing.assert_frame_equal(joined[numbers], wanted[numbers], check_exact=True)
+    # a column that is missing everywhere has no type of its own in a file
+    pd.testing.assert_frame_equal(joined[numbers], wanted[numbers].astype("float64"), check_exact=True)
     assert {"visits_28d", "visits_total", "monetary_score"} <= set(numbers)
 
 

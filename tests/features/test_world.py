@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from features.checks import check_rows, table_diff, unknown_tables
 from features.errors import ContractError
 from features.files import sha256
-from features.ingest import table_paths
+from features.mapping import SourceMapping
 from features.schema import TABLES
+from features.sources import Source, table_paths
 from features.world import history as histories
 from features.world.history import BLOCK, chunks, history, write_history
 from features.world.law import MARGIN_RATE, WAVE_DAYS, Drift, Offer, World
@@ -496,7 +497,7 @@ def test_a_world_is_written_to_the_same_bytes_and_found_by_ingest(tmp_path):
     world = World(members=2_000, shape="both", waves=2, first_campaign=1)
     truth = write_history(world, tmp_path / "a", generator(4))
     write_history(world, tmp_path / "b", generator(4))
-    paths = table_paths(tmp_path / "a")
+    paths = table_paths(Source(folder=tmp_path / "a"), SourceMapping())
     assert set(paths) == set(TABLES)
     assert {path.name for path in (tmp_path / "a").iterdir()} == {path.name for path in [*paths.values(), truth]}
     for path in [*paths.values(), truth]:
