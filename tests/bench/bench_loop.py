@@ -76,7 +76,8 @@ def bench_snapshot(home):
         visits = lines.groupby(["member_id", "transaction_id"], sort=False)
         visits.agg(amount=("amount", "sum"), discount=("discount", "sum"), at=("local_time", "min"))
 
-    show(f"{len(CATALOGUE)} features of every member, one as_of", seconds(ours, 3), seconds(rival, 3), "pandas, the visits alone")
+    what = f"{len(CATALOGUE)} features of every member, one as_of"
+    show(what, seconds(ours, 3), seconds(rival, 3), "pandas, the visits alone")
 
 
 def bench_score(home):
