@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from training.metrics import (
     Estimate,
+    Metric,
     auc,
     average_precision,
     bootstrap,
@@ -57,11 +58,7 @@ def judge_churn(
         }
         for name, values in predictions.items()
     }
-    lead = {
-        rival: paired_bootstrap(auc, churned, model=predictions[MODEL], rival=values, clusters=members, rng=rng)
-        for rival, values in predictions.items()
-        if rival != MODEL
-    }
+    lead = _lead(auc, churned, predictions, members, rng=rng)
     return Judged(rows, lead)
 
 
@@ -76,14 +73,23 @@ def judge_value(
         }
         for name, values in predictions.items()
     }
-    lead = {
-        rival: paired_bootstrap(
-            mean_absolute_error, margin, model=predictions[MODEL], rival=values, clusters=members, rng=rng
-        )
+    lead = _lead(mean_absolute_error, margin, predictions, members, rng=rng)
+    return Judged(rows, lead)
+
+
+def _lead(
+    metric: Metric,
+    outcome: Floats,
+    predictions: Mapping[str, Floats],
+    members: NDArray[Any],
+    *,
+    rng: np.random.Generator,
+) -> dict[str, Estimate]:
+    return {
+        rival: paired_bootstrap(metric, outcome, model=predictions[MODEL], rival=values, clusters=members, rng=rng)
         for rival, values in predictions.items()
         if rival != MODEL
     }
-    return Judged(rows, lead)
 
 
 def _is_probability(values: Floats) -> bool:
