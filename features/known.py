@@ -17,6 +17,7 @@ member         the aggregates of the above, and joined_days_ago
 audience       the same with the member features
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -45,15 +46,28 @@ OPTIONAL: Final = {
 }
 
 
-def members_at(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> ir.Table:
-    """Give everybody who had joined before `as_of`: member_id, joined_days_ago."""
-    members = _cut(tables["members"], "joined_at", as_of=as_of, programme=programme)
+@dataclass(frozen=True)
+class Moment:
+    """Hold an `as_of` as expressions: a snapshot's are literals, those of members who did something just now vary."""
+
+    time: ir.Scalar  # timestamp in UTC
+    today: ir.Scalar  # date: the programme's local day at that time
+
+
+def moment(as_of: datetime, programme: Programme) -> Moment:
+    """Fix an `as_of`."""
+    return Moment(ibis.literal(as_of), ibis.literal(as_of.astimezone(programme.zone).date()))
+
+
+def members_at(tables: dict[str, ir.Table], *, at: Moment) -> ir.Table:
+    """Give everybody who had joined before the moment: member_id, joined_days_ago."""
+    members = _cut(tables["members"], "joined_at", at=at)
     return members.select("member_id", joined_days_ago=members.days_ago)
 
 
-def sources_at(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> dict[Source, ir.Table]:
+def sources_at(tables: dict[str, ir.Table], *, at: Moment, programme: Programme) -> dict[Source, ir.Table]:
     """Give the tables that features aggregate."""
-    cut = partial(_cut, as_of=as_of, programme=programme)
+    cut = partial(_cut, at=at)
     lines = cut(_complete(tables, "transactions"))
     visits = _visits(lines)
     sources: dict[Source, ir.Table] = {
@@ -72,23 +86,21 @@ def sources_at(tables: dict[str, ir.Table], *, as_of: datetime, programme: Progr
     if "events" in tables:
         sources["events"] = _events(cut(_complete(tables, "events")), programme)
     if "subscriptions" in tables:
-        sources["terms"] = _terms(_complete(tables, "subscriptions"), as_of)
+        sources["terms"] = _terms(_complete(tables, "subscriptions"), at)
     return sources
 
 
-def _cut(table: ir.Table, time: str = "occurred_at", *, as_of: datetime, programme: Programme) -> ir.Table:
-    """Keep what happened and was known before `as_of`, and count local days back from it."""
-    today = ibis.literal(as_of.astimezone(programme.zone).date())
-    return _known(table, time, as_of).mutate(days_ago=lambda t: today.delta(t.local_time.date(), unit="day"))
+def _cut(table: ir.Table, time: str = "occurred_at", *, at: Moment) -> ir.Table:
+    """Keep what happened and was known before the moment, and count local days back from it."""
+    return _known(table, time, at).mutate(days_ago=lambda t: at.today.delta(t.local_time.date(), unit="day"))
 
 
-def _known(table: ir.Table, time: str, as_of: datetime) -> ir.Table:
-    """Keep the rows before `as_of`; one that does not say when it became known was known when it happened."""
-    moment = ibis.literal(as_of)
-    happened = table.filter(table[time] < moment)
+def _known(table: ir.Table, time: str, at: Moment) -> ir.Table:
+    """Keep the rows before the moment; one that does not say when it became known was known when it happened."""
+    happened = table.filter(table[time] < at.time)
     if "known_at" not in happened.columns:
         return happened
-    return happened.filter(happened.known_at.isnull() | (happened.known_at < moment))
+    return happened.filter(happened.known_at.isnull() | (happened.known_at < at.time))
 
 
 def _complete(tables: dict[str, ir.Table], name: str) -> ir.Table:
@@ -149,17 +161,16 @@ def _events(events: ir.Table, programme: Programme) -> ir.Table:
     return events.mutate(last_survey=events.survey & (place == 0))
 
 
-def _terms(terms: ir.Table, as_of: datetime) -> ir.Table:
-    begun, moment = _known(terms, "started_at", as_of), ibis.literal(as_of)
-    seconds = moment.epoch_seconds()
+def _terms(terms: ir.Table, at: Moment) -> ir.Table:
+    begun, seconds = _known(terms, "started_at", at), at.time.epoch_seconds()
     return begun.select(
         "member_id",
         "plan",
         "price",
         days_ago=(seconds - begun.started_at.epoch_seconds()) // DAY_SECONDS,
         days_to_end=(begun.ends_at.epoch_seconds() - seconds) // DAY_SECONDS,
-        renewed=(begun.renewed_at < moment).fill_null(False).cast("int64"),
-        cancelled=(begun.cancelled_at < moment).fill_null(False).cast("int64"),
+        renewed=(begun.renewed_at < at.time).fill_null(False).cast("int64"),
+        cancelled=(begun.cancelled_at < at.time).fill_null(False).cast("int64"),
         auto_renews=begun.auto_renew.cast("int64"),
         newest=_newest(begun, "started_at", "ends_at", "price", "plan"),
     )

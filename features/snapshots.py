@@ -14,7 +14,7 @@ from features.catalogue import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_json, write_whole
 from features.home import Home
-from features.known import members_at, sources_at
+from features.known import Moment, members_at, moment, sources_at
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.transforms import CODE
@@ -23,15 +23,15 @@ from features.warehouse import Warehouse, open_warehouse, quietly
 STEM: Final = "%Y-%m-%dT%H%MZ"  # a snapshot's file is named after its as_of
 
 
-def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Programme) -> ir.Table:
-    """Compute every feature for every member who had joined before `as_of`, as one Ibis expression.
+def snapshot(tables: dict[str, ir.Table], *, at: Moment, programme: Programme) -> ir.Table:
+    """Compute every feature for every member who had joined before a moment, as one Ibis expression.
 
     Parameters
     ----------
     tables : members, transactions, and whatever else of the contract the company has
     """
-    sources = sources_at(tables, as_of=as_of, programme=programme)
-    result = members_at(tables, as_of=as_of, programme=programme)
+    sources = sources_at(tables, at=at, programme=programme)
+    result = members_at(tables, at=at)
     for source, table in sources.items():
         features = {f.name: f.compute(table, programme) for f in _features(source)}
         # a key of its own in each: dropping one between two joins would nest a query within a query
@@ -40,7 +40,7 @@ def snapshot(tables: dict[str, ir.Table], *, as_of: datetime, programme: Program
     result = _with(result.mutate(_absent(result, sources)), "member", programme)
     for words in (False, True):
         result = _with(result, "audience", programme, words=words)
-    stamps = {"event_timestamp": ibis.literal(as_of), "created_timestamp": ibis.literal(as_of)}
+    stamps = {"event_timestamp": at.time, "created_timestamp": at.time}
     features = {name: result[name].cast(_type(name)) for name in CATALOGUE}
     return result.select("member_id", **stamps, **features).order_by("member_id")
 
@@ -79,7 +79,7 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
         progress("computing features", done, len(paths))
         if not path.exists():
             with quietly():
-                write_whole(path, snapshot(tables, as_of=as_of, programme=programme).to_parquet)
+                write_whole(path, snapshot(tables, at=moment(as_of, programme), programme=programme).to_parquet)
     progress("computing features", len(paths), len(paths))
     return dates
 

@@ -18,6 +18,7 @@ import pytest
 from features.catalogue import CATALOGUE
 from features.definitions import DECISION, MODEL_FEATURES
 from features.home import Home
+from features.known import moment
 from features.programme import read_programme
 from features.snapshots import built, snapshot
 from features.store import open_store
@@ -69,7 +70,7 @@ def bench_snapshot(home):
 
     def ours():
         with quietly():
-            snapshot(tables, as_of=as_of, programme=programme).to_pyarrow()
+            snapshot(tables, at=moment(as_of, programme), programme=programme).to_pyarrow()
 
     def rival():
         lines = warehouse.frame("transactions")

@@ -9,6 +9,7 @@ import pytest
 
 from features.home import Home
 from features.ingest import ingest
+from features.known import moment
 from features.programme import Programme
 from features.snapshots import snapshot
 
@@ -164,7 +165,7 @@ def company(tmp_path_factory):
     def features(tables, *, as_of=AS_OF, programme=None):
         warehouse, programme = brought(tables, programme=programme), programme or Programme()
         expressions = {name: warehouse.expression(name) for name in warehouse.tables}
-        table = snapshot(expressions, as_of=as_of, programme=programme).to_pandas()
+        table = snapshot(expressions, at=moment(as_of, programme), programme=programme).to_pandas()
         return table.set_index("member_id").sort_index()
 
     return SimpleNamespace(as_of=AS_OF, frames=frames, everything=everything, ingest=brought, snapshot=features)
