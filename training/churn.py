@@ -2,21 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import xgboost as xgb
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from training.artifacts import Matrix
+from features.errors import ContractError
 from training.calibration import EDGE, IDENTITY, Calibration, Isotonic, fit_platt
-from training.metrics import log_loss
+from training.encoding import Encoding, fit_encoding
+from training.metrics import auc, log_loss
 from training.ope import estimate
-from training.splits import Split
-
-Floats = NDArray[np.float64]
+from training.shape import Flags, Floats, Fold, Matrix, Parameters, choose_shape, member_folds
 
 # what the business knows: more silence never lowers the risk, more visits never raise it
 MONOTONE: Final = {
@@ -27,71 +25,102 @@ MONOTONE: Final = {
     "visits_84d": -1,
     "active_weeks_84d": -1,
 }
+FOLDS: Final = 5
+FEWEST_MEMBERS: Final = 10  # of each class: two in each fold
+LEAK: Final = 0.999  # AUC of one feature alone
 BEST_SINGLE_FEATURE: Final = "visits_56d"  # the rival everybody has: fewer visits in the last 8 weeks, more risk
 
 
 @dataclass(frozen=True)
 class ChurnModel:
-    """Hold a booster and the calibration of its probabilities."""
+    """Hold a booster, the calibration of its probabilities, and how a frame becomes what the booster reads."""
 
     booster: xgb.Booster
     calibration: Calibration
+    encoding: Encoding
+    parameters: Parameters
 
-    def predict(self, X: Matrix) -> Floats:
-        """Give `churn_probability` `(n_members,)`."""
-        return self.calibration(np.asarray(self.booster.inplace_predict(X), dtype=np.float64))
+    def predict(self, X: pd.DataFrame | ArrayLike) -> Floats:
+        """Give `churn_probability` `(n_members,)` for a frame with the columns of the training."""
+        raw = self.booster.inplace_predict(self.encoding.matrix(X))
+        return self.calibration(np.asarray(raw, dtype=np.float64))
 
 
 def fit_churn(
-    X: pd.DataFrame, churned: Floats, rows: pd.DataFrame, folds: Sequence[Split], parameters: dict[str, Any]
+    X: pd.DataFrame | ArrayLike,
+    churned: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    folds: Sequence[Fold] | None = None,
+    parameters: Parameters | None = None,
+    rng: np.random.Generator | None = None,
 ) -> ChurnModel:
-    """Fit the booster on every row, and its calibration on predictions for dates later than their training.
+    """Fit the booster on every row, and its calibration on predictions for rows it had not seen.
 
     Parameters
     ----------
-    X : (n_members, n_features)
-    churned : (n_members,) 0 or 1
-    rows : (n_members,) member_id and as_of of each row; `folds` split by the latter
+    X : (n_rows, n_features) numbers, booleans or words known before the horizon; missing allowed
+    churned : (n_rows,) 0 or 1
+    clusters : (n_rows,) the member of each row, whose rows stay together in a fold. Each row its own if not given
+    folds : rows to learn from and later rows to be judged on, the last fold the latest; drawn by member if not given
+    parameters : XGBoost's, and `rounds`; chosen by the loss on held-out rows if not given
+    rng : draws the folds; the same folds every time if not given
+
+    Raises
+    ------
+    ContractError
+        For lengths that differ, labels other than 0 and 1, too few rows of a class, infinite features, or a feature
+        that knows the answer.
     """
-    as_of = rows["as_of"]
-    probability = cross_predict(X, churned, folds, as_of, parameters)
-    seen = ~np.isnan(probability)
-    last = seen & as_of.isin(folds[-1].test).to_numpy()
-    calibration = choose_calibration(probability, churned, rows["member_id"].to_numpy(), fit=seen & ~last, judge=last)
-    return ChurnModel(train_booster(X, churned, parameters), calibration)
+    encoding = fit_encoding(X)
+    matrix, outcome = encoding.matrix(X), np.asarray(churned, dtype=np.float64)
+    members = np.arange(len(outcome)) if clusters is None else np.asarray(clusters)
+    _check(matrix, outcome, members, encoding)
+    data = Rows(matrix, outcome, encoding.names)
+    if folds is None:
+        folds = member_folds(members, outcome, FOLDS, rng or np.random.default_rng(0))
+    if parameters is None:
+        parameters = choose_shape(matrix, outcome, folds, fixed=_fixed(encoding.names), metric="logloss")
+    probability = cross_predict(data, folds, parameters)
+    last = folds[-1][1]
+    fit = ~np.isnan(probability) & ~last
+    calibration = choose_calibration(probability, outcome, members, fit=fit, judge=last)
+    return ChurnModel(train_booster(data, parameters), calibration, encoding, parameters)
 
 
-def train_booster(X: pd.DataFrame, churned: Floats, parameters: dict[str, Any]) -> xgb.Booster:
+@dataclass(frozen=True)
+class Rows:
+    """Hold what a booster learns from, as arrays of one length."""
+
+    X: Matrix  # (n_rows, n_features)
+    churned: Floats  # (n_rows,) 0 or 1
+    names: tuple[str, ...]  # of the features, for the signs that are known
+
+    def take(self, rows: Flags) -> "Rows":
+        """Give some rows."""
+        return Rows(self.X[rows], self.churned[rows], self.names)
+
+
+def train_booster(rows: Rows, parameters: Parameters) -> xgb.Booster:
     """Boost trees on the log loss, monotone where the sign is known; classes are never reweighted."""
     tree = {name: value for name, value in parameters.items() if name != "rounds"}
-    signs = tuple(MONOTONE.get(name, 0) for name in X.columns)
-    data = xgb.QuantileDMatrix(X.to_numpy(dtype=np.float32), churned)
-    return xgb.train(
-        {**tree, "objective": "binary:logistic", "monotone_constraints": signs, "seed": 0},
-        data,
-        num_boost_round=parameters["rounds"],
-    )
+    data = xgb.QuantileDMatrix(rows.X, rows.churned)
+    return xgb.train({**_fixed(rows.names), **tree}, data, num_boost_round=parameters["rounds"])
 
 
-def cross_predict(
-    X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_of: pd.Series, parameters: dict[str, Any]
-) -> Floats:
-    """Predict each fold's test dates by a model of its training dates; NaN for dates in no fold."""
-    probability = np.full(len(X), np.nan)
-    for train, test in _masks(folds, as_of):
-        booster = train_booster(X[train], churned[train], parameters)
-        probability[test] = booster.inplace_predict(X[test].to_numpy(dtype=np.float32))
+def cross_predict(rows: Rows, folds: Sequence[Fold], parameters: Parameters) -> Floats:
+    """Predict each fold's held-out rows by a model of its training rows; NaN for rows held out in none."""
+    probability = np.full(len(rows.churned), np.nan)
+    for train, test in folds:
+        probability[test] = train_booster(rows.take(train), parameters).inplace_predict(rows.X[test])
     return probability
 
 
-def fold_losses(
-    X: pd.DataFrame, churned: Floats, folds: Sequence[Split], as_of: pd.Series, parameters: dict[str, Any]
-) -> Iterable[float]:
+def fold_losses(rows: Rows, folds: Sequence[Fold], parameters: Parameters) -> Iterable[float]:
     """Give each fold's log loss, one after the other, so that a bad trial can be stopped early."""
-    for train, test in _masks(folds, as_of):
-        booster = train_booster(X[train], churned[train], parameters)
-        probability = np.asarray(booster.inplace_predict(X[test].to_numpy(dtype=np.float32)), dtype=np.float64)
-        yield log_loss(churned[test], probability)
+    for train, test in folds:
+        raw = train_booster(rows.take(train), parameters).inplace_predict(rows.X[test])
+        yield log_loss(rows.churned[test], np.asarray(raw, dtype=np.float64))
 
 
 def choose_calibration(
@@ -147,10 +176,34 @@ def logistic_rival(X: pd.DataFrame, churned: Floats, X_test: pd.DataFrame) -> Fl
     return np.asarray(model.predict_proba(X_test.to_numpy(dtype=np.float64))[:, 1])
 
 
-def _masks(folds: Sequence[Split], as_of: pd.Series) -> Iterable[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    for fold in folds:
-        yield _among(as_of, fold.train), _among(as_of, fold.test)
+def _fixed(names: Sequence[str]) -> Parameters:
+    signs = tuple(MONOTONE.get(name, 0) for name in names)
+    return {"objective": "binary:logistic", "monotone_constraints": signs, "seed": 0}
 
 
-def _among(as_of: pd.Series, dates: Sequence[datetime]) -> NDArray[np.bool_]:
-    return as_of.isin(list(dates)).to_numpy()
+def _check(X: Matrix, churned: Floats, members: NDArray[Any], encoding: Encoding) -> None:
+    lengths = {"X": len(X), "churned": len(churned), "clusters": len(members)}
+    if len(set(lengths.values())) > 1:
+        raise ContractError(f"rows of {lengths} came, one length for all was wanted")
+    strange = np.unique(churned[~np.isin(churned, (0, 1))])[:3].tolist()
+    if strange:
+        raise ContractError(f"labels {strange} came; wanted 0 for a member who stayed and 1 for one who left")
+    left, stayed = (len(np.unique(members[churned == label])) for label in (1, 0))
+    if min(left, stayed) < FEWEST_MEMBERS:
+        raise ContractError(
+            f"{left} members left and {stayed} stayed; at least {FEWEST_MEMBERS} of each were wanted to learn from and "
+            f"to be judged on; take a longer history or another horizon"
+        )
+    knows = [name for name, column in zip(encoding.names, X.T, strict=True) if _separation(column, churned) > LEAK]
+    if knows:
+        raise ContractError(
+            f"columns {knows} tell who left without a doubt, so they were written afterwards; leave them out"
+        )
+
+
+def _separation(column: NDArray[np.float32], churned: Floats) -> float:
+    """Say how well a feature ranks who left, either way round; missing values rank first, and last."""
+    filled = np.nan_to_num(column, nan=-np.inf)
+    first = auc(churned, filled)
+    last = auc(churned, np.nan_to_num(column, nan=np.inf)) if np.isnan(column).any() else first
+    return max(first, 1 - first, last, 1 - last)

@@ -223,18 +223,21 @@ def fit_churn(
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     X, churned, as_of = learn[list(prepared.features)], learn["churned"].to_numpy(dtype=np.float64), learn["as_of"]
     thin = as_of.isin(list(prepared.split.train[:: settings.tune_every])).to_numpy()
+    rows = churn.Rows(X[thin].to_numpy(dtype=np.float32), churned[thin], prepared.features)
+    thin_folds = splits.row_folds(prepared.folds, as_of[thin])
     tuned = tune(
-        lambda parameters: churn.fold_losses(X[thin], churned[thin], prepared.folds, as_of[thin], parameters),
+        lambda parameters: churn.fold_losses(rows, thin_folds, parameters),
         study=f"churn-{key}",
         storage=home.studies,
         trials=settings.trials,
         rng=rng,
         progress=lambda done, of: progress("tuning churn", done, of),
     )
-    model = churn.fit_churn(X, churned, learn[["member_id", "as_of"]], prepared.folds, tuned.parameters)
+    folds = splits.row_folds(prepared.folds, as_of)
+    model = churn.fit_churn(X, churned, clusters=learn["member_id"], folds=folds, parameters=tuned.parameters)
     X_test = test[list(prepared.features)]
     predictions = {
-        judging.MODEL: model.predict(X_test.to_numpy(dtype=np.float32)),
+        judging.MODEL: model.predict(X_test),
         "logistic regression": churn.logistic_rival(X, churned, X_test),
         f"best single feature ({churn.BEST_SINGLE_FEATURE})": -X_test[churn.BEST_SINGLE_FEATURE].to_numpy(
             dtype=np.float64

@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 from features.errors import ContractError
 from features.programme import Programme
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,3 +66,12 @@ def disjoint(dates: Sequence[datetime], *, programme: Programme) -> list[datetim
         if not kept or programme.days_before(as_of, -programme.horizon_days) <= kept[-1]:
             kept.append(as_of)
     return kept[::-1]
+
+
+def row_folds(folds: Sequence[Split], as_of: pd.Series) -> list[tuple[Flags, Flags]]:
+    """Give for each split which rows, by their `as_of`, are learnt from and which are judged on, each `(n_rows,)`."""
+    return [(_among(as_of, fold.train), _among(as_of, fold.test)) for fold in folds]
+
+
+def _among(as_of: pd.Series, dates: Sequence[datetime]) -> Flags:
+    return as_of.isin(list(dates)).to_numpy()

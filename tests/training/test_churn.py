@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.errors import ContractError
 from training.calibration import sigmoid
-from training.churn import MONOTONE, cross_predict, fit_churn, fold_losses, logistic_rival, train_booster
+from training.churn import MONOTONE, Rows, cross_predict, fit_churn, fold_losses, logistic_rival, train_booster
 from training.metrics import auc, log_loss
-from training.splits import Split
+from training.shape import member_folds
+from training.splits import Split, row_folds
 
 DATES = tuple(datetime(2017, 1, 1, tzinfo=UTC) + timedelta(days=28 * i) for i in range(5))
 FOLDS = [Split(DATES[: i + 1], (DATES[i + 1],)) for i in range(3)]
@@ -21,6 +23,14 @@ class World(NamedTuple):
     probability: np.ndarray
     churned: np.ndarray
     rows: pd.DataFrame
+
+    @property
+    def folds(self):
+        return row_folds(FOLDS, self.rows["as_of"])
+
+
+def as_rows(X, churned):
+    return Rows(X.to_numpy(dtype=np.float32), churned, tuple(X.columns))
 
 
 def world(n_members=700, seed=0) -> World:
@@ -42,7 +52,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def model(data):
-    return fit_churn(data.X, data.churned, data.rows, FOLDS, PARAMETERS)
+    return fit_churn(data.X, data.churned, clusters=data.rows["member_id"], folds=data.folds, parameters=PARAMETERS)
 
 
 @pytest.mark.parametrize(("name", "sign"), MONOTONE.items())
@@ -65,7 +75,7 @@ def test_what_has_no_known_sign_may_go_both_ways(model, data):
 
 def test_probabilities_hold_on_members_not_seen(model):
     fresh = world(seed=9)
-    p = model.predict(fresh.X.to_numpy(dtype=np.float32))
+    p = model.predict(fresh.X)
     n = len(p)
     # the mean of n draws has a standard error of at most sqrt(p (1 - p) / n), and so has what was learned from
     assert abs(p.mean() - fresh.churned.mean()) < 4 * np.sqrt(2 * 0.25 / n)
@@ -75,7 +85,7 @@ def test_probabilities_hold_on_members_not_seen(model):
 
 
 def test_the_same_data_gives_the_same_bytes(model, data):
-    again = fit_churn(data.X, data.churned, data.rows, FOLDS, PARAMETERS)
+    again = fit_churn(data.X, data.churned, clusters=data.rows["member_id"], folds=data.folds, parameters=PARAMETERS)
     assert bytes(again.booster.save_raw("json")) == bytes(model.booster.save_raw("json"))
     assert again.calibration == model.calibration
 
@@ -90,29 +100,29 @@ def test_a_fold_is_predicted_from_earlier_dates_only(data, fold):
     X = data.X.copy()
     X[later & ~judged] = 1e6
     np.testing.assert_array_equal(
-        cross_predict(X, poisoned, FOLDS, as_of, PARAMETERS)[judged],
-        cross_predict(data.X, data.churned, FOLDS, as_of, PARAMETERS)[judged],
+        cross_predict(as_rows(X, poisoned), data.folds, PARAMETERS)[judged],
+        cross_predict(as_rows(data.X, data.churned), data.folds, PARAMETERS)[judged],
     )
 
 
 def test_dates_in_no_fold_have_no_prediction(data):
-    p = cross_predict(data.X, data.churned, FOLDS, data.rows["as_of"], PARAMETERS)
+    p = cross_predict(as_rows(data.X, data.churned), data.folds, PARAMETERS)
     assert set(data.rows["as_of"][~np.isnan(p)]) == set(DATES[1:4])
 
 
 def test_a_folds_loss_is_that_of_its_held_out_predictions(data):
     as_of = data.rows["as_of"]
-    p = cross_predict(data.X, data.churned, FOLDS, as_of, PARAMETERS)
+    p = cross_predict(as_rows(data.X, data.churned), data.folds, PARAMETERS)
     wanted = [log_loss(data.churned[as_of == date], p[as_of == date]) for date in DATES[1:4]]
-    assert list(fold_losses(data.X, data.churned, FOLDS, as_of, PARAMETERS)) == pytest.approx(wanted)
+    assert list(fold_losses(as_rows(data.X, data.churned), data.folds, PARAMETERS)) == pytest.approx(wanted)
 
 
 def test_folds_are_trained_one_after_the_other_so_that_a_bad_trial_stops_early(data, monkeypatch):
     trained = []
     monkeypatch.setattr(
-        "training.churn.train_booster", lambda X, *rest: trained.append(len(X)) or train_booster(X, *rest)
+        "training.churn.train_booster", lambda rows, *rest: trained.append(len(rows.X)) or train_booster(rows, *rest)
     )
-    losses = iter(fold_losses(data.X, data.churned, FOLDS, data.rows["as_of"], PARAMETERS))
+    losses = iter(fold_losses(as_rows(data.X, data.churned), data.folds, PARAMETERS))
     next(losses)
     assert len(trained) == 1
 
@@ -126,3 +136,100 @@ def test_the_logistic_rival_copes_with_missing_values():
     assert ((p > 0) & (p < 1)).all()
     # it can't follow the swing of the season, so it stays below the truth, and far above chance
     assert 0.7 < auc(test.churned, p) < auc(test.churned, test.probability)
+
+
+def plain(n=600, seed=0):
+    """Draw what a person brings from elsewhere: numbers, flags, words, numbers written as text, gaps."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "tenure": rng.integers(1, 72, n),
+            "charges": [f" {value:.2f}" if value > 25 else " " for value in rng.uniform(20, 110, n)],
+            "paperless": rng.random(n) < 0.6,
+            "plan": pd.Categorical(rng.choice(["monthly", "yearly", "two years"], n)),
+            "region": pd.Series(rng.choice(["north", "south", None], n), dtype="string"),
+            "score": pd.array(np.where(rng.random(n) < 0.1, None, rng.normal(size=n)), dtype="Float64"),
+        }
+    )
+    logit = 1.5 - 0.05 * frame["tenure"] - 1.5 * (frame["plan"] != "monthly") + 0.8 * frame["paperless"]
+    churned = rng.random(n) < sigmoid(logit.to_numpy(dtype=np.float64))
+    return frame, churned
+
+
+def test_any_frame_is_enough_and_gives_probabilities_that_hold():
+    model = fit_churn(*plain())
+    X, churned = plain(4000, seed=1)
+    p = model.predict(X)
+    assert p.shape == (4000,)
+    assert auc(churned, p) > 0.78  # the truth itself ranks at 0.82
+    assert abs(p.mean() - churned.mean()) < 0.05
+
+
+def test_the_choice_is_the_same_every_time_and_rows_may_come_as_an_array():
+    X, churned = plain()
+    again = fit_churn(X, churned)
+    assert bytes(again.booster.save_raw("json")) == bytes(fit_churn(X, churned).booster.save_raw("json"))
+    numbers = X[["tenure", "paperless"]].to_numpy(dtype=np.float64)
+    one, two = fit_churn(numbers, churned), fit_churn(X[["tenure", "paperless"]], churned)
+    np.testing.assert_array_equal(one.predict(numbers), two.predict(X))
+
+
+def test_a_word_never_seen_is_none_of_those_seen():
+    X, churned = plain()
+    model = fit_churn(X, churned)
+    strange = X.assign(plan="lifetime")
+    spoken = strange.assign(plan="none of them either")
+    np.testing.assert_array_equal(model.predict(strange), model.predict(spoken))
+    assert np.isfinite(model.predict(strange)).all()
+
+
+def test_noise_gets_the_base_rate_and_rare_outcomes_a_loss_no_worse_than_it():
+    rng = np.random.default_rng(3)
+    X, churned = rng.normal(size=(3000, 20)), rng.random(3000) < 0.03
+    fresh, followed = rng.normal(size=(3000, 20)), rng.random(3000) < 0.03
+    p = fit_churn(X, churned).predict(fresh)
+    assert log_loss(followed, p) < log_loss(followed, np.full(3000, churned.mean())) * 1.03
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda X, y: (X, y * 0.0), "0 members left and 600 stayed"),
+        (lambda X, y: (X[:12], y[:12]), "at least 10 of each"),
+        (lambda X, y: (X.assign(tenure=np.inf), y), "'tenure'.*infinite"),
+        (lambda X, y: (X.assign(cancelled_on_file=y), y), "cancelled_on_file.*written afterwards"),
+        (lambda X, y: (X.assign(reason=np.where(y, 1.0, np.nan)), y), "reason.*written afterwards"),
+        (lambda X, y: (X, y * 2.0), r"labels \[2.0\]"),
+        (lambda X, y: (X, np.where(y, np.nan, 0.0)), r"labels \[nan\]"),
+        (lambda X, y: (X, y[:-1]), "one length"),
+        (lambda X, y: (X.assign(at=pd.Timestamp("2020-01-01")), y), "'at'.*times"),
+        (lambda X, y: (X[[]], y), "shape"),
+    ],
+)
+def test_what_can_not_be_learnt_from_is_refused_with_its_reason(spoil, said):
+    X, churned = plain()
+    with pytest.raises(ContractError, match=said):
+        fit_churn(*spoil(X, churned))
+
+
+def test_a_frame_that_lacks_a_column_or_says_it_otherwise_is_refused():
+    X, churned = plain()
+    model = fit_churn(X, churned)
+    with pytest.raises(ContractError, match=r"\['plan'\] are missing"):
+        model.predict(X.drop(columns="plan"))
+    with pytest.raises(ContractError, match="'tenure' held numbers"):
+        model.predict(X.assign(tenure="long"))
+
+
+def test_constant_columns_and_shuffled_columns_change_nothing():
+    X, churned = plain()
+    model = fit_churn(X.assign(constant=1.0), churned)
+    more = X.assign(constant=1.0, further="x")
+    np.testing.assert_array_equal(model.predict(more[sorted(more)]), model.predict(more))
+
+
+def test_rows_of_one_member_stay_in_one_fold():
+    members = np.repeat(np.arange(200), 5)
+    for train, test in member_folds(members, np.zeros(1000), 5, np.random.default_rng(0)):
+        assert not set(members[train]) & set(members[test])
+        assert (train ^ test).all()
