@@ -121,7 +121,7 @@ def _numbers(values: pd.Series, name: str) -> NDArray[np.float64]:
 def _shown(values: pd.Series, words: Words) -> NDArray[np.float64]:
     said = _text(values)
     place = pd.Categorical(said, categories=list(words)).codes
-    block = (place[:, None] == np.arange(len(words))).astype(np.float64)
+    block: NDArray[np.float64] = (place[:, None] == np.arange(len(words))).astype(np.float64)
     block[said.isna().to_numpy(dtype=bool)] = np.nan
     return block
 
