@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from features.errors import ContractError
 from features.schema import CONTROL
 from training.cross_fit import choose, cross_fit
+from training.encoding import Encoding, fit_encoding
 from training.learners import Experiment, Flags, Floats, Ints, Matrix, Trees, folds_of
 from training.metrics import Estimate
 
@@ -48,20 +49,13 @@ class UpliftModel:
     """Predict the uplift of every offer against control."""
 
     offers: tuple[str, ...]
-    features: tuple[str, ...]  # empty when it was fitted on a plain array
+    encoding: Encoding
     booster: xgb.Booster
     record: UpliftRecord
 
     def predict(self, X: pd.DataFrame | ArrayLike) -> Floats:
         """Predict uplift `(n_members, n_offers)` in the outcome's unit; columns as in `offers`."""
-        if isinstance(X, pd.DataFrame) and self.features:
-            missing = [name for name in self.features if name not in X]
-            if missing:
-                raise ContractError(f"features {missing} are missing; wanted the columns of training {self.features}")
-            X = X[list(self.features)]
-        matrix = _matrix(X)
-        if matrix.shape[1] != self.booster.num_features():
-            raise ContractError(f"{matrix.shape[1]} features came, {self.booster.num_features()} were wanted")
+        matrix = self.encoding.matrix(X)
         return np.asarray(self.booster.inplace_predict(matrix), dtype=np.float64).reshape(len(matrix), -1)
 
 
@@ -73,29 +67,31 @@ def fit_uplift(
     *,
     clusters: ArrayLike | None = None,
     contact_cost: Mapping[str, float] | None = None,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     nthread: int = 2,
 ) -> UpliftModel:
     """Learn from an experiment's log what each offer adds for each member.
 
     Parameters
     ----------
-    X : (n_rows, n_features) numbers or booleans known before the treatment, missing allowed
+    X : (n_rows, n_features) numbers, booleans or words known before the treatment; missing allowed
     treatment : (n_rows,) offer ids and `control`
     outcome : (n_rows,) before contact costs, higher is better; money or 0 and 1
     propensity : (n_rows,) the logging policy's probability of the logged treatment; estimated from X if not given
     clusters : (n_rows,) the member of each row; rows of a member stay together in a fold. Each row its own if not given
     contact_cost : by offer, in the outcome's unit; what a policy has to earn back when learners are compared
+    rng : draws the folds and the trees' samples; the same every time if not given
     nthread : folds fitted side by side; the model's bytes do not depend on it
 
     Raises
     ------
     ContractError
-        For columns that are no numbers, infinities, missing outcomes, propensities outside (0, 1), no control, or a
+        For columns that are neither numbers nor words, infinities, missing outcomes, propensities outside (0, 1), no control, or a
         treatment too few members had.
     """
-    matrix = _matrix(X)
-    log, offers = _log(matrix, treatment, outcome, propensity, clusters)
+    rng = rng or np.random.default_rng(0)
+    encoding = fit_encoding(X)
+    log, offers = _log(encoding.matrix(X), treatment, outcome, propensity, clusters)
     cost = np.array([(contact_cost or {}).get(offer, 0.0) for offer in offers])
     if propensity is None:
         log = replace(log, propensity=_estimated_propensity(log, rng))
@@ -116,8 +112,7 @@ def fit_uplift(
         propensity="estimated" if propensity is None else "known",
         n_members=int(log.cluster.max()) + 1,
     )
-    names = tuple(str(name) for name in X.columns) if isinstance(X, pd.DataFrame) else ()
-    return UpliftModel(offers=offers, features=names, booster=booster, record=record)
+    return UpliftModel(offers=offers, encoding=encoding, booster=booster, record=record)
 
 
 def _distil(
@@ -138,24 +133,6 @@ def _student(X: Matrix, teacher: Floats, *, rounds: int, strategy: Strategy) -> 
     # Everything is learned, nothing drawn: the teacher is smooth, and there is no noise to average away.
     params = STUDENT.params(len(X)) | {"multi_strategy": strategy, "subsample": 1.0}
     return xgb.train(params, xgb.QuantileDMatrix(X, teacher, max_bin=64, nthread=1), num_boost_round=rounds)
-
-
-def _matrix(X: pd.DataFrame | ArrayLike) -> Matrix:
-    if isinstance(X, pd.DataFrame):
-        odd = [
-            str(n)
-            for n, d in X.dtypes.items()
-            if not (pd.api.types.is_numeric_dtype(d) or pd.api.types.is_bool_dtype(d))
-        ]
-        if odd:
-            raise ContractError(f"columns {odd} are no numbers; leave them out or encode them as numbers")
-        X = X.to_numpy(dtype=np.float32, na_value=np.nan)
-    matrix = np.asarray(X, dtype=np.float32)
-    if matrix.ndim != 2 or not matrix.size:  # noqa: PLR2004 (rows and columns)
-        raise ContractError(f"features of shape {matrix.shape} came, (n_rows, n_features) was wanted")
-    if np.isinf(matrix).any():
-        raise ContractError("an infinite feature came, finite or missing (NaN) was wanted")
-    return matrix
 
 
 def _log(

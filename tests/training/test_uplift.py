@@ -178,7 +178,7 @@ def spoilt_treatment(data: Trial) -> dict[str, object]:
         (lambda data: {"propensity": np.where(np.arange(len(data.X)) == 3, np.nan, 0.3)}, "1 propensities"),
         (lambda data: {"outcome": np.where(np.arange(len(data.X)) == 3, np.nan, 1.0)}, "1 outcomes"),
         (lambda data: {"X": data.X.assign(x0=np.inf)}, "infinite"),
-        (lambda data: {"X": data.X.assign(x0="high")}, "'x0'"),
+        (lambda data: {"X": data.X.assign(x0=pd.Timestamp("2020-01-01"))}, "'x0'"),
         (lambda data: {"outcome": data.outcome[1:]}, "one length"),
         (lambda data: {"clusters": np.zeros(len(data.X))}, "has 1 members"),
     ],
@@ -188,3 +188,11 @@ def test_a_log_that_breaks_the_contract_is_refused(spoil, message):
     given = {"X": data.X, "treatment": data.treatment, "outcome": data.outcome} | spoil(data)
     with pytest.raises(ContractError, match=message):
         fit_uplift(**given, rng=np.random.default_rng(0))
+
+
+def test_any_frame_is_enough_and_words_carry_the_effect():
+    data = trial()
+    words = data.X.assign(x0=np.where(data.X["x0"] > 0, "home", "abroad"), x5="same")
+    model = fit_uplift(words, data.treatment, data.outcome)
+    assert model.offers == OFFERS
+    assert np.corrcoef(model.predict(words)[:, 0], data.truth[:, 0])[0, 1] > 0.8
