@@ -86,8 +86,8 @@ def fit_uplift(
     Raises
     ------
     ContractError
-        For columns that are neither numbers nor words, infinities, missing outcomes, propensities outside (0, 1), no control, or a
-        treatment too few members had.
+        For columns that are neither numbers nor words, infinities, missing outcomes, propensities outside (0, 1), no
+        control, or a treatment too few members had.
     """
     rng = rng or np.random.default_rng(0)
     encoding = fit_encoding(X)
