@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from features.errors import ContractError
 from training.calibration import EDGE, IDENTITY, Calibration, Isotonic, fit_platt
 from training.encoding import Encoding, fit_encoding
+from training.evidence import estimate
 from training.metrics import auc, log_loss
-from training.ope import estimate
 from training.shape import Flags, Floats, Fold, Matrix, Parameters, choose_shape, member_folds
 
 # what the business knows: more silence never lowers the risk, more visits never raise it

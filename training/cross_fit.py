@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
+from training.evidence import Z, estimate
 from training.learners import LEARNERS, Experiment, Flags, Floats, Ints, fit_nuisance
 from training.metrics import Estimate
-from training.ope import Z, estimate
 
 CONSTANT: Final = "constant"  # the average effect of each offer: the best single offer for everybody
 MOST_KEPT: Final = 1.5  # regularised trees are timid; further than this a slope is more likely luck

@@ -12,18 +12,16 @@ from features.errors import ContractError
 from features.schema import CONTROL
 from features.synthetic import TRUTH, oracle
 from training.artifacts import OfferSpec, Release
+from training.estimators import Log, dr
+from training.evidence import estimate, sample_ratio_mismatch
 from training.metrics import Estimate
 from training.ope import (
     BEST_FIXED,
     NO_CONTACT,
     RANDOM,
-    Log,
     PolicyRow,
     compare,
-    dr,
-    estimate,
     fixed,
-    sample_ratio_mismatch,
     uniform,
 )
 from training.policy import net_values, treatment_probabilities

@@ -116,13 +116,19 @@ class Nuisance:
     """Hold what every learner shares, fitted on the members of `log`."""
 
     log: Experiment
-    residual: Floats  # (n,) cross-fitted, winsorised
+    baseline: Floats  # (n,) cross-fitted
+    residual: Floats  # (n,) of the baseline, winsorised
     arm_means: Floats  # (n, arms) of the residual, cross-fitted
     cap: float
     baselines: list[xgb.Booster]
     arms: list[list[xgb.Booster]]  # per arm, one for each inner fold
     cuts: xgb.QuantileDMatrix
     trees: Trees
+
+    @property
+    def outcome_means(self) -> Floats:
+        """Predict the mean outcome of every row under every arm, `(n, arms)`, each by models that have not seen it."""
+        return self.baseline[:, None] + self.arm_means
 
     @property
     def contrasts(self) -> Floats:
@@ -148,9 +154,9 @@ def fit_nuisance(log: Experiment, *, rng: np.random.Generator) -> Nuisance:
     trees = replace(EFFECT, seed=int(rng.integers(2**31)))
     fold = folds_of(log.cluster, INNER_FOLDS, rng)
     cuts = xgb.QuantileDMatrix(log.X, max_bin=64, nthread=1)
-    empty = Nuisance(log, log.outcome, np.zeros((len(log.arm), log.arms)), np.inf, [], [], cuts, trees)
-    deep = replace(BASELINE, seed=trees.seed)
     baseline = np.empty(len(log.arm))
+    empty = Nuisance(log, baseline, log.outcome, np.zeros((len(log.arm), log.arms)), np.inf, [], [], cuts, trees)
+    deep = replace(BASELINE, seed=trees.seed)
     for k in range(INNER_FOLDS):
         booster = grow(empty.cut(log.X[fold != k]), log.outcome[fold != k], deep)
         baseline[fold == k] = at([booster], log.X[fold == k])

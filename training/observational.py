@@ -27,9 +27,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from features.errors import ContractError
+from training.evidence import estimate
 from training.learners import BASELINE, Flags, Floats, Ints, Matrix, Trees, at, folds_of, grow
 from training.metrics import Estimate, auc, log_loss
-from training.ope import estimate
 
 Identification = Literal["randomised", "adjusted", "not identified"]
 

@@ -1,84 +1,30 @@
-"""Off-policy evaluation: what a policy would have earned, from the log of another one.
+"""Off-policy evaluation: policies side by side, each with what it would have earned and how sure that is.
 
-An estimator turns a log `(treatment, propensity, outcome)` and an evaluation policy `(n, 1 + n_offers)` into one term
-for each row, whose mean is the policy value. Terms of two policies subtract row by row, so a difference is paired, and
-sums of terms by member give intervals that know that a member's rows are alike. Column 0 is `control`, as in `policy`.
+The estimators are in `estimators`; column 0 of every policy `(n, 1 + n_offers)` is `control`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import gammaincc
+import pandas as pd
+from numpy.typing import ArrayLike
 
 from features.errors import ContractError
+from features.schema import CONTROL
+from training.encoding import fit_encoding
+from training.estimators import Flags, Floats, Log, dm, dr, importance_weights, ips, snips
+from training.evidence import effective_sample_size, estimate
+from training.learners import Experiment, fit_nuisance, folds_of
 from training.metrics import Estimate
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-
-Z: Final = 1.959964  # two-sided 95 %
-Z_POWER: Final = 0.841621  # the 80 % quantile
 
 NO_CONTACT: Final = "no contact"
 RANDOM: Final = "random"
 BEST_FIXED: Final = "best fixed offer"
-
-
-@dataclass(frozen=True)
-class Log:
-    """Hold what a logging policy did and what followed, one row per decision; money in minor units.
-
-    Parameters
-    ----------
-    treatment : (n,) index, 0 for control
-    propensity : (n,) probability of the logged treatment, above 0
-    outcome : (n,) before contact costs
-    contact_cost : (1 + n_offers,), of control first
-    member_ids : (n,) rows of one member count as one piece of evidence
-
-    Raises
-    ------
-    ContractError
-        For rows from which nothing can be estimated.
-    """
-
-    treatment: NDArray[np.intp]
-    propensity: Floats
-    outcome: Floats
-    contact_cost: Floats
-    member_ids: Sequence[Any] | NDArray[Any]
-
-    def __post_init__(self) -> None:
-        lengths = {len(self.treatment), len(self.propensity), len(self.outcome), len(self.member_ids)}
-        if len(lengths) != 1 or not len(self):
-            raise ContractError(f"columns of {sorted(lengths)} rows came; equally many, at least one, were wanted")
-        bad = ~((self.propensity > 0) & (self.propensity <= 1))
-        if bad.any():
-            raise ContractError(f"{bad.sum()} propensities outside (0, 1] came; a decision is logged with its chance")
-        if not np.isfinite(self.outcome).all():
-            raise ContractError("an outcome that is no finite number came; leave out rows whose horizon has not passed")
-        if self.treatment.min() < 0 or self.treatment.max() >= self.n_treatments:
-            raise ContractError(f"a treatment outside 0 to {self.n_treatments - 1} came; give each offer its cost")
-
-    def __len__(self) -> int:
-        return len(self.treatment)
-
-    @property
-    def n_treatments(self) -> int:
-        """The number of offers and control."""
-        return len(self.contact_cost)
-
-    @property
-    def reward(self) -> Floats:
-        """The outcome after contact costs, `(n,)`."""
-        return np.asarray(self.outcome - self.contact_cost[self.treatment], dtype=np.float64)
-
-    def of_logged(self, matrix: Floats) -> Floats:
-        """Pick the logged treatment's column in each row of `(n, 1 + n_offers)`."""
-        return np.asarray(matrix[np.arange(len(self)), self.treatment], dtype=np.float64)
+GIVEN: Final = "policy"  # the one that `evaluate_policy` was asked about
+NEEDED: Final = ("treatment", "propensity", "outcome")
 
 
 @dataclass(frozen=True)
@@ -90,109 +36,6 @@ class PolicyRow:
     against_best_fixed: Estimate
     effective_sample_size: float
     contacted: float  # share of decisions that send something
-
-
-def importance_weights(log: Log, policy: Floats) -> Floats:
-    """Divide the evaluation policy's probability of the logged treatment by its propensity, `(n,)`."""
-    if policy.shape != (len(log), log.n_treatments):
-        raise ContractError(f"a policy of shape {policy.shape} came, {(len(log), log.n_treatments)} was wanted")
-    return log.of_logged(policy) / log.propensity
-
-
-def ips(log: Log, policy: Floats) -> Floats:
-    """Weigh each reward by inverse propensity: w r. Unbiased where propensities are right.
-
-    Horvitz and Thompson, "A generalization of sampling without replacement from a finite universe", JASA 1952.
-    """
-    return importance_weights(log, policy) * log.reward
-
-
-def snips(log: Log, policy: Floats) -> Floats:
-    """Divide by the weights' mean: V = Σ w r / Σ w; the terms are V + w (r - V) / mean(w), the estimator's linear form.
-
-    Biased by order 1 / n, of less variance, and moved by a constant when all rewards are. Swaminathan and Joachims,
-    "The self-normalized estimator for counterfactual learning", NeurIPS 2015.
-    """
-    w, reward = importance_weights(log, policy), log.reward
-    if not w.any():
-        raise ContractError("the log never took a treatment of this policy, nothing is known of it; explore more")
-    value = (w @ reward) / w.sum()
-    return np.asarray(value + w * (reward - value) / w.mean())
-
-
-def dm(log: Log, policy: Floats, q: Floats) -> Floats:
-    """Believe the outcome model: Σ_a π(a) (q(a) - cost(a)). As biased as the model.
-
-    Parameters
-    ----------
-    q : (n, 1 + n_offers) predicted outcome before contact costs, by a model that has not seen these rows
-    """
-    _check_predictions(log, q)
-    return np.asarray(np.sum(policy * (q - log.contact_cost), axis=1))
-
-
-def dr(log: Log, policy: Floats, q: Floats) -> Floats:
-    """Correct the outcome model by its weighted errors: dm + w (outcome - q(logged)).
-
-    Unbiased if either the propensities or the model are right. Dudík, Langford and Li, "Doubly robust policy evaluation
-    and learning", ICML 2011. Arguments as in `dm`.
-    """
-    return dm(log, policy, q) + importance_weights(log, policy) * (log.outcome - log.of_logged(q))
-
-
-def estimate(terms: Floats, member_ids: Sequence[Any] | NDArray[Any]) -> Estimate:
-    """Average terms `(n,)`, with the normal 95 % interval of a mean clustered by member.
-
-    se² = C / (C - 1) Σ_c (Σ_{i in c} (t_i - mean))² / n², over C members; Liang and Zeger, Biometrika 1986.
-
-    >>> round(estimate(np.array([1.0, 3.0]), ["a", "b"]).upper, 2)  # 2 + 1.96 · sqrt(2 · (1 + 1) / 2²)
-    3.96
-    """
-    _, member = np.unique(np.asarray(member_ids), return_inverse=True)
-    n, n_members, mean = len(terms), int(member.max()) + 1, float(np.mean(terms))
-    if n_members < 2:  # noqa: PLR2004 (one member has no spread)
-        raise ContractError("decisions on one member came, at least two members were wanted; an interval needs both")
-    sums = np.bincount(member, weights=terms - mean)
-    error = float(np.sqrt(n_members / (n_members - 1) * np.sum(sums**2))) / n
-    return Estimate(value=mean, lower=mean - Z * error, upper=mean + Z * error, n=n)
-
-
-def effective_sample_size(weights: Floats) -> float:
-    """Say how many equally weighted rows would know as much: (Σ w)² / Σ w² (Kish 1965; Owen 2013, chapter 9).
-
-    >>> effective_sample_size(np.array([2.0, 2.0, 0.0, 0.0]))
-    2.0
-    """
-    square = float(np.sum(weights**2))
-    return float(np.sum(weights)) ** 2 / square if square else 0.0
-
-
-def smallest_detectable_effect(difference: Estimate) -> float:
-    """Say which true difference a log of this size finds four times in five: (z_0.975 + z_0.8) standard errors.
-
-    >>> round(smallest_detectable_effect(Estimate(5.0, -14.6, 24.6, 1000)), 1)
-    28.0
-    """
-    return (Z + Z_POWER) * (difference.upper - difference.lower) / (2 * Z)
-
-
-def sample_ratio_mismatch(counts: Sequence[int], expected_shares: Sequence[float]) -> float:
-    """Give the p value of Pearson's χ² that the arms' sizes came from the planned shares.
-
-    Below 0.001 the assignment or the logging is broken, and no estimate from it holds. Fabijan et al., "Diagnosing
-    sample ratio mismatch in online controlled experiments", KDD 2019.
-
-    >>> round(sample_ratio_mismatch([440, 560], [0.5, 0.5]), 4)  # χ² = 2 · 60² / 500 = 14.4
-    0.0001
-    """
-    observed, shares = np.asarray(counts, dtype=np.float64), np.asarray(expected_shares, dtype=np.float64)
-    if observed.shape != shares.shape or len(shares) < 2 or not (shares > 0).all() or not observed.sum():  # noqa: PLR2004 (arms)
-        raise ContractError(
-            f"counts {counts} and shares {expected_shares} came; one of each per arm, above 0, was wanted"
-        )
-    expected = observed.sum() * shares / shares.sum()
-    statistic = float(np.sum((observed - expected) ** 2 / expected))
-    return float(gammaincc((len(shares) - 1) / 2, statistic / 2))
 
 
 def fixed(treatment: int, eligible: Flags) -> Floats:
@@ -252,8 +95,135 @@ def compare(
     }
 
 
-def _check_predictions(log: Log, q: Floats) -> None:
-    if q.shape != (len(log), log.n_treatments) or not np.isfinite(q).all():
+def evaluate_policy(
+    log: pd.DataFrame,
+    policy: pd.DataFrame | ArrayLike,
+    *,
+    features: Sequence[str] = (),
+    contact_cost: Mapping[str, float] | None = None,
+    rng: np.random.Generator | None = None,
+) -> pd.DataFrame:
+    """Say what a policy would have earned, by every estimator, beside no contact, random and the best fixed offer.
+
+    Parameters
+    ----------
+    log : a row per decision: treatment (an offer id or `control`), propensity (of that treatment), outcome (before
+        contact costs), and, where members have several rows, member_id
+    policy : (n,) the treatment it would have taken in each row, or a frame of probabilities with a column per treatment
+    features : columns of the log from which outcomes are predicted, by models that have not seen the member; without
+        them there is no direct and no doubly robust estimate
+    contact_cost : by offer, in the outcome's unit; nothing if not given
+    rng : draws the folds; the same every time if not given
+
+    Returns
+    -------
+    indexed by policy and estimator (`snips`, `ips`, and `dr`, `dm` where features are given): policy_value,
+    against_no_contact and against_best_fixed, each with its 95 % interval as `_lower` and `_upper`, in the outcome's
+    unit per decision; effective_sample_size; contacted, the share that is sent something. Missing where the log never
+    took what the policy takes.
+
+    The best fixed offer is chosen on the other half of the members each time, so it does not win by luck.
+
+    Raises
+    ------
+    ContractError
+        For columns or probabilities that are not there, and rows from which nothing can be estimated.
+    """
+    rng = rng or np.random.default_rng(0)
+    offers, data = _read(log, contact_cost or {})
+    q = _cross_fitted(log[list(features)], data, rng) if features else None
+    eligible = np.ones((len(data), len(offers)), dtype=np.bool_)
+    policies = {
+        NO_CONTACT: fixed(0, eligible),
+        RANDOM: uniform(eligible),
+        BEST_FIXED: _best_of_the_other_half(data, eligible, q, rng),
+        GIVEN: _probabilities(policy, (CONTROL, *offers), len(data)),
+    }
+    estimators: dict[str, Callable[[Floats], Floats]] = {"snips": partial(snips, data), "ips": partial(ips, data)}
+    if q is not None:
+        estimators = {"dr": partial(dr, data, q=q), **estimators, "dm": partial(dm, data, q=q)}
+    terms = {name: {key: _terms(data, by, p) for key, p in policies.items()} for name, by in estimators.items()}
+    rows = {
+        (key, name): {
+            **_interval("policy_value", found[key], data),
+            **_interval("against_no_contact", found[key] - found[NO_CONTACT], data),
+            **_interval("against_best_fixed", found[key] - found[BEST_FIXED], data),
+            "effective_sample_size": effective_sample_size(importance_weights(data, p)),
+            "contacted": float(1 - p[:, 0].mean()),
+        }
+        for key, p in policies.items()
+        for name, found in terms.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.set_axis(pd.MultiIndex.from_tuples(table.index, names=["policy", "estimator"]))
+
+
+def _read(log: pd.DataFrame, contact_cost: Mapping[str, float]) -> tuple[tuple[str, ...], Log]:
+    missing = [name for name in NEEDED if name not in log]
+    if missing:
+        raise ContractError(f"the log lacks {missing}; wanted {list(NEEDED)}, and member_id where members come again")
+    treatment = log["treatment"].astype(str)
+    offers = tuple(sorted((set(treatment) | set(contact_cost)) - {CONTROL}))
+    if not offers:
+        raise ContractError(f"only {CONTROL!r} was logged; wanted at least one offer beside it")
+    places = {CONTROL: 0} | {offer: place for place, offer in enumerate(offers, 1)}
+    return offers, Log(
+        treatment=np.asarray(treatment.map(places), dtype=np.intp),
+        propensity=log["propensity"].to_numpy(dtype=np.float64),
+        outcome=log["outcome"].to_numpy(dtype=np.float64),
+        contact_cost=np.array([0.0, *(contact_cost.get(offer, 0.0) for offer in offers)]),
+        member_ids=log["member_id"].to_numpy() if "member_id" in log else np.arange(len(log)),
+    )
+
+
+def _probabilities(policy: pd.DataFrame | ArrayLike, treatments: Sequence[str], n: int) -> Floats:
+    """Write a policy as probabilities `(n, 1 + n_offers)`, control first."""
+    if not isinstance(policy, pd.DataFrame):
+        chosen = np.asarray(policy).astype(str)
+        policy = pd.DataFrame({name: (chosen == name).astype(np.float64) for name in dict.fromkeys(chosen)})
+    strangers = [name for name in policy if name not in treatments]
+    if strangers or len(policy) != n:
         raise ContractError(
-            f"predictions of shape {q.shape} came, finite ones of {(len(log), log.n_treatments)} were wanted"
+            f"a policy of {len(policy)} rows and treatments {list(policy)} came; wanted {n} rows and {list(treatments)}"
         )
+    matrix = policy.reindex(columns=list(treatments), fill_value=0.0).to_numpy(dtype=np.float64)
+    if not (matrix >= 0).all() or not np.allclose(matrix.sum(axis=1), 1):
+        raise ContractError("probabilities that are negative, missing or do not add up to 1 came; each row's have to")
+    return matrix
+
+
+def _cross_fitted(features: pd.DataFrame, data: Log, rng: np.random.Generator) -> Floats:
+    """Predict every row's outcome under every treatment, by models that have not seen its member."""
+    cluster = np.unique(np.asarray(data.member_ids), return_inverse=True)[1]
+    experiment = Experiment(
+        X=fit_encoding(features).matrix(features),
+        arm=data.treatment,
+        outcome=data.outcome,
+        propensity=data.propensity,
+        cluster=cluster,
+        arms=data.n_treatments,
+    )
+    return fit_nuisance(experiment, rng=rng).outcome_means
+
+
+def _best_of_the_other_half(data: Log, eligible: Flags, q: Floats | None, rng: np.random.Generator) -> Floats:
+    half = folds_of(np.unique(np.asarray(data.member_ids), return_inverse=True)[1], 2, rng)
+    policy = np.empty((len(data), data.n_treatments))
+    for k in range(2):
+        there, other = half == k, half != k
+        best = choose_fixed(data.take(other), eligible[other], q=None if q is None else q[other])
+        policy[there] = fixed(best, eligible[there])
+    return policy
+
+
+def _terms(data: Log, estimator: Callable[[Floats], Floats], policy: Floats) -> Floats:
+    """Give an estimator's terms; missing ones where the log never took a treatment that the policy takes."""
+    never = np.bincount(data.treatment, minlength=data.n_treatments) == 0
+    return np.full(len(data), np.nan) if policy[:, never].any() else estimator(policy)
+
+
+def _interval(name: str, terms: Floats, data: Log) -> dict[str, float]:
+    if np.isnan(terms).any():
+        return dict.fromkeys((name, f"{name}_lower", f"{name}_upper"), np.nan)
+    found = estimate(terms, data.member_ids)
+    return {name: found.value, f"{name}_lower": found.lower, f"{name}_upper": found.upper}

@@ -1,11 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom, chisquare
 
 from features.errors import ContractError
-from training import ope
+from training import estimators, evidence, ope
+from training.estimators import Log
 from training.metrics import Estimate
-from training.ope import Log
 from training.policy import draw, treatment_probabilities
 
 COST = np.array([0.0, 5.0, 20.0])
@@ -58,28 +59,28 @@ def done_in_the_head():
 def test_every_estimator_done_in_the_head():
     log, policy, q = done_in_the_head()
     # Weights: 2, 0, 2, 0. Rewards: 10, 4, 6, 7.
-    assert ope.importance_weights(log, policy).tolist() == [2, 0, 2, 0]
-    assert ope.ips(log, policy).tolist() == [20, 0, 12, 0]
+    assert estimators.importance_weights(log, policy).tolist() == [2, 0, 2, 0]
+    assert estimators.ips(log, policy).tolist() == [20, 0, 12, 0]
     # Σ w r / Σ w = 32 / 4 = 8; terms 8 + w (r - 8) / 1.
-    assert ope.snips(log, policy).tolist() == [12, 8, 4, 8]
+    assert estimators.snips(log, policy).tolist() == [12, 8, 4, 8]
     # The model says 10 - 2 = 8 for the offer and 5 for control.
-    assert ope.dm(log, policy, q).tolist() == [8, 8, 5, 5]
+    assert estimators.dm(log, policy, q).tolist() == [8, 8, 5, 5]
     # Its errors on the rows that count: 12 - 10 = 2 and 6 - 5 = 1, each twice.
-    assert ope.dr(log, policy, q).tolist() == [12, 8, 7, 5]
+    assert estimators.dr(log, policy, q).tolist() == [12, 8, 7, 5]
     # Mean 8, squares 16 + 0 + 1 + 9, so se² = 4/3 · 26 / 16.
-    estimate = ope.estimate(ope.dr(log, policy, q), log.member_ids)
+    estimate = evidence.estimate(estimators.dr(log, policy, q), log.member_ids)
     assert (estimate.value, estimate.n) == (8, 4)
     assert estimate.upper - 8 == pytest.approx(1.959964 * np.sqrt(4 / 3 * 26) / 4)
-    assert ope.effective_sample_size(ope.importance_weights(log, policy)) == 2
+    assert evidence.effective_sample_size(estimators.importance_weights(log, policy)) == 2
 
 
 @pytest.mark.parametrize(
     "estimator",
     [
-        lambda log, policy, _: ope.ips(log, policy),
-        lambda log, policy, _: ope.snips(log, policy),
-        ope.dr,
-        lambda log, policy, mean: ope.dr(log, policy, mean * 0 + 70),  # a model that is wrong everywhere
+        lambda log, policy, _: estimators.ips(log, policy),
+        lambda log, policy, _: estimators.snips(log, policy),
+        estimators.dr,
+        lambda log, policy, mean: estimators.dr(log, policy, mean * 0 + 70),  # a model that is wrong everywhere
     ],
     ids=["ips", "snips", "dr", "dr with a wrong model"],
 )
@@ -88,7 +89,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(estimator, rows):
     rng, runs, hits = np.random.default_rng(rows), 400, 0
     for _ in range(runs):
         log, mean, best = world(rng, 400, rows=rows)
-        estimate = ope.estimate(estimator(log, best, mean), log.member_ids)
+        estimate = evidence.estimate(estimator(log, best, mean), log.member_ids)
         hits += estimate.lower <= TRUTH <= estimate.upper
     assert covers(runs, hits)
 
@@ -97,7 +98,7 @@ def test_intervals_that_forget_the_members_cover_too_seldom():
     rng, runs, hits = np.random.default_rng(9), 200, 0
     for _ in range(runs):
         log, mean, best = world(rng, 200, rows=6)
-        hits += (e := ope.estimate(ope.dr(log, best, mean), np.arange(len(log)))).lower <= TRUTH <= e.upper
+        hits += (e := evidence.estimate(estimators.dr(log, best, mean), np.arange(len(log)))).lower <= TRUTH <= e.upper
     assert hits / runs < 0.9
 
 
@@ -107,11 +108,11 @@ def test_a_paired_difference_covers_its_truth_and_is_narrower_than_unpaired():
     for _ in range(runs):
         log, mean, best = world(rng, 400)
         rival = ope.fixed(2, np.ones((len(log), 2), bool))
-        ours, theirs = (ope.dr(log, policy, mean + 25) for policy in (best, rival))
-        difference = ope.estimate(ours - theirs, log.member_ids)
+        ours, theirs = (estimators.dr(log, policy, mean + 25) for policy in (best, rival))
+        difference = evidence.estimate(ours - theirs, log.member_ids)
         # The rival sends offer 2 to all: 0.4 · 130 + 0.6 · 140 = 136; ours is 158.
         hits += difference.lower <= TRUTH - 136 <= difference.upper
-        apart = [ope.estimate(terms, log.member_ids) for terms in (ours, theirs)]
+        apart = [evidence.estimate(terms, log.member_ids) for terms in (ours, theirs)]
         narrow.append(difference.upper - difference.lower < np.hypot(*(e.upper - e.lower for e in apart)))
     assert covers(runs, hits)
     assert np.mean(narrow) > 0.95
@@ -122,7 +123,7 @@ def test_four_times_the_data_halve_the_interval():
     widths = []
     for n in (4000, 16_000):
         log, mean, best = world(rng, n)
-        estimate = ope.estimate(ope.dr(log, best, mean), log.member_ids)
+        estimate = evidence.estimate(estimators.dr(log, best, mean), log.member_ids)
         widths.append(estimate.upper - estimate.lower)
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.1)
 
@@ -130,32 +131,32 @@ def test_four_times_the_data_halve_the_interval():
 def test_a_good_model_narrows_the_interval_and_a_wrong_one_misleads_only_the_direct_method():
     log, mean, best = world(np.random.default_rng(8), 20_000)
     width = {
-        name: (e := ope.estimate(terms, log.member_ids)).upper - e.lower
-        for name, terms in {"dr": ope.dr(log, best, mean), "ips": ope.ips(log, best)}.items()
+        name: (e := evidence.estimate(terms, log.member_ids)).upper - e.lower
+        for name, terms in {"dr": estimators.dr(log, best, mean), "ips": estimators.ips(log, best)}.items()
     }
     assert width["dr"] < width["ips"] / 2
     wrong = mean + np.array([0.0, 50.0, 50.0])
-    direct = ope.estimate(ope.dm(log, best, wrong), log.member_ids)
+    direct = evidence.estimate(estimators.dm(log, best, wrong), log.member_ids)
     assert direct.lower > TRUTH + 40
-    robust = ope.estimate(ope.dr(log, best, wrong), log.member_ids)
+    robust = evidence.estimate(estimators.dr(log, best, wrong), log.member_ids)
     assert abs(robust.value - TRUTH) < 4 * (robust.upper - robust.lower) / 3.92
 
 
 def test_the_logging_policy_itself_is_worth_what_was_logged():
     log, mean, _ = world(np.random.default_rng(2), 5000, exploration=1.0)  # every treatment at one third
     itself = np.full((len(log), 3), 1 / 3)
-    assert ope.importance_weights(log, itself) == pytest.approx(1)
-    assert ope.ips(log, itself).mean() == pytest.approx(log.reward.mean())
-    assert ope.effective_sample_size(ope.importance_weights(log, itself)) == pytest.approx(len(log))
-    assert ope.dr(log, itself, mean).mean() == pytest.approx(log.reward.mean(), abs=4 * 60 / np.sqrt(5000))
+    assert estimators.importance_weights(log, itself) == pytest.approx(1)
+    assert estimators.ips(log, itself).mean() == pytest.approx(log.reward.mean())
+    assert evidence.effective_sample_size(estimators.importance_weights(log, itself)) == pytest.approx(len(log))
+    assert estimators.dr(log, itself, mean).mean() == pytest.approx(log.reward.mean(), abs=4 * 60 / np.sqrt(5000))
 
 
 def test_snips_moves_with_the_rewards_and_ips_does_not():
     log, _, best = world(np.random.default_rng(2), 300)
     richer = Log(log.treatment, log.propensity, log.outcome + 1000, log.contact_cost, log.member_ids)
-    assert ope.snips(richer, best).mean() == pytest.approx(ope.snips(log, best).mean() + 1000)
-    gain = ope.ips(richer, best).mean() - ope.ips(log, best).mean()
-    assert gain == pytest.approx(1000 * ope.importance_weights(log, best).mean())
+    assert estimators.snips(richer, best).mean() == pytest.approx(estimators.snips(log, best).mean() + 1000)
+    gain = estimators.ips(richer, best).mean() - estimators.ips(log, best).mean()
+    assert gain == pytest.approx(1000 * estimators.importance_weights(log, best).mean())
 
 
 def test_the_table_knows_the_oracle_and_no_winner_on_noise():
@@ -198,18 +199,18 @@ def test_random_and_fixed_policies_send_only_what_is_eligible():
 def test_an_effect_of_the_smallest_detectable_size_is_found_four_times_in_five():
     rng, runs, found = np.random.default_rng(6), 500, 0
     error = 1 / np.sqrt(100)
-    effect = ope.smallest_detectable_effect(Estimate(0.0, -1.959964 * error, 1.959964 * error, 100))
+    effect = evidence.smallest_detectable_effect(Estimate(0.0, -1.959964 * error, 1.959964 * error, 100))
     for _ in range(runs):
-        found += ope.estimate(rng.normal(effect, 1, 100), np.arange(100)).lower > 0
+        found += evidence.estimate(rng.normal(effect, 1, 100), np.arange(100)).lower > 0
     assert found / runs == pytest.approx(0.8, abs=4 * np.sqrt(0.16 / runs))
 
 
 def test_the_sample_ratio_test_agrees_with_scipy_and_finds_cookie_cats():
     counts, shares = [812, 1105, 1083], [0.3, 0.35, 0.35]
     expected = chisquare(counts, 3000 * np.array(shares)).pvalue
-    assert ope.sample_ratio_mismatch(counts, shares) == pytest.approx(expected, rel=1e-9)
+    assert evidence.sample_ratio_mismatch(counts, shares) == pytest.approx(expected, rel=1e-9)
     # The public Cookie Cats A/B test: 44,700 and 45,489 players where halves were planned.
-    assert ope.sample_ratio_mismatch([44_700, 45_489], [0.5, 0.5]) == pytest.approx(0.00861, abs=5e-5)
+    assert evidence.sample_ratio_mismatch([44_700, 45_489], [0.5, 0.5]) == pytest.approx(0.00861, abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -232,17 +233,102 @@ def test_a_log_from_which_nothing_follows_is_refused(column, value, match):
 def test_a_policy_of_another_shape_is_refused():
     log, *_ = done_in_the_head()
     with pytest.raises(ContractError, match=r"\(4, 2\) was wanted"):
-        ope.ips(log, np.ones((4, 3)) / 3)
+        estimators.ips(log, np.ones((4, 3)) / 3)
 
 
 def test_predictions_that_are_missing_are_refused():
     log, policy, q = done_in_the_head()
     with pytest.raises(ContractError, match="finite ones"):
-        ope.dr(log, policy, q * np.nan)
+        estimators.dr(log, policy, q * np.nan)
 
 
 def test_a_policy_the_log_never_followed_has_no_value():
     log, *_ = done_in_the_head()
     never = np.eye(2)[1 - log.treatment]
     with pytest.raises(ContractError, match="nothing is known of it"):
-        ope.snips(log, never)
+        estimators.snips(log, never)
+
+
+def logged(n=4000, seed=0):
+    """A plain frame of an experiment on two kinds of member: offer a suits one kind, offer b the other."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(["home", "abroad"], n)
+    treatment = rng.choice(["control", "a", "b"], n, p=[0.5, 0.25, 0.25])
+    suits = np.where(kind == "home", treatment == "a", treatment == "b")
+    return pd.DataFrame(
+        {
+            "member_id": rng.permutation(n),
+            "kind": kind,
+            "treatment": treatment,
+            "propensity": np.where(treatment == "control", 0.5, 0.25),
+            "outcome": 100.0 + 40 * suits + 30 * (kind == "home") + rng.normal(0, 20, n),
+        }
+    )
+
+
+COSTS = {"a": 10.0, "b": 10.0}
+# everybody gets what suits them: 40 - 10; one offer for all suits half: 20 - 10; at random one of two: 20 - 10
+
+
+@pytest.mark.parametrize("estimator", ["dr", "snips", "ips", "dm"])
+def test_a_policy_on_a_plain_frame_stands_beside_its_rivals(estimator):
+    log = logged()
+    table = ope.evaluate_policy(
+        log, np.where(log["kind"] == "home", "a", "b"), features=["kind"], contact_cost=COSTS
+    ).xs(estimator, level="estimator")
+    assert list(table.index) == [ope.NO_CONTACT, ope.RANDOM, ope.BEST_FIXED, ope.GIVEN]
+    truth = {ope.NO_CONTACT: 0.0, ope.RANDOM: 10.0, ope.BEST_FIXED: 10.0, ope.GIVEN: 30.0}
+    for name, gain in truth.items():
+        row = table.loc[name]
+        error = (row["against_no_contact_upper"] - row["against_no_contact_lower"]) / 3.92
+        assert abs(row["against_no_contact"] - gain) <= 4 * error + (1.5 if estimator == "dm" else 0)
+        assert row["policy_value"] == pytest.approx(115 + gain, abs=12)
+    assert table.loc[ope.GIVEN, "against_best_fixed_lower"] > 10
+    assert table.loc[ope.NO_CONTACT, "contacted"] == 0
+
+
+def test_the_doubly_robust_interval_is_the_narrowest():
+    log = logged()
+    table = ope.evaluate_policy(log, np.where(log["kind"] == "home", "a", "control"), features=["kind"])
+    width = (table["policy_value_upper"] - table["policy_value_lower"]).xs(ope.GIVEN)
+    assert width["dr"] < width["snips"] < width["ips"]
+
+
+def test_without_effects_the_best_fixed_offer_does_not_win_by_luck():
+    # 200 logs of nothing, ten offers: chosen on the rows it is judged on, the best would seem to earn a lot
+    rng = np.random.default_rng(7)
+    gains = []
+    for _ in range(200):
+        n = 400
+        log = pd.DataFrame({"treatment": rng.choice(["control", *"abcdefghij"], n), "propensity": 1 / 11})
+        log["outcome"] = rng.normal(0, 1, n)
+        gains.append(ope.evaluate_policy(log, np.full(n, "a")).loc[(ope.BEST_FIXED, "ips"), "policy_value"])
+    assert abs(np.mean(gains)) < 4 * np.std(gains) / np.sqrt(len(gains))
+
+
+def test_probabilities_come_as_a_frame_and_what_was_never_tried_is_not_known():
+    log = logged(400)
+    half = pd.DataFrame({"control": 0.5, "a": 0.5}, index=log.index)
+    assert ope.evaluate_policy(log, half).loc[(ope.GIVEN, "ips"), "contacted"] == 0.5
+    table = ope.evaluate_policy(log, np.full(400, "c"), contact_cost={"c": 1.0})
+    assert table.loc[ope.GIVEN, "policy_value"].isna().all()
+    assert table.loc[ope.BEST_FIXED, "policy_value"].notna().all()
+    assert (table.loc[ope.GIVEN, "effective_sample_size"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "policy", "said"),
+    [
+        (lambda log: log.drop(columns="propensity"), "a", r"lacks \['propensity'\]"),
+        (lambda log: log.assign(propensity=0.0), "a", "propensities outside"),
+        (lambda log: log.assign(propensity=np.nan), "a", "propensities outside"),
+        (lambda log: log.assign(outcome=np.inf), "a", "outcome"),
+        (lambda log: log.assign(treatment="control"), "control", "at least one offer"),
+        (lambda log: log, "z", "'z'"),
+        (lambda log: log.iloc[:0], "a", "at least one"),
+    ],
+)
+def test_a_frame_from_which_nothing_can_be_estimated_is_refused(spoil, policy, said):
+    log = spoil(logged(60))
+    with pytest.raises(ContractError, match=said):
+        ope.evaluate_policy(log, np.full(len(log), policy))
