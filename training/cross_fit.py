@@ -3,16 +3,19 @@
 Every number that decides is of members whose own outcomes had no part in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
+from scipy.optimize import nnls
 
 from training.evidence import Z, estimate
-from training.learners import LEARNERS, Experiment, Flags, Floats, Ints, fit_nuisance
+from training.learners import Experiment, Flags, Floats, Ints, estimate_effects, fit_nuisance
 from training.metrics import Estimate
 
+TOGETHER: Final = "all together"
 CONSTANT: Final = "constant"  # the average effect of each offer: the best single offer for everybody
 MOST_KEPT: Final = 1.5  # regularised trees are timid; further than this a slope is more likely luck
 
@@ -31,7 +34,7 @@ class Part:
 def cross_fit(log: Experiment, held_out: Flags, rng: np.random.Generator) -> Part:
     """Fit every learner on the members not held out."""
     nuisance = fit_nuisance(log.take(~held_out), rng=rng)
-    effects = {name: learner(nuisance, log.X) for name, learner in LEARNERS.items()}
+    effects = estimate_effects(nuisance, log.X, rng)
     return Part(
         held_out=held_out,
         average=nuisance.contrasts.mean(axis=0),
@@ -54,30 +57,87 @@ class Choice:
 
 
 def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> Choice:
-    """Choose by held-out policy value; the average effects alone stand unless beaten by a standard error."""
+    """Choose by held-out policy value; the average effects alone stand unless beaten by a standard error.
+
+    Every contender weighs the learners' words: one learner alone, or all of them together. Policies differ on few
+    members, so several contenders are mostly within a standard error of the best; of these the one is taken whose
+    predictions explain the effects of held-out members best.
+    """
     scores = _gather(fold, [part.scores for part in parts])
     contrast = scores[:, 1:] - scores[:, :1]
     average = _gather(fold, [np.tile(part.average, (int(part.held_out.sum()), 1)) for part in parts])
-    earned = {CONSTANT: _earned(average, contrast, cost)}
-    kept = {}
-    for name in LEARNERS:
-        effect = _gather(fold, [part.effects[name][part.held_out] for part in parts])
-        kept[name] = share_kept(effect, contrast, log.cluster)
-        # A fold's own members have no say in how far their effects are shrunk.
+    names = list(parts[0].effects)
+    words = np.stack([_gather(fold, [part.effects[name][part.held_out] for part in parts]) for name in names])
+    earned, missed = {CONSTANT: _earned(average, contrast, cost)}, {}
+    for name, weigh in _contenders(names).items():
+        # A fold's own members have no say in how its words are weighed.
         others = [fold != k for k in range(len(parts))]
-        share = np.array([share_kept(effect[rows], contrast[rows], log.cluster[rows]) for rows in others])
-        earned[name] = _earned(average + share[fold] * effect, contrast, cost)
-    gains = {name: estimate(earned[name] - earned[CONSTANT], log.cluster) for name in LEARNERS}
-    best = max(LEARNERS, key=lambda name: gains[name].value)
-    standard_error = (gains[best].upper - gains[best].value) / Z
-    learner = best if gains[best].value > standard_error and kept[best].any() else CONSTANT
-    share = kept[learner] if learner != CONSTANT else np.zeros(len(cost))
+        weights = np.stack([weigh(words[:, rows], contrast[rows], log.cluster[rows]) for rows in others])
+        uplift = average + np.einsum("nla,lna->na", weights[fold], words)
+        earned[name] = _earned(uplift, contrast, cost)
+        missed[name] = float(((contrast - uplift) ** 2).sum())
+    gains = {name: estimate(earned[name] - earned[CONSTANT], log.cluster) for name in missed}
+    learner = _believed(earned, missed, gains, log.cluster)
     effects = [estimate(column, log.cluster) for column in contrast.T]
     teacher = np.tile([effect.value for effect in effects], (len(fold), 1))
+    weights = np.zeros((len(names), len(cost)))
     if learner != CONSTANT:
-        teacher = teacher + share * np.mean([part.effects[learner] for part in parts], axis=0)
+        weights = _contenders(names)[learner](words, contrast, log.cluster)
+        for name, weight in zip(names, weights, strict=True):
+            teacher += weight * np.mean([part.effects[name] for part in parts], axis=0)
     values = {name: estimate(earning, log.cluster) for name, earning in earned.items()}
-    return Choice(learner, teacher, share, effects, values, gains)
+    if not weights.any():
+        learner = CONSTANT
+    return Choice(learner, teacher, weights.sum(axis=0), effects, values, gains)
+
+
+def _believed(earned: dict[str, Floats], missed: dict[str, float], gains: dict[str, Estimate], cluster: Ints) -> str:
+    best = max(gains, key=lambda name: gains[name].value)
+    if gains[best].value <= _standard_error(gains[best]):
+        return CONSTANT
+    behind = {name: estimate(earned[best] - earned[name], cluster) for name in gains if name != best}
+    close = [best, *(name for name, lead in behind.items() if lead.value <= _standard_error(lead))]
+    return min(close, key=lambda name: missed[name])
+
+
+def _standard_error(found: Estimate) -> float:
+    return (found.upper - found.value) / Z
+
+
+Weigh = Callable[[Floats, Floats, Ints], Floats]  # words (n_learners, n, n_offers), contrast, cluster -> weights
+
+
+def _contenders(names: Sequence[str]) -> dict[str, Weigh]:
+    return {name: partial(_alone, place) for place, name in enumerate(names)} | {TOGETHER: _together}
+
+
+def _alone(place: int, words: Floats, contrast: Floats, cluster: Ints) -> Floats:
+    weights = np.zeros((len(words), words.shape[2]))
+    weights[place] = share_kept(words[place], contrast, cluster)
+    return weights
+
+
+def _together(words: Floats, contrast: Floats, cluster: Ints) -> Floats:
+    """Weigh learners as a regression of the effects on their words would, none below 0, then shrink the whole.
+
+    Causal stacking: Han and Wu, "Ensemble method for estimating individualized treatment effects", 2022; weights at
+    least 0 as in Breiman, "Stacked regressions", 1996.
+    """
+    weights = np.column_stack([_not_negative(words[:, :, a].T, contrast[:, a]) for a in range(contrast.shape[1])])
+    together = np.einsum("la,lna->na", weights, words)
+    return np.asarray(weights * share_kept(together, contrast, cluster))
+
+
+def _not_negative(words: Floats, contrast: Floats) -> Floats:
+    """Fit non-negative least squares `(n_learners,)` from sums of products, whatever the number of rows."""
+    centred = words - words.mean(axis=0)
+    products, target = centred.T @ centred, centred.T @ contrast
+    # |W w - c|^2 and |R w - R^-T W'c|^2 differ by a constant, where W'W = R'R; a ridge keeps R regular
+    root = np.linalg.cholesky(
+        products + 1e-6 * np.trace(products) * np.eye(len(target)) + 1e-12 * np.eye(len(target))
+    ).T
+    weights: Floats = nnls(root, np.linalg.solve(root.T, target))[0]
+    return weights
 
 
 def share_kept(effect: Floats, contrast: Floats, cluster: Ints) -> Floats:

@@ -1,8 +1,9 @@
 """Meta-learners: from an experiment's log to what each offer changes for each member.
 
-Margin varies far more between members than an offer moves it, so every learner works on the residual of a cross-fitted
-baseline, E[outcome | x] over all treatments: it removes most of the noise and none of the effect. Residuals are
-winsorised (margins are heavy-tailed), for training only.
+Margin varies far more between members than an offer moves it, so learners work on the residual of a cross-fitted
+baseline, E[outcome | x] over all treatments: it removes most of the noise and none of the effect. But where effects
+follow the outcome's own drivers, as answers to a mailing do, learners of the outcome as it is find them sooner; so the
+pool holds both. Either way what is far out is winsorised (margins are heavy-tailed), for training only.
 
 S-, T- and X-learner: Künzel, Sekhon, Bickel and Yu, "Metalearners for estimating heterogeneous treatment effects using
 machine learning", PNAS 2019. DR-learner: Kennedy, "Towards optimal doubly robust estimation of heterogeneous causal
@@ -139,6 +140,14 @@ class Nuisance:
         """Predict the mean residual of every arm, `(n, arms)`."""
         return np.column_stack([at(boosters, X) for boosters in self.arms])
 
+    def about_mean(self, rng: np.random.Generator) -> "Nuisance":
+        """Fit the arms' means of the outcome as it is, for learners that want no baseline."""
+        mean = float(self.log.outcome.mean())
+        outcome, cap = winsorise(self.log.outcome - mean, self.log.outcome)
+        empty = np.zeros_like(self.arm_means)
+        plain = replace(self, baseline=np.full(len(outcome), mean), residual=outcome, cap=cap, arm_means=empty, arms=[])
+        return _fit_arms(plain, folds_of(self.log.cluster, INNER_FOLDS, rng))
+
     def scores(self, held_out: Experiment) -> Floats:
         """Score members this was not fitted on under every arm; see `doubly_robust`."""
         residual = np.clip(held_out.outcome - at(self.baselines, held_out.X), -self.cap, self.cap)
@@ -162,12 +171,16 @@ def fit_nuisance(log: Experiment, *, rng: np.random.Generator) -> Nuisance:
         baseline[fold == k] = at([booster], log.X[fold == k])
         empty.baselines.append(booster)
     residual, cap = winsorise(log.outcome - baseline, log.outcome)
-    stage = replace(empty, residual=residual, cap=cap)
+    return _fit_arms(replace(empty, residual=residual, cap=cap), fold)
+
+
+def _fit_arms(stage: Nuisance, fold: Ints) -> Nuisance:
+    log = stage.log
     for a in range(log.arms):
         stage.arms.append([])
         for k in range(INNER_FOLDS):
             rows = (fold != k) & (log.arm == a)
-            booster = grow(stage.cut(log.X[rows]), residual[rows], trees)
+            booster = grow(stage.cut(log.X[rows]), stage.residual[rows], stage.trees)
             stage.arm_means[fold == k, a] = at([booster], log.X[fold == k])
             stage.arms[a].append(booster)
     return stage
@@ -221,11 +234,21 @@ def dr_learner(nuisance: Nuisance, X: Matrix) -> Floats:
 
 
 LEARNERS: Final[dict[str, Callable[[Nuisance, Matrix], Floats]]] = {
-    "S": s_learner,
-    "T": t_learner,
-    "X": x_learner,
-    "DR": dr_learner,
+    "S-learner": s_learner,
+    "T-learner": t_learner,
+    "X-learner": x_learner,
+    "DR-learner": dr_learner,
 }
+PLAIN: Final = {
+    name: LEARNERS[name] for name in ("S-learner", "T-learner", "X-learner")
+}  # without a baseline; DR is the same with and without
+
+
+def estimate_effects(nuisance: Nuisance, X: Matrix, rng: np.random.Generator) -> dict[str, Floats]:
+    """Give every learner's word on members `X`, `(n, n_offers)` by learner."""
+    plain = nuisance.about_mean(rng)
+    found = {name: learner(nuisance, X) for name, learner in LEARNERS.items()}
+    return found | {f"{name} without baseline": learner(plain, X) for name, learner in PLAIN.items()}
 
 
 def _against_control(by_arm: Floats) -> Floats:

@@ -96,7 +96,7 @@ def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
     truth = policies["truth"]
     named = {
         "best fixed offer": f"best fixed ({policies['best_fixed']})",
-        "model": f"model ({uplift['learner']}-learner)",
+        "model": f"model ({uplift['learner']})",
     }
     rows = tuple(
         (

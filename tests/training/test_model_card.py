@@ -58,7 +58,7 @@ def test_every_estimate_of_the_campaigns_comes_with_its_interval(all_sheets):
 
 def test_money_is_shown_as_people_write_it_and_differences_with_their_sign(all_sheets):
     rows = {row[0]: row[1:] for row in all_sheets[3].rows}
-    assert rows["model (doubly robust-learner)"] == (
+    assert rows["model (doubly robust)"] == (
         "51.20 [48.10, 54.30]",
         "+1.20 [+0.99, +1.41]",
         "+0.30 [+0.13, +0.47]",

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from features.errors import ContractError
-from training.cross_fit import share_kept
+from training.cross_fit import CONSTANT, share_kept
 from training.learners import LEARNERS, Experiment, doubly_robust, fit_nuisance, folds_of, winsorise
 from training.uplift import UpliftModel, fit_uplift
 
@@ -49,7 +49,7 @@ def model() -> UpliftModel:
 def test_a_known_step_and_line_are_recovered_on_members_not_seen(model):
     fresh = trial(seed=9)
     predicted = model.predict(fresh.X)
-    assert model.record.learner in LEARNERS
+    assert model.record.learner != CONSTANT
     for a in range(2):
         assert np.corrcoef(predicted[:, a], fresh.truth[:, a])[0, 1] > 0.85
         # Calibrated: of what is predicted, about so much is there.
