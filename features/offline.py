@@ -20,8 +20,9 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from numpy.typing import NDArray
 from pydantic import StrictStr
 
+from features.chapters import Columns
 from features.errors import ContractError
-from features.history import Columns, open_history
+from features.history import open_history
 from features.online import schema_of
 
 STORE: Final = "features.offline.SortedOfflineStore"
@@ -110,8 +111,8 @@ def _join(
     asked = entity_df[(view.projection.join_key_map or {key: key})[key]]
     ttl = view.ttl // pd.Timedelta(microseconds=1) if view.ttl else None
     at = _microseconds(entity_df["event_timestamp"])
-    rows = history.latest(pa.array(asked, pa.string(), from_pandas=True), at, known=known, max_age=ttl)
-    return history.take(rows, names)
+    member_ids = pa.array(asked, pa.string(), from_pandas=True)
+    return history.as_known(names, member_ids, at, known=known, max_age=ttl)
 
 
 def _microseconds(times: "pd.Series[Any]") -> NDArray[np.int64]:
