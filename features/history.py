@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -49,13 +50,14 @@ class History:
         numbers = [name for name in names if name in self.schema.numbers]
         words = [name for name in names if name in self.schema.words]
         number_places, word_places = self.schema.places(numbers, words)
-        floats = np.full((len(numbers), len(at)), np.nan)
-        codes = np.full((len(words), len(at)), -1, dtype=np.int32)
+        floats = np.empty((len(numbers), len(at)))
+        codes = np.empty((len(words), len(at)), dtype=np.int32)
         vocabulary, codebooks = self._vocabulary()
         member, places = self._places(member_ids)
 
         def answer(start: int) -> None:
             block = slice(start, start + _BLOCK)
+            floats[:, block], codes[:, block] = np.nan, -1
             which, row = self._latest(places, member[block], at[block], known=known, max_age=max_age)
             for number in np.unique(which[which >= 0]):
                 asked = np.flatnonzero(which == number)
@@ -92,12 +94,13 @@ class History:
     def _places(self, member_ids: pa.Array) -> tuple[Integers, list[NDArray[np.int32]]]:
         """Find the number of each question's member, and the place of each number in every chapter, -1 for none."""
         encoded = member_ids.dictionary_encode()
-        nobody = len(encoded.dictionary)
-        places = []
-        for chapter in self.chapters:
-            number = pc.index_in(chapter.members, encoded.dictionary).fill_null(nobody).to_numpy()
+        nobody, places = len(encoded.dictionary), []
+        members = pa.chunked_array([chapter.members for chapter in self.chapters], pa.string())
+        # of all chapters in one call: it hashes whom is asked about, and that once
+        numbers = pc.index_in(members, encoded.dictionary).fill_null(nobody).to_numpy()
+        for start, stop in pairwise(np.cumsum([0, *(len(chapter.members) for chapter in self.chapters)])):
             place = np.full(nobody + 1, -1, dtype=np.int32)
-            place[number] = np.arange(len(number))
+            place[numbers[start:stop]] = np.arange(stop - start)
             place[nobody] = -1
             places.append(place)
         return encoded.indices.fill_null(nobody).to_numpy().astype(np.int64), places
