@@ -10,10 +10,11 @@ A member's rows are those from its `first` up to the next one's.
 """
 
 import glob
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import numpy as np
@@ -168,10 +169,10 @@ def _write_features(folder: Path, source: duckdb.DuckDBPyRelation, schema: Schem
     for part in source.project(", ".join(casts)).to_arrow_reader(_PART):
         here = landing[start : start + part.num_rows]
         columns = iter(part.columns)
-        for place, column in enumerate(islice(columns, len(schema.numbers))):
-            numbers[here, place] = column.to_numpy(zero_copy_only=False)
-        for place, column in enumerate(columns):
-            words[here, place] = _codes(column, vocabulary)
+        values = (column.to_numpy(zero_copy_only=False) for column in islice(columns, len(schema.numbers)))
+        numbers[here] = _side_by_side(values, np.empty((len(here), len(schema.numbers))))
+        codes = (_codes(column, vocabulary) for column in columns)
+        words[here] = _side_by_side(codes, np.empty((len(here), len(schema.words)), dtype=np.int32))
         start += part.num_rows
     for stretch in range(0, len(order), _STRETCH):
         rows = slice(stretch, stretch + _STRETCH)
@@ -179,6 +180,13 @@ def _write_features(folder: Path, source: duckdb.DuckDBPyRelation, schema: Schem
         if not _is_sorted(now):
             numbers[rows], words[rows] = numbers[now], words[now]
     _write_texts(folder / "vocabulary.arrow", pa.array(vocabulary, pa.string()))
+
+
+def _side_by_side(columns: Iterable[NDArray[Any]], rows: NDArray[Any]) -> NDArray[Any]:
+    """Fill rows column by column: in memory, which a mapped file is not."""
+    for place, column in enumerate(columns):
+        rows[:, place] = column
+    return rows
 
 
 def _landing(order: Integers) -> Integers:

@@ -24,6 +24,7 @@ from features.chapters import NEVER, Chapter, Columns, Integers, open_chapter, w
 from features.files import fingerprint
 from features.packed import Schema
 
+_WRITERS: Final = 2  # chapters written at once: one sorts while the other waits for the disk
 _BLOCK: Final = 16_384  # questions answered at once: what they touch stays in the processor's cache
 
 
@@ -119,9 +120,9 @@ def open_history(files: Sequence[Path], schema: Schema, columns: Columns, *, fol
         wanted = {folder / _name(file, schema, columns): file for file in files}
         for old in set(folder.glob("*/")) - set(wanted):  # of files that are gone, and what a killed writer left
             shutil.rmtree(old)
-        for place, file in wanted.items():
-            if not place.exists():
-                write_chapter(place, file, schema=schema, columns=columns)
+        missing = [(place, file) for place, file in wanted.items() if not place.exists()]
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            list(pool.map(lambda chapter: write_chapter(*chapter, schema=schema, columns=columns), missing))
         opened = [open_chapter(place) for place in wanted]
     return History(schema, tuple(sorted(opened, key=lambda chapter: chapter.ends, reverse=True)))
 
