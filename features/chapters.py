@@ -94,7 +94,7 @@ def open_chapter(folder: Path) -> Chapter:
     return Chapter(**arrays, **texts, begins=begins, ends=ends)
 
 
-def write_chapter(folder: Path, file: Path, *, schema: Schema, columns: Columns) -> None:
+def write_chapter(folder: Path, file: Path, *, schema: Schema, columns: Columns, db: duckdb.DuckDBPyConnection) -> None:
     """Sort the rows of a file into a folder, whole or not at all.
 
     A file that is sorted already is copied. Of any other only the keys are sorted in memory: as its rows are read, each
@@ -105,17 +105,16 @@ def write_chapter(folder: Path, file: Path, *, schema: Schema, columns: Columns)
     ContractError
         If the file lacks a column, or a row its member or a time.
     """
-    with duckdb.connect() as db:
-        source = db.read_parquet(glob.escape(str(file)))
-        absent = {*asdict(columns).values(), *schema.numbers, *schema.words} - set(source.columns)
-        if absent:
-            raise ContractError(f"{file} lacks {', '.join(sorted(absent))}; every file of a view holds all of it")
+    source = db.read_parquet(glob.escape(str(file)))
+    absent = {*asdict(columns).values(), *schema.numbers, *schema.words} - set(source.columns)
+    if absent:
+        raise ContractError(f"{file} lacks {', '.join(sorted(absent))}; every file of a view holds all of it")
 
-        def write(beside: Path) -> None:
-            order = _write_keys(beside, source, columns)
-            _write_features(beside, source, schema, order=order)
+    def write(beside: Path) -> None:
+        order = _write_keys(beside, source, columns)
+        _write_features(beside, source, schema, order=order)
 
-        write_folder_whole(folder, write)
+    write_folder_whole(folder, write)
 
 
 def _write_keys(folder: Path, source: duckdb.DuckDBPyRelation, columns: Columns) -> Integers:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -120,11 +121,20 @@ def open_history(files: Sequence[Path], schema: Schema, columns: Columns, *, fol
         wanted = {folder / _name(file, schema, columns): file for file in files}
         for old in set(folder.glob("*/")) - set(wanted):  # of files that are gone, and what a killed writer left
             shutil.rmtree(old)
-        missing = [(place, file) for place, file in wanted.items() if not place.exists()]
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            list(pool.map(lambda chapter: write_chapter(*chapter, schema=schema, columns=columns), missing))
+        missing = {place: file for place, file in wanted.items() if not place.exists()}
+        if missing:
+            _write_chapters(missing, schema, columns)
         opened = [open_chapter(place) for place in wanted]
     return History(schema, tuple(sorted(opened, key=lambda chapter: chapter.ends, reverse=True)))
+
+
+def _write_chapters(files: dict[Path, Path], schema: Schema, columns: Columns) -> None:
+    with duckdb.connect() as db, ThreadPoolExecutor(_WRITERS) as pool:
+
+        def write(place: Path) -> None:
+            write_chapter(place, files[place], schema=schema, columns=columns, db=db.cursor())
+
+        list(pool.map(write, files))
 
 
 def _name(file: Path, schema: Schema, columns: Columns) -> str:

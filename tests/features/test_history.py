@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -120,7 +121,8 @@ def test_a_file_in_any_order_is_written_in_order(rows, tmp_path, monkeypatch):
     drawn = rng.integers(0, 40, (rows, 3)).tolist()
     keys = [(f"m{member}", event, event + wait) for member, event, wait in drawn]
     write(tmp_path / "a.parquet", keys, row_group_size=50)
-    write_chapter(tmp_path / "chapter", tmp_path / "a.parquet", schema=SCHEMA, columns=COLUMNS)
+    with duckdb.connect() as db:
+        write_chapter(tmp_path / "chapter", tmp_path / "a.parquet", schema=SCHEMA, columns=COLUMNS, db=db)
     chapter = open_chapter(tmp_path / "chapter")
     member = np.repeat(chapter.members.to_pylist(), np.diff(chapter.first)).tolist()
     hours = [((times - microseconds(START)) // HOUR).tolist() for times in (chapter.event, chapter.created)]
