@@ -98,8 +98,11 @@ def test_rows_come_out_as_they_went_in(tmp_path):
     write(tmp_path / "source" / "a.parquet", [("a", 1, 1, 5.0, "x"), ("b", 2, 2, None, None)])
     store = feast_store(tmp_path, tmp_path / "source", type=offline.STORE, history=str(tmp_path / "history"))
     entities = pd.DataFrame({"member_id": ["b", "a", "b", "z"], "event_timestamp": [at(9)] * 4, "note": list("1234")})
-    joined = store.get_historical_features(entities, ["v:stage", "v:spend"], full_feature_names=True).to_arrow()
+    entities.index = [7, 7, 8, 9]
+    job = store.get_historical_features(entities, ["v:stage", "v:spend"], full_feature_names=True)
+    joined = job.to_arrow()
     assert joined.column_names == ["member_id", "event_timestamp", "note", "v__stage", "v__spend"]
     assert joined.column("note").to_pylist() == list("1234")
     assert joined.column("v__spend").to_pylist() == [None, 5.0, None, None]
     assert joined.column("v__stage").to_pylist() == [None, "x", None, None]
+    pd.testing.assert_frame_equal(job.to_df(), joined.to_pandas().reset_index(drop=True), check_index_type=True)
