@@ -86,6 +86,12 @@ def _last_up_to(event: Integers, at: Integers, low: Integers, high: Integers) ->
     return low - 1
 
 
+def state_of(file: Path) -> tuple[int, ...]:
+    """Give what changes when a file is replaced."""
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ino
+
+
 def open_chapter(folder: Path) -> Chapter:
     """Map what was written."""
     arrays = {path.stem: np.asarray(np.load(path, mmap_mode="r")) for path in folder.glob("*.npy")}
@@ -103,8 +109,9 @@ def write_chapter(folder: Path, file: Path, *, schema: Schema, columns: Columns,
     Raises
     ------
     ContractError
-        If the file lacks a column, or a row its member or a time.
+        If the file lacks a column, or a row its member or a time, or if another took its place meanwhile.
     """
+    state = state_of(file)
     source = db.read_parquet(glob.escape(str(file)))
     absent = {*asdict(columns).values(), *schema.numbers, *schema.words} - set(source.columns)
     if absent:
@@ -113,6 +120,8 @@ def write_chapter(folder: Path, file: Path, *, schema: Schema, columns: Columns,
     def write(beside: Path) -> None:
         order = _write_keys(beside, source, columns)
         _write_features(beside, source, schema, order=order)
+        if state_of(file) != state:  # it is read twice: its keys, then its features
+            raise ContractError(f"{file} was replaced while it was read; ask again when it is written")
 
     write_folder_whole(folder, write)
 

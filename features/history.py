@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features import chapters
-from features.chapters import NEVER, Chapter, Columns, Integers, open_chapter, write_chapter
+from features.chapters import NEVER, Chapter, Columns, Integers, open_chapter, state_of, write_chapter
 from features.files import fingerprint
 from features.packed import Schema
 
@@ -139,9 +139,7 @@ def _write_chapters(files: dict[Path, Path], schema: Schema, columns: Columns) -
 
 def _name(file: Path, schema: Schema, columns: Columns) -> str:
     """Name a chapter after all that it depends on."""
-    state = file.stat()
-    stamps = (state.st_size, state.st_mtime_ns, state.st_ino)
-    return fingerprint(str(file), stamps, schema.code, asdict(columns), Path(chapters.__file__))
+    return fingerprint(str(file), state_of(file), schema.code, asdict(columns), Path(chapters.__file__))
 
 
 @contextmanager

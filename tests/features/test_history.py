@@ -171,6 +171,21 @@ def test_a_killed_writer_leaves_what_the_next_call_mends(tmp_path):
     assert before.items() <= after.items()
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    write(tmp_path / "a.parquet", [("a", 0, 0), ("b", 0, 0)])
+    write_features = chapters._write_features
+
+    def replace_then_write(*args, **options):
+        write(tmp_path / "a.parquet", [("b", 1, 1), ("a", 1, 1)])
+        write_features(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chapters, "_write_features", replace_then_write)
+        with pytest.raises(ContractError, match="was replaced while it was read"):
+            history_of(tmp_path)
+    assert answers(history_of(tmp_path), [("a", 1)]) == [expected([("a", 1, 1)], "a", 1)]
+
+
 def test_many_open_at_once_what_is_written_once(tmp_path):
     for number in range(4):
         write(tmp_path / f"{number}.parquet", [("a", number, number)])
