@@ -30,6 +30,18 @@ from features.programme import Programme
 from features.schema import CONTROL
 
 RECENT_DAYS: Final = 84
+# what features read of each table, as far as a company brings it: the time of a row, then the rest
+READ: Final = {
+    "members": ("joined_at",),
+    "transactions": (
+        *("occurred_at", "transaction_id", "amount", "margin", "discount", "quantity", "category", "channel"),
+    ),
+    "contacts": ("contacted_at", "contact_id", "treatment"),
+    "redemptions": ("occurred_at", "contact_id"),
+    "events": ("occurred_at", "event_id", "kind", "value"),
+    "subscriptions": ("started_at", "ends_at", "plan", "price", "renewed_at", "cancelled_at", "auto_renew"),
+}
+READ_OF_ALL: Final = ("member_id", "local_time", "known_at")
 DAY_SECONDS: Final = 86_400
 # columns a company may not bring, and what stands for them
 OPTIONAL: Final = {
@@ -57,6 +69,30 @@ class Moment:
 def moment(as_of: datetime, programme: Programme) -> Moment:
     """Fix an `as_of`."""
     return Moment(ibis.literal(as_of), ibis.literal(as_of.astimezone(programme.zone).date()))
+
+
+@ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "timestamp('UTC')"))  # type: ignore[untyped-decorator]
+def _time(variable: str) -> None:
+    """Read a variable of DuckDB's that holds a time."""
+
+
+@ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "date"))  # type: ignore[untyped-decorator]
+def _day(variable: str) -> None:
+    """Read a variable of DuckDB's that holds a date."""
+
+
+def session_moment() -> Moment:
+    """Leave the moment to the variables `as_of` and `today` of a DuckDB session: then one query serves many."""
+    return Moment(_time("as_of"), _day("today"))
+
+
+def visible(tables: dict[str, ir.Table]) -> dict[str, ir.Table]:
+    """Keep of each table the columns that features read: nothing else can move a value."""
+    return {
+        name: table.select([column for column in (*READ_OF_ALL, *READ[name]) if column in table.columns])
+        for name, table in tables.items()
+        if name in READ
+    }
 
 
 def members_at(tables: dict[str, ir.Table], *, at: Moment) -> ir.Table:
