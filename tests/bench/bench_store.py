@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -129,30 +128,3 @@ def bench_materialize(world, tmp_path):
         busy = time.process_time() - busy
         rates = f"{MANY / took:,.0f} a second, {MANY / busy:,.0f} a second of processor time"
         print(f"materialise {MANY:,} members {what}: {rates}")  # noqa: T201
-
-
-MEMBERS, SNAPSHOTS, ASKED, JOINED = 50_000, 20, 100_000, NUMBERS[:30]
-
-
-def bench_join(tmp_path):
-    """Point-in-time: 100,000 questions, 30 features, a million rows; the rivals' rows that differ are counted."""
-    home, rng = Home(tmp_path / "home"), np.random.default_rng(3)
-    for week in range(SNAPSHOTS):
-        snapshot(home, MEMBERS, rng, AS_OF - timedelta(weeks=week))
-    ours = open_store(home)
-    ours.apply()
-    feast = theirs(home, tmp_path)
-    hours = rng.integers(0, SNAPSHOTS * 168, ASKED)
-    asked = pd.DataFrame({"member_id": [f"m{m:07d}" for m in rng.integers(0, MEMBERS, ASKED)], "row": range(ASKED)})
-    asked["event_timestamp"] = pd.to_datetime(AS_OF) - pd.to_timedelta(hours, unit="h")
-    names = [f"{VIEW}:{name}" for name in JOINED]
-
-    def join(store):
-        rows = store.get_historical_features(asked.copy(), names, filter_by_created_timestamp=True).to_df()
-        return rows.sort_values("row", ignore_index=True)[list(JOINED)]
-
-    first = clock(lambda: join(ours.feast))
-    unequal = (~np.isclose(join(ours.feast), join(feast), rtol=0, atol=0, equal_nan=True)).any(axis=1).sum()
-    own = statistics.median(clock(lambda: join(ours.feast)) for _ in range(3))
-    show(f"join of {ASKED:,} rows, {unequal} differ", own, clock(lambda: join(feast)), "Feast's DuckDB store")
-    print(f"sorting {MEMBERS * SNAPSHOTS:,} rows x {len(NUMBERS)} numbers, once: {first - own:.1f} s")  # noqa: T201
