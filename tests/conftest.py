@@ -87,7 +87,7 @@ def own_redis(tmp_path):
 @pytest.fixture(scope="module")
 def redis_cluster(tmp_path_factory):
     """Three masters that share the slots."""
-    options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "15000")
+    options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "3000")
     servers = [RedisServer(tmp_path_factory.mktemp("redis"), *options) for _ in range(3)]
     for server, (first, last) in zip(servers, [(0, 5460), (5461, 10922), (10923, 16383)], strict=True):
         server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
