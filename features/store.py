@@ -29,6 +29,7 @@ PROJECT: Final = "holdfast"
 _READ: Final = frozenset(MODEL_FEATURES)  # the numbers of the service `DECISION`
 _ANSWERED: Final = ("segment", "lifecycle_stage")  # the words of `MemberFeatures`
 _PART: Final = 8_192  # members in memory at once while they are materialised; more no longer fit the processor's cache
+_BUFFER: Final = 65_536  # bytes of a column read at once; without it a whole group of rows is held
 _UNAPPLIED: Final = "the feature store has no definitions yet; `holdfast features apply`"
 
 
@@ -177,11 +178,11 @@ def _batches(snapshot: Path, schema: Schema) -> Iterator[Batch]:
     """Read a snapshot as it is written, a part at a time."""
     if not snapshot.exists():
         raise NotFoundError(f"there is no snapshot {snapshot.name}; `holdfast features build` computes them")
-    with pq.ParquetFile(snapshot) as file:
+    with pq.ParquetFile(snapshot, buffer_size=_BUFFER) as file:
         absent = {*schema.numbers, *schema.words} - set(file.schema_arrow.names)
         if absent:
             raise ContractError(f"{snapshot.name} lacks {', '.join(sorted(absent))}; `holdfast features build`")
-        for part in file.iter_batches(batch_size=_PART):
+        for part in file.iter_batches(batch_size=_PART, use_threads=False):
             numbers = [part.column(name).to_numpy(zero_copy_only=False) for name in schema.numbers]
             words = [part.column(name).to_pylist() for name in schema.words]
             yield Batch(
