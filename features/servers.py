@@ -1,8 +1,8 @@
 """Redis, one server or a cluster, asked briefly: the door to its library.
 
-A server that hangs costs one time-out and one that refuses two attempts; either is then left alone for a moment, while
-the others of a cluster go on answering. The library's own retries are off: in a cluster they would ask a server that
-hangs once for every key.
+A server that hangs or refuses costs one attempt, and is then left alone for a moment, while the others of a cluster go
+on answering. The library's own retries are off: in a cluster they would ask a server that hangs once for every key. It
+does notice, before a connection is used again, that the server has restarted.
 """
 
 import threading
@@ -67,7 +67,7 @@ class Servers:
             client = self._open()
             answers: list[Any] = [None] * len(commands)
             for name, (server, places) in self._by_server(client, commands).items():
-                found = self._briefly(name, partial(_ask, server, [commands[place].words for place in places]))
+                found = self._briefly(name, partial(_execute, server, [commands[place].words for place in places]))
                 for place, answer in zip(places, found, strict=True):
                     answers[place] = self._checked(client, commands[place], answer)
         except _FAILED as error:
@@ -141,14 +141,6 @@ class Servers:
             f"the online store at {self._name} does not answer as it should: {type(error).__name__}: {error}; "
             f"see that it runs, or change `online` under [engine] in holdfast.toml"
         )
-
-
-def _ask(server: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    try:
-        return _execute(server, commands)
-    except LostError:  # the server may have restarted, which its old connections can't know
-        server.connection_pool.disconnect(inuse_connections=False)
-        return _execute(server, commands)
 
 
 def _execute(server: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
