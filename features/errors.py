@@ -18,3 +18,7 @@ class NotFoundError(HoldfastError, LookupError):
 
 class CorruptError(HoldfastError, RuntimeError):
     """Refuse an artefact whose bytes are not the bytes that were written."""
+
+
+class UnavailableError(HoldfastError, ConnectionError):
+    """Say that a server does not answer, or not in time."""
