@@ -178,11 +178,12 @@ def features_apply(home: Where = DEFAULT_HOME) -> None:
 @features.command("materialize")
 def features_materialize(home: Where = DEFAULT_HOME) -> None:
     """Bring the latest snapshot into the online store, where the service reads it."""
+    from features.live import materialize
     from features.snapshots import built
     from features.store import open_store
 
     as_of = built(Home(home))[-1]
-    open_store(Home(home)).materialize(as_of)
+    materialize(open_store(Home(home)), as_of, now=_now())
     _say(f"the online store holds the features of {as_of:%Y-%m-%d %H:%M} UTC; next: holdfast train")
 
 

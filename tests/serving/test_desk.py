@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from features.decisions import DecisionLog, read_decisions
+from features.home import Home
+from features.live import Live
 from serving.app import create_app
 from serving.desk import Desk, World
 
@@ -37,7 +39,8 @@ def opened(decider, tmp_path):
             new_id=iter(map(str, range(100))).__next__,
             rng=np.random.default_rng(1),
         )
-        desk = Desk(decider, source, DecisionLog(tmp_path / "decisions.db"), world=world)
+        log, nothing = DecisionLog(tmp_path / "decisions.db"), Live(Home(tmp_path), source)
+        desk = Desk(decider, source, log, live=nothing, world=world)
         app = create_app(lambda: desk)
         app.state.desk = desk
         try:
