@@ -41,7 +41,7 @@ class Plan:
     schema: Schema
     timezone: str
     as_of: datetime  # of the snapshot that was materialised
-    audience: str  # the file of that snapshot's features that compare members with each other
+    audience: str  # the file, below `Home.live`, of that snapshot's features that compare members with each other
 
 
 def write_plan(home: Home, as_of: datetime) -> None:
@@ -52,7 +52,7 @@ def write_plan(home: Home, as_of: datetime) -> None:
     snapshot = pq.read_table(path, columns=["member_id", *compared()])
     audience, _ = write_by_content(home.live, AUDIENCE, ".parquet", partial(pq.write_table, snapshot))
     plan = make_plan(open_warehouse(home), read_programme(home.settings), as_of=as_of, audience=audience)
-    write_json(home.live / _FILE, asdict(plan) | {"as_of": as_of.isoformat()})
+    write_json(home.live / _FILE, asdict(plan) | {"as_of": as_of.isoformat(), "audience": audience.name})
     for old in set(home.live.glob(f"{AUDIENCE}-*.parquet")) - {audience}:
         old.unlink()
 

@@ -85,7 +85,7 @@ class Vectors:
     def _tables(self) -> list[tuple[str, str]]:
         """Give the tables of the plan, each with the query for its rows."""
         files = {name: (self._warehouse.path(name), ", ".join(chosen)) for name, chosen in self.plan.columns.items()}
-        files[AUDIENCE] = (Path(self.plan.audience), "*")
+        files[AUDIENCE] = (self._warehouse.home.live / self.plan.audience, "*")
         return [(name, f"SELECT {columns} FROM '{_quoted(file)}'") for name, (file, columns) in files.items()]  # noqa: S608 (no value of a row)
 
     def _add(self, name: str, entries: Sequence[Known]) -> None:
