@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -178,12 +179,35 @@ def features_apply(home: Where = DEFAULT_HOME) -> None:
 @features.command("materialize")
 def features_materialize(home: Where = DEFAULT_HOME) -> None:
     """Bring the latest snapshot into the online store, where the service reads it."""
+    from features.live import materialize
     from features.snapshots import built
     from features.store import open_store
 
     as_of = built(Home(home))[-1]
-    open_store(Home(home)).materialize(as_of)
+    materialize(open_store(Home(home)), as_of, now=_now())
     _say(f"the online store holds the features of {as_of:%Y-%m-%d %H:%M} UTC; next: holdfast train")
+
+
+@features.command("check")
+def features_check(
+    home: Where = DEFAULT_HOME,
+    points: Annotated[int, typer.Option(min=1, help="How many (member, snapshot) points are drawn.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Prove that training and serving see the same numbers, and nothing of the future; exit 1 where they differ."""
+    import numpy as np
+
+    from features.parity import check, sheet
+
+    with working() as progress:
+        found = check(Home(home), points=points, rng=np.random.default_rng(seed), progress=progress)
+    if json:
+        out.print_json(data=[asdict(one) for one in found], default=str)
+    else:
+        _show(sheet(found))
+    raise typer.Exit(1 if any(one.differing for one in found) else 0)
 
 
 @app.command(rich_help_panel="The loop")

@@ -22,3 +22,11 @@ class CorruptError(HoldfastError, RuntimeError):
 
 class UnavailableError(HoldfastError, ConnectionError):
     """Say that a server does not answer, or not in time."""
+
+
+class ConflictError(ContractError):
+    """Refuse an id that already stands for something else."""
+
+
+class UnwrittenError(HoldfastError, OSError):
+    """Say that the disk did not take an entry: nothing of it is stored, and it may be sent again."""

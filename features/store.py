@@ -18,11 +18,11 @@ from feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 from numpy.typing import NDArray
 
 from features import offline, online
-from features.definitions import ALL, MODEL_FEATURES, VIEW, feast_objects
+from features.definitions import ALL, MODEL_FEATURES, NUMBERS, VIEW, WORDS, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.online import open_table, schema_of
-from features.packed import Batch, PackedTable, Schema
+from features.packed import Batch, PackedTable, Schema, Vectors
 from features.programme import Engine, read_programme
 
 PROJECT: Final = "holdfast"
@@ -71,8 +71,16 @@ class Store:
         self._table.write(VIEW, schema, _batches(path, schema))
         self.feast.registry.apply_materialization(view, PROJECT, as_of - timedelta(seconds=1), as_of)
 
-    def training_frame(self, entities: pd.DataFrame) -> pd.DataFrame:
-        """Join to each row `member_id`, `as_of` the features as they were known at that time.
+    def rewrite(self, rows: pa.Table, schema: Schema) -> None:
+        """Bring vectors of members who did something since the snapshot into the online store."""
+        self._table.write(VIEW, schema, (_batch(part, schema) for part in rows.to_batches()))
+
+    def vectors(self, member_ids: Sequence[str]) -> Vectors:
+        """Read every feature of members as it stands online: `NUMBERS` as they are, and `WORDS`."""
+        return self._table.read(VIEW, member_ids, numbers=NUMBERS, words=WORDS)
+
+    def training_frame(self, entities: pd.DataFrame, service: str = ALL) -> pd.DataFrame:
+        """Join to each row `member_id`, `as_of` the features of a service as they were known at that time.
 
         Further columns are kept. As many rows come out as went in, in the same order, duplicates included.
 
@@ -83,7 +91,7 @@ class Store:
         """
         rows = entities.rename(columns={"as_of": "event_timestamp"}).assign(row=np.arange(len(entities)))
         with _quiet():
-            history = self.feast.get_historical_features(rows, self._service(ALL), filter_by_created_timestamp=True)
+            history = self.feast.get_historical_features(rows, self._service(service), filter_by_created_timestamp=True)
             joined: pd.DataFrame = history.to_df()
         joined = joined.sort_values("row", ignore_index=True)
         if not np.array_equal(joined["row"].to_numpy(), np.arange(len(entities))):
@@ -183,15 +191,19 @@ def _batches(snapshot: Path, schema: Schema) -> Iterator[Batch]:
         if absent:
             raise ContractError(f"{snapshot.name} lacks {', '.join(sorted(absent))}; `holdfast features build`")
         for part in file.iter_batches(batch_size=_PART, use_threads=False):
-            numbers = [part.column(name).to_numpy(zero_copy_only=False) for name in schema.numbers]
-            words = [part.column(name).to_pylist() for name in schema.words]
-            yield Batch(
-                member_ids=part.column("member_id").to_pylist(),
-                numbers=np.column_stack(numbers),
-                words=list(zip(*words, strict=True)),
-                event_timestamp=_microseconds(part.column("event_timestamp")),
-                created=_microseconds(part.column("created_timestamp")),
-            )
+            yield _batch(part, schema)
+
+
+def _batch(rows: pa.RecordBatch, schema: Schema) -> Batch:
+    numbers = [rows.column(name).to_numpy(zero_copy_only=False) for name in schema.numbers]
+    words = [rows.column(name).to_pylist() for name in schema.words]
+    return Batch(
+        member_ids=rows.column("member_id").to_pylist(),
+        numbers=np.column_stack(numbers),
+        words=list(zip(*words, strict=True)),
+        event_timestamp=_microseconds(rows.column("event_timestamp")),
+        created=_microseconds(rows.column("created_timestamp")),
+    )
 
 
 def _microseconds(times: pa.Array) -> list[int]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -65,20 +66,21 @@ class Warehouse:
         import ibis
 
         with quietly():
-            return ibis.read_parquet(self.home.warehouse / self._file(name))
+            return ibis.read_parquet(self.path(name))
 
     def frame(self, name: str, columns: list[str] | None = None) -> "pd.DataFrame":
         """Read a table, or some of its columns, into memory."""
-        table: pd.DataFrame = pq.read_table(self.home.warehouse / self._file(name), columns=columns).to_pandas()
+        table: pd.DataFrame = pq.read_table(self.path(name), columns=columns).to_pandas()
         return table
 
-    def _file(self, name: str) -> str:
+    def path(self, name: str) -> Path:
+        """Give a table's Parquet file; the next ingest replaces it."""
         if name not in self.tables:
             raise NotFoundError(
                 f"the warehouse holds no table {name!r}, only {', '.join(sorted(self.tables))}; "
                 f"`holdfast ingest` brings it in"
             )
-        return self.tables[name].file
+        return self.home.warehouse / self.tables[name].file
 
 
 def open_warehouse(home: Home) -> Warehouse:
