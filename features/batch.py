@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection as Queries
 
 from features.checks import GUEST, too_many
-from features.parts import ROWS
+from features.parts import part_rows
 from features.schema import TABLES
 from features.shifts import Profile, Shift, profile, refusals, shifts
 from features.staged import Staged, happened
@@ -78,7 +78,7 @@ def write_rows(queries: Queries, staged: Staged, path: Path) -> None:
     order = [*staged.columns(*(name for name in by if name in staged.schema.names)), "place"]
     rows = queries.sql(f"SELECT * EXCLUDE (reason) FROM {staged.table.name}_good ORDER BY {', '.join(order)}")
     with pq.ParquetWriter(path, staged.schema, compression="zstd") as writer:
-        for batch in rows.to_arrow_reader(ROWS):
+        for batch in rows.to_arrow_reader(part_rows(pq.read_metadata(staged.path))):
             table = pa.Table.from_batches([batch]).drop_columns("place")
             writer.write_table(table.rename_columns(staged.schema.names).cast(staged.schema))
 

@@ -61,21 +61,30 @@ def ingest(frames: Mapping[str, pd.DataFrame], *, home: Home, programme: Program
 
 def ingest_source(home: Home, source: str) -> tuple[Warehouse, bool]:
     """Ingest a folder of tables, or the built-in source; give the warehouse, and whether anything had to be done."""
-    if source != complete_journey.NAME:
+    if source == complete_journey.NAME:
+        brought = ingest_journey(home)
+    else:
         brought = bring(home, Source(folder=Path(source)), SourceMapping())
-        return brought.warehouse or open_warehouse(home), brought.fresh
+    return brought.warehouse or open_warehouse(home), brought.fresh
+
+
+def ingest_journey(home: Home) -> Brought:
+    """Ingest the real retailer's year."""
     if not home.settings.exists():
         _write_text(home.settings, complete_journey.SETTINGS)
     programme = read_programme(home.settings)
     key = fingerprint(complete_journey.source_fingerprint(), programme.timezone)
     standing = ingested(home, key)
     if standing:
-        return standing, False
+        return Brought(warehouse_sheet(standing), fresh=False, warehouse=standing)
     frames = complete_journey.read_tables()
-    return ingest(frames, home=home, programme=programme, source=complete_journey.SOURCE, key=key), True
+    warehouse = ingest(frames, home=home, programme=programme, source=complete_journey.SOURCE, key=key)
+    return Brought(warehouse_sheet(warehouse), fresh=True, warehouse=warehouse)
 
 
-def ingest_world(home: Home, world: World, seed: int, *, allow: frozenset[str] = frozenset()) -> Brought:
+def ingest_world(
+    home: Home, world: World, seed: int, *, allow: frozenset[str] = frozenset(), memory: int | None = None
+) -> Brought:
     """Let a synthetic world live and ingest its tables; the same world again changes nothing."""
     settings = None if home.settings.exists() else world_settings(world)
     programme = Programme.model_validate(tomllib.loads(settings)) if settings else read_programme(home.settings)
@@ -83,7 +92,7 @@ def ingest_world(home: Home, world: World, seed: int, *, allow: frozenset[str] =
     standing = ingested(home, key)
     if standing:
         return Brought(warehouse_sheet(standing), fresh=False, warehouse=standing)
-    with open_workbench(home) as bench:
+    with open_workbench(home, memory) as bench:
         folder = bench.folder / "world"
         write_history(world, folder, np.random.default_rng(seed))
         paths = table_paths(Source(folder=folder), SourceMapping())

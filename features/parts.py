@@ -17,7 +17,7 @@ from features.textfiles import text_parts
 from features.values import TEXT
 
 Parts = Callable[[], Iterator[pa.RecordBatch]]
-ROWS: Final = 2**17  # of a part
+ROWS, BYTES = 2**17, 2**24  # of a part, at most: of narrow rows so many, of wide ones so much
 
 
 def file_parts(path: Path, form: TableMapping) -> Parts:
@@ -30,10 +30,16 @@ def table_parts(table: pa.Table) -> Parts:
     return partial(_plainly, table.schema, table.to_batches(max_chunksize=ROWS))
 
 
+def part_rows(file: pq.FileMetaData) -> int:
+    """Give how many rows of a Parquet file make a part."""
+    size = sum(file.row_group(number).total_byte_size for number in range(file.num_row_groups))
+    return int(min(ROWS, max(1, BYTES * file.num_rows // max(size, 1))))
+
+
 def _parquet_parts(path: Path) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path) as file:
-            yield from _plainly(file.schema_arrow, file.iter_batches(batch_size=ROWS))
+            yield from _plainly(file.schema_arrow, file.iter_batches(batch_size=part_rows(file.metadata)))
     except (ValueError, OSError) as error:
         raise ContractError(f"{path} could not be read: {error}; wanted a Parquet file that is whole") from error
 

@@ -16,7 +16,7 @@ from features.errors import ContractError
 from features.mapping import TableMapping
 from features.values import TEXT
 
-BLOCK: Final = 2**24  # bytes that are parsed at once
+BLOCK: Final = 2**22  # bytes that are parsed at once
 ROWS: Final = 100_000  # that pandas reads at once
 SEPARATORS: Final = {";": "';'", "\t": "a tab", "|": "'|'"}
 MARKS: Final = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}

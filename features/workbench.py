@@ -62,6 +62,7 @@ def _connect(folder: Path, memory: int) -> duckdb.DuckDBPyConnection:
         "memory_limit": f"{memory}B",
         "temp_directory": str(folder / "spilled"),
         "preserve_insertion_order": False,
+        "enable_progress_bar": False,
         "autoinstall_known_extensions": False,
     }
     return duckdb.connect(config=settings)

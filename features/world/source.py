@@ -2,12 +2,30 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, cast, get_args
 
+from features.errors import ContractError
 from features.files import fingerprint
-from features.world.law import World
+from features.world.law import Shape, World
 
 NAME: Final = "synthetic"  # what one types
+
+
+def make_world(members: str, shape: str) -> World:
+    """Read which world is wanted, as people type it.
+
+    Raises
+    ------
+    ContractError
+        If there is no such world.
+    """
+    if not members.isdigit():
+        raise ContractError(
+            f"--members {members} came; with synthetic it is how many there are, such as --members 10000"
+        )
+    if shape not in get_args(Shape):
+        raise ContractError(f"--shape {shape} came; wanted {', '.join(get_args(Shape))}")
+    return World(int(members), shape=cast("Shape", shape))
 
 
 def world_settings(world: World) -> str:
