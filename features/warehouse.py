@@ -6,14 +6,12 @@ ingest that is killed leaves the previous state.
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import NotFoundError
@@ -83,6 +81,14 @@ class Warehouse:
         return self.home.warehouse / self.tables[name].file
 
 
+class NewTable(NamedTuple):
+    """Give what writes a table's file, how many rows it has, and how many were refused."""
+
+    write: Callable[[Path], object]
+    rows: int
+    quarantined: int
+
+
 def open_warehouse(home: Home) -> Warehouse:
     """Open what the last completed ingest left.
 
@@ -99,15 +105,12 @@ def open_warehouse(home: Home) -> Warehouse:
     return Warehouse(home=home, **value)
 
 
-def replace_tables(
-    home: Home, source: str, source_fingerprint: str, batch: dict[str, tuple[pa.Table, int]]
-) -> Warehouse:
-    """Write a batch (table -> its rows and how many were refused) and let it take the old one's place at once."""
+def replace_tables(home: Home, source: str, source_fingerprint: str, batch: Mapping[str, NewTable]) -> Warehouse:
+    """Write a batch and let it take the old one's place at once."""
     files = {}
-    for name, (rows, quarantined) in batch.items():
-        write = partial(pq.write_table, rows, compression="zstd")
-        path, digest = write_by_content(home.warehouse, name, ".parquet", write)
-        files[name] = TableFile(name, path.name, rows.num_rows, quarantined, digest)
+    for name, table in batch.items():
+        path, digest = write_by_content(home.warehouse, name, ".parquet", table.write)
+        files[name] = TableFile(name, path.name, table.rows, table.quarantined, digest)
     warehouse = Warehouse(home, source, source_fingerprint, files)
     record = asdict(warehouse)
     del record["home"]
