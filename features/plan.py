@@ -5,11 +5,12 @@ computed by, and whoever runs it needs no Ibis.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,14 +21,8 @@ from features.files import write_by_content, write_json
 from features.home import Home
 from features.packed import Schema
 from features.programme import Programme, read_programme
-from features.schema import TABLES
-from features.warehouse import LOCAL_TIME, Warehouse, open_warehouse
+from features.warehouse import Warehouse, open_warehouse
 
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
-
-AS_OF: Final = "as_of"  # DuckDB's variables that hold the moment
-TODAY: Final = "today"
 AUDIENCE: Final = "audience"  # the table of what compares members with each other
 _FILE: Final = "plan.json"
 
@@ -75,18 +70,17 @@ def read_plan(home: Home) -> Plan:
 
 
 def make_plan(warehouse: Warehouse, programme: Programme, *, as_of: datetime, audience: Path) -> Plan:
-    """Compile the expression for the tables of a warehouse; of their columns those of the contract are read."""
+    """Compile the expression for the tables of a warehouse; of their columns those that features read."""
     import ibis
 
     from features.definitions import NUMBERS, WORDS
-    from features.known import Moment
+    from features.known import READ, READ_OF_ALL, session_moment
     from features.snapshots import snapshot
 
     schemas = {name: pq.read_schema(warehouse.path(name)) for name in warehouse.tables}
-    read = {name: _contract(name, schema) for name, schema in schemas.items() if "member_id" in schema.names}
+    read = {name: _chosen(schemas[name], (*READ_OF_ALL, *READ[name])) for name in READ if name in schemas}
     tables = {name: ibis.table(ibis.Schema.from_pyarrow(schema), name=name) for name, schema in read.items()}
-    moment = Moment(_variable(AS_OF, "timestamp('UTC')"), _variable(TODAY, "date"))
-    vectors = snapshot(tables, at=moment, programme=programme).drop(*compared())
+    vectors = snapshot(tables, at=session_moment(), programme=programme).drop(*compared())
     others = ibis.table(ibis.Schema.from_pyarrow(pq.read_schema(audience)), name=AUDIENCE)
     stamps = ("member_id", "event_timestamp", "created_timestamp")
     rows = vectors.left_join(others, "member_id").select(*stamps, *CATALOGUE)
@@ -102,14 +96,5 @@ def compared() -> list[str]:
     return [name for name, feature in CATALOGUE.items() if feature.source == "audience"]
 
 
-def _variable(name: str, kind: str) -> "ir.Scalar":
-    """Read one of DuckDB's variables, whose value is that of the time when the query runs."""
-    import ibis
-
-    def getvariable(key: str) -> Any: ...  # noqa: ANN401 (the signature says it)
-
-    return ibis.udf.scalar.builtin(getvariable, signature=((ibis.dtype("string"),), ibis.dtype(kind)))(name)
-
-
-def _contract(name: str, schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field for field in schema if field.name in {*TABLES[name].known, LOCAL_TIME}])
+def _chosen(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in names if name in schema.names])

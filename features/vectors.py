@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from features.errors import ContractError, NotFoundError
 from features.journal import OCCURRED, OWN_ID, Entry
-from features.plan import AS_OF, AUDIENCE, TODAY, Plan
+from features.plan import AUDIENCE, Plan
 from features.programme import Programme
 from features.schema import TABLES
 from features.warehouse import LOCAL_TIME, Warehouse
@@ -65,8 +65,8 @@ class Vectors:
             self._db.execute(f"INSERT INTO {name} {rows} WHERE member_id IN (SELECT unnest($1))", [list(member_ids)])
             self._add(name, [known for known in entries if known[0].table == name])
         today = as_of.astimezone(self._zone).date()
-        self._db.execute(f"SET VARIABLE {AS_OF} = TIMESTAMPTZ '{as_of.isoformat()}'")
-        self._db.execute(f"SET VARIABLE {TODAY} = DATE '{today.isoformat()}'")
+        self._db.execute(f"SET VARIABLE as_of = TIMESTAMPTZ '{as_of.isoformat()}'")
+        self._db.execute(f"SET VARIABLE today = DATE '{today.isoformat()}'")
         vectors: pa.Table = self._db.sql("EXECUTE vectors").to_arrow_table()
         return vectors
 

@@ -31,7 +31,7 @@ NAMES = ("recency_days", "visits_28d", "spend_28d", "logins_28d")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Make a company of twenty members, of whom m<n> bought last n days before June, and a release: lapse by recency."""
+    """Make a company of twenty members (m<n> bought last n days before June), and a release: lapse by recency."""
     home = Home(tmp_path_factory.mktemp("live"))
     home.settings.write_text(f'timezone = "America/New_York"\nreplay_from = {START:%Y-%m-%dT%H:%M:%SZ}\n')
     days = [(member, day) for member in range(20) for day in range(member, 120, 5 + member)]
