@@ -18,6 +18,8 @@ from features.values import TEXT
 Parts = Callable[[], Iterator[pa.RecordBatch]]
 ROWS, BYTES = 2**17, 2**24  # of a part, at most: of narrow rows so many, of wide ones so much
 
+BYTES_TYPES: Final = (pa.binary(), pa.large_binary(), pa.binary_view())  # text whose writer did not say so
+
 
 def file_parts(path: Path, form: TableMapping) -> Parts:
     """Read a file: text as text, Parquet with its types."""
@@ -55,7 +57,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     """Give the one type in which the rest of an ingest meets all types of a kind."""
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
-    if pa.types.is_string(kind) or pa.types.is_string_view(kind) or isinstance(kind, pa.BaseExtensionType):
+    if kind in {pa.string(), pa.string_view(), *BYTES_TYPES} or isinstance(kind, pa.BaseExtensionType):
         return TEXT
     if pa.types.is_decimal(kind):
         return pa.float64()
@@ -67,4 +69,6 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def _cast(values: pa.Array, to: pa.DataType) -> pa.Array:
     if isinstance(values, pa.ExtensionArray):  # such as a UUID
         return pa.array([None if value is None else str(value) for value in values.to_pylist()], to)
+    if values.type in BYTES_TYPES:
+        return pa.array([None if v is None else v.decode(errors="backslashreplace") for v in values.to_pylist()], to)
     return values.cast(to, safe=False)  # nanoseconds and the last digits of a decimal are more than anything here has

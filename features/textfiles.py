@@ -32,7 +32,7 @@ def text_parts(path: Path, form: TableMapping) -> Iterator[pa.RecordBatch]:
     """
     try:
         _check_separator(path, form)
-        names = [str(name) for name in _pandas(path, form, nrows=0).columns]
+        names = [str(name) for name in _pandas(path, form, nrows=0, engine="python").columns]  # line by line
         yield pa.RecordBatch.from_pylist([], _text_schema(names))
         yield from _rows(path, form, names)
     except UnicodeError as error:
@@ -52,12 +52,7 @@ def _rows(path: Path, form: TableMapping, names: list[str]) -> Iterator[pa.Recor
     except pa.ArrowInvalid as error:
         if "straddling" in str(error) and path.stat().st_size > BLOCK:
             raise ContractError(f"a value is longer than {BLOCK:,} bytes: is a quote never closed?") from error
-    for frame in _pandas(path, form, chunksize=ROWS):
-        if not isinstance(frame.index, pd.RangeIndex):
-            raise ContractError(f"its rows have more values than the {len(names)} columns that are named")
-        rest = frame.loc[frame.index >= done]
-        if len(rest):
-            yield pa.RecordBatch.from_pandas(rest, preserve_index=False).cast(_text_schema(names))
+    yield from _forgiving(path, form, names, done)
 
 
 def _strict(path: Path, form: TableMapping, names: list[str]) -> Iterator[pa.RecordBatch]:
@@ -71,6 +66,17 @@ def _strict(path: Path, form: TableMapping, names: list[str]) -> Iterator[pa.Rec
     convert = pa.csv.ConvertOptions(column_types=_text_schema(names), **missing)
     with pa.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
         yield from (part for part in reader if part.num_rows)
+
+
+def _forgiving(path: Path, form: TableMapping, names: list[str], done: int) -> Iterator[pa.RecordBatch]:
+    """Go on where `done` rows were read."""
+    with _pandas(path, form, chunksize=ROWS) as frames:
+        for frame in frames:
+            if not isinstance(frame.index, pd.RangeIndex):
+                raise ContractError(f"its rows have more values than the {len(names)} columns that are named")
+            rest = frame.loc[frame.index >= done]
+            if len(rest):
+                yield pa.RecordBatch.from_pandas(rest, preserve_index=False).cast(_text_schema(names))
 
 
 def _pandas(path: Path, form: TableMapping, **how: Any) -> Any:  # noqa: ANN401 (a frame, or frames one by one)

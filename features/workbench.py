@@ -19,6 +19,7 @@ from features.home import Home
 from features.memory import query_memory
 
 FOLDER: Final = "ingest"
+THREAD: Final = 2**28  # bytes that one thread needs to sort what is larger
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ def _connect(folder: Path, memory: int) -> duckdb.DuckDBPyConnection:
     settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory}B",
         "temp_directory": str(folder / "spilled"),
+        "threads": max(1, min(os.cpu_count() or 1, memory // THREAD)),
         "preserve_insertion_order": False,
-        "enable_progress_bar": False,
         "autoinstall_known_extensions": False,
     }
-    return duckdb.connect(config=settings)
+    connection = duckdb.connect(config=settings)
+    connection.execute("SET enable_progress_bar = false")  # it would be printed between what the program says
+    return connection
 
 
 def _clear(home: Home) -> None:

@@ -21,7 +21,7 @@ from features.mapping import option_values, read_mapping
 from features.sources import Source
 
 BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=Path("none"))
-PASSWORD = "hunter2 & more"
+PASSWORD = "hunter2 & more"  # noqa: S105 (of a server that lives as long as these tests)
 TABLES = """
 CREATE TABLE members (member_id uuid, joined_at timestamptz, "City" text, points smallint);
 CREATE TABLE sales (
@@ -43,7 +43,7 @@ def _as_postgres(*command, **how):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server():
     if not (BINARIES / "initdb").exists():
         if os.environ.get("CI"):
             pytest.fail("there is no Postgres server here: apt-get install postgresql")
@@ -80,7 +80,7 @@ def _bring(home, url, *queries, **shared):
     return bring(home, Source(database=url), read_mapping(None, option_values(queries=queries, shared=shared)))
 
 
-def _url(server, password="hunter2%20%26%20more"):  # noqa: S107 (of a server that lives as long as the test)
+def _url(server, password="hunter2%20%26%20more"):  # noqa: S107
     return f"postgresql://shop:{password}@{server}/postgres"
 
 
