@@ -1,9 +1,9 @@
 """The point-in-time join beside its rivals: what each takes, needs and gets wrong, each in a process of its own.
 
 Run by `make bench`, at 100,000 questions over a million rows; `JOIN_ROWS=10000000` asks ten times as many over ten
-times as many. The rows are a log: 20 files, each of what became known in some weeks, in no order, so that their event
-times overlap. Some rows correct an earlier one of the same event time, some come months late, and a tenth of the
-members fell silent long ago. Asked is what was known then: a row counts from its creation on.
+times as many, for which dask takes 15 GB. The rows are a log: 20 files, each of what became known in some weeks, in no
+order, so that their event times overlap. Some rows correct an earlier one of the same event time, some come months
+late, and a tenth of the members fell silent long ago. Asked is what was known then: a row counts from its creation on.
 
 Every rival reads the same files with all processors and its defaults, which is all that its documentation offers for
 files on one machine. Polars cannot be told when a row became known: it joins on the event time, sorted by both.
