@@ -54,7 +54,7 @@ class RedisTable:
 
     def create(self) -> None:
         """Note that there is a table, so that one that holds nobody yet is not taken for one that was lost."""
-        self._writer.send([self._note(Schema((), ()))])
+        self._writer.send(self._notes(Schema((), ())))
 
     def write(self, view: str, schema: Schema, batches: Iterable[Batch]) -> None:
         """Store rows; one older than the one that stands is left out.
@@ -67,7 +67,7 @@ class RedisTable:
         with ThreadPoolExecutor(1) as sending:  # the next rows are packed while the servers take these
             sent: Future[list[None]] | None = None
             for batch in batches:
-                commands = [self._note(schema), *self._scripts(view, schema, batch)]
+                commands = [*self._notes(schema), *self._scripts(view, schema, batch)]
                 if sent:
                     sent.result()
                 sent = sending.submit(self._writer.send, commands)
@@ -106,9 +106,13 @@ class RedisTable:
     def _catalogue(self) -> bytes:
         return f"{self._prefix}:schemas".encode()
 
-    def _note(self, schema: Schema) -> Command:
-        names = json.dumps([schema.numbers, schema.words])
-        return Command(self._catalogue, ("HSET", self._catalogue, schema.code, names))
+    def _notes(self, schema: Schema) -> list[Command]:
+        """Note a schema; it is let go of no earlier than the last row that names it."""
+        names, key = json.dumps([schema.numbers, schema.words]), self._catalogue
+        return [
+            Command(key, ("HSET", key, schema.code, names)),
+            Command(key, ("EXPIRE", key, self._seconds)),
+        ]
 
     def _scripts(self, view: str, schema: Schema, batch: Batch) -> Iterator[Command]:
         """Pack rows, and give a script for each bucket of them."""

@@ -87,14 +87,16 @@ def check(home: Home, *, points: int, rng: np.random.Generator, progress: Progre
 def offline_online(home: Home, *, points: int, rng: np.random.Generator, progress: Progress) -> Compared:
     """Hold what training joins at members' snapshots against what the service reads once they are materialised.
 
-    They are materialised, the drawn members of one snapshot after the other, into an online store made for it.
+    They are materialised, the drawn members of one snapshot after the other, into an online store made for it, of the
+    kind that the settings name.
     """
     offline, drawn, result = open_store(home), draw(home, points, rng), Compared("offline = online")
     progress("joining offline", 0, 1)
     words = offline.training_frame(drawn, DECISION)[list(WORDS)]
     wanted = offline.training_frame(drawn, ALL).join(words).assign(event_timestamp=drawn["as_of"])
     with tempfile.TemporaryDirectory(dir=home.root, prefix=".check-") as folder:
-        online = open_store(Home(Path(folder)))
+        apart = offline.engine.model_copy(update={"online_prefix": Path(folder).name.strip(".")})
+        online = open_store(Home(Path(folder)), apart)
         online.home.features.mkdir()
         online.apply()
         dates = [as_of for as_of in built(home) if (drawn["as_of"] == as_of).any()]
@@ -102,6 +104,7 @@ def offline_online(home: Home, *, points: int, rng: np.random.Generator, progres
             progress("comparing with online", done, len(dates))
             rows = wanted[wanted["as_of"] == as_of]
             result = result.at(rows, _online(online, _file(home, as_of), rows["member_id"].tolist(), as_of))
+        online.feast.teardown()
     return result
 
 

@@ -150,11 +150,11 @@ class Store:
             raise NotFoundError(_UNAPPLIED) from error
 
 
-def open_store(home: Home) -> Store:
+def open_store(home: Home, engine: Engine | None = None) -> Store:
     """Open the feature store: DuckDB over Parquet, a registry file, and online SQLite or what `holdfast.toml` says."""
     # Feast switches everybody's deprecation warnings on, and reads in threads, which a local filter does not reach
     warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
-    engine = read_programme(home.settings).engine
+    engine = engine or read_programme(home.settings).engine
     return Store(home, engine, FeatureStore(config=_config(home, engine)))
 
 

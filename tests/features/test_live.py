@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -22,7 +23,7 @@ from features.plan import compared, make_plan, read_plan
 from features.programme import Programme
 from features.snapshots import build, built, snapshot
 from features.vectors import Vectors
-from features.warehouse import open_warehouse, quietly, replace_tables
+from features.warehouse import NewTable, open_warehouse, quietly, replace_tables
 
 OWN = [name for name in CATALOGUE if name not in compared()]
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Auckland")
@@ -304,7 +305,8 @@ def test_a_warehouse_without_a_planned_column_is_said_in_words(shop):
     standing = open_warehouse(home)
     tables = {name: pq.read_table(standing.path(name)) for name in standing.tables}
     tables["transactions"] = tables["transactions"].drop_columns("category")
-    replace_tables(home, "test", "next", {name: (rows, 0) for name, rows in tables.items()})
+    batch = {name: NewTable(partial(pq.write_table, rows), rows.num_rows, 0) for name, rows in tables.items()}
+    replace_tables(home, "test", "next", batch)
     live = Live(home, online)
     with pytest.raises(ContractError, match="other columns"):
         live.keep([purchase(1, as_of)], now=as_of)
