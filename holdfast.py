@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,6 +61,7 @@ def demo(
     run_demo(Home(home), console=out, working=working, now=_now, port=port if serve else None)
 
 
+BUILT_IN = ("complete-journey", "synthetic")
 TableFile = Annotated[
     Path | None, typer.Option(help="A CSV or Parquet file; wins over the folder's.", show_default=False)
 ]
@@ -68,11 +70,15 @@ TableFile = Annotated[
 @app.command(rich_help_panel="The loop")
 def ingest(
     source: Annotated[
-        str, typer.Argument(help="A folder of members.csv, transactions.parquet, ..., or complete-journey.")
+        str,
+        typer.Argument(help="A folder of members.csv, transactions.parquet, ..., or complete-journey, or synthetic."),
     ] = "",
     home: Where = DEFAULT_HOME,
     *,
-    members: TableFile = None,
+    members: Annotated[
+        Path | None,
+        typer.Option(help="A CSV or Parquet file; with synthetic: how many members.", show_default=False),
+    ] = None,
     transactions: TableFile = None,
     subscriptions: TableFile = None,
     events: TableFile = None,
@@ -104,44 +110,62 @@ def ingest(
         Path | None, typer.Option(help="Look at a folder's files and write the mapping.toml they seem to need.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")] = False,
+    memory: Annotated[
+        float | None, typer.Option(min=0.1, help="GiB that a query may take; a quarter of the machine's unless said.")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="With synthetic: retail, subscription or both.", show_default="retail")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="With synthetic: another seed is another world.", show_default="0")
+    ] = None,
 ) -> None:
     """Check a company's tables row by row and bring them into the warehouse.
 
-    Without anything to read it takes the built-in data, complete-journey.
+    Without anything to read it takes the built-in data, complete-journey; synthetic is a world with known truth.
     """
-    from features.ingest import bring, ingest_source, warehouse_sheet, write_proposal
+    from features.ingest import bring, ingest_journey, ingest_world, write_proposal
     from features.mapping import option_values, read_mapping
     from features.shifts import parse_allowances
     from features.sources import open_source
+    from features.world.source import make_world
 
     if init:
         path = mapping or init / "mapping.toml"
         _say(write_proposal(init, path))
         _say(f"this is {path}; read it, mend it; next: holdfast ingest {init} --mapping {path} --dry-run")
         return
-    named = (members, transactions, subscriptions, events, offers, contacts, redemptions)
-    if source == "complete-journey" or not (source or database or any(named)):
-        if dry_run or mapping or columns or query or allow:
+    shared = {
+        "currency": currency, "major_units": major_units, "timezone": timezone, "date_format": date_format,
+        "separator": separator, "encoding": encoding,
+    }  # fmt: skip
+    files = (members, transactions, subscriptions, events, offers, contacts, redemptions)
+    allowed, bytes_allowed = parse_allowances(allow), int(memory * 2**30) if memory else None
+    if source != "synthetic" and (shape or seed is not None):
+        raise ContractError("--shape and --seed are of the synthetic world: holdfast ingest synthetic --shape both")
+    if source in BUILT_IN or not (source or database or any(files)):
+        if any([mapping, columns, query, dry_run, database, *files[1:], *shared.values()]):
             raise ContractError("the built-in data take no mapping and no rehearsal; name a folder, files, or --from")
-        warehouse, fresh = ingest_source(Home(home), "complete-journey")
-        sheet = warehouse_sheet(warehouse)
+        if source == "synthetic":
+            world = make_world(str(members or 10_000), shape or "retail")
+            brought = ingest_world(Home(home), world, seed or 0, allow=allowed, memory=bytes_allowed)
+        elif members or allowed or memory:
+            raise ContractError("complete-journey takes no other option; for synthetic members type its name")
+        else:
+            brought = ingest_journey(Home(home))
     else:
-        shared = {
-            "currency": currency, "major_units": major_units, "timezone": timezone, "date_format": date_format,
-            "separator": separator, "encoding": encoding,
-        }  # fmt: skip
         options = option_values(maps=columns or (), queries=query or (), shared=shared)
         brought = bring(
             Home(home),
-            open_source(source, named, database),
+            open_source(source, files, database),
             read_mapping(mapping, options),
-            allow=parse_allowances(allow),
+            allow=allowed,
             now=_now(),
             rehearse=dry_run,
+            memory=bytes_allowed,
         )
-        sheet, fresh = brought.sheet, brought.fresh
-    _show(sheet)
-    _say("nothing changed since the last ingest" if not fresh else _next(dry_run=dry_run))
+    _show(brought.sheet)
+    _say("nothing changed since the last ingest" if not brought.fresh else _next(dry_run=dry_run))
 
 
 def _next(*, dry_run: bool) -> str:
@@ -178,12 +202,35 @@ def features_apply(home: Where = DEFAULT_HOME) -> None:
 @features.command("materialize")
 def features_materialize(home: Where = DEFAULT_HOME) -> None:
     """Bring the latest snapshot into the online store, where the service reads it."""
+    from features.live import materialize
     from features.snapshots import built
     from features.store import open_store
 
     as_of = built(Home(home))[-1]
-    open_store(Home(home)).materialize(as_of)
+    materialize(open_store(Home(home)), as_of, now=_now())
     _say(f"the online store holds the features of {as_of:%Y-%m-%d %H:%M} UTC; next: holdfast train")
+
+
+@features.command("check")
+def features_check(
+    home: Where = DEFAULT_HOME,
+    points: Annotated[int, typer.Option(min=1, help="How many (member, snapshot) points are drawn.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Prove that training and serving see the same numbers, and nothing of the future; exit 1 where they differ."""
+    import numpy as np
+
+    from features.parity import check, sheet
+
+    with working() as progress:
+        found = check(Home(home), points=points, rng=np.random.default_rng(seed), progress=progress)
+    if json:
+        out.print_json(data=[asdict(one) for one in found], default=str)
+    else:
+        _show(sheet(found))
+    raise typer.Exit(1 if any(one.differing for one in found) else 0)
 
 
 @app.command(rich_help_panel="The loop")

@@ -115,7 +115,7 @@ def online_share_84d(channels: ir.Table, programme: Programme) -> ir.Value:
 @feature("channels", "word", "rules", minimum=None, window=84)
 def usual_channel(channels: ir.Table) -> ir.Value:
     """Channel with the most visits in the last 12 weeks; of several, the first by name."""
-    return channels.channel.max(where=channels.usual)
+    return channels.channel.argmin(ibis.struct({"visits": -channels.visits, "channel": channels.channel}))
 
 
 def _share(categories: ir.Table, programme: Programme, place: int) -> ir.Value:

@@ -1,78 +1,66 @@
-"""One batch: its rows judged against the contract, and the batch against what the warehouse holds."""
+"""One batch: its rows judged together, in queries that need not fit into memory, and written in order."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final
-from zoneinfo import ZoneInfo
+from dataclasses import dataclass
+from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection as Queries
 
-from features.checks import check_rows, table_diff, too_many, unknown_tables
-from features.errors import ContractError
-from features.files import write_whole
-from features.home import Home
-from features.programme import Programme
-from features.schema import TABLES, Table
-from features.shifts import Shift, refusals, shifts
-from features.warehouse import LOCAL_TIME, Warehouse, order_tables
-
-GUEST: Final = "a guest's row, set aside as the mapping says"
+from features.checks import GUEST, too_many
+from features.parts import part_rows
+from features.schema import TABLES
+from features.shifts import Profile, Shift, profile, refusals, shifts
+from features.staged import Staged, happened
+from features.warehouse import Warehouse, order_tables
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Hold tables in the contract's columns, the rows they came from, and how strictly they are judged."""
+class Verdict:
+    """Say what became of one table: its good rows are the view `<name>_good`, the bad ones the table `<name>_bad`."""
 
-    frames: Mapping[str, pd.DataFrame]
-    source: str  # in words
-    key: str  # the source's fingerprint; a batch that is already in the warehouse is not read again
-    raw: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    guests: frozenset[str] = frozenset()  # tables whose rows without a member are no fault
-    allow: frozenset[str] = frozenset()
-    now: datetime | None = None
-    notes: tuple[str, ...] = ()
+    staged: Staged
+    reasons: tuple[tuple[str, int], ...]  # of the bad rows, the most frequent first
+
+    @property
+    def bad(self) -> int:
+        """How many rows are refused, guests' among them."""
+        return sum(count for _, count in self.reasons)
+
+    @property
+    def good(self) -> int:
+        """How many rows the warehouse would get."""
+        return self.staged.rows - self.bad
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Hold what a batch would bring, what would go to quarantine, and why it is refused, if it is."""
+    """Hold what a batch would bring, and why it is refused, if it is."""
 
-    good: dict[str, pa.Table]
-    bad: dict[str, pd.DataFrame]
+    verdicts: dict[str, Verdict]
     refused: tuple[str, ...]
 
 
-def judge(batch: Batch, programme: Programme, standing: Warehouse | None) -> Judged:
-    """Check a batch's columns, then its rows, then how far it is from what the warehouse holds.
-
-    Raises
-    ------
-    ContractError
-        If rows can't be checked at all, because a table or a column is missing.
-    """
-    names = order_tables(set(batch.frames))  # members come first: a row of a refused member is refused too
-    refused = unknown_tables(batch.frames) + [
-        reason for name in names for reason in table_diff(name, batch.frames[name])
+def judge(
+    queries: Queries, tables: Mapping[str, Staged], *, standing: Warehouse | None, allow: frozenset[str]
+) -> Judged:
+    """Find rows that came before and rows of no member, then how far the batch is from what the warehouse holds."""
+    verdicts = {}
+    for name in order_tables(set(tables)):  # members come first: a row of a refused member is refused too
+        queries.read_parquet(str(tables[name].path)).create_view(f"{name}_came")
+        _find_again(queries, tables[name])
+        _find_bad(queries, tables[name])
+        verdicts[name] = _verdict(queries, tables[name])
+    found = [
+        Shift("bad-rows", text)
+        for name, verdict in verdicts.items()
+        for text in too_many(name, verdict.staged.rows, [fault for fault in verdict.reasons if fault[0] != GUEST])
     ]
-    if refused:
-        raise ContractError("the batch was refused, nothing changed: " + "; ".join(refused))
-    found: list[Shift] = []
-    members, good, bad = pd.Series(dtype="string"), {}, {}
-    currency = programme.currency
-    for name in names:
-        rows, bad[name] = check_rows(
-            TABLES[name], batch.frames[name], members=members, now=batch.now, currency=currency
-        )
-        members = rows["member_id"] if name == "members" else members
-        faults = _without_guests(bad[name]) if name in batch.guests else bad[name]
-        found += [Shift("bad-rows", text) for text in too_many(name, rows, faults)]
-        good[name] = _arrow(TABLES[name], rows, programme.zone)
     if standing:
-        found += shifts(good, standing)
-    return Judged(good, bad, tuple(refusals(found, batch.allow)))
+        now = {name: _profile(queries, verdict.staged) for name, verdict in verdicts.items()}
+        found += shifts(now, {name: _standing_profile(queries, standing, name) for name in standing.tables})
+    return Judged(verdicts, tuple(refusals(found, allow)))
 
 
 def refusal(judged: Judged) -> str:
@@ -84,37 +72,76 @@ def refusal(judged: Judged) -> str:
     )
 
 
-def quarantine(home: Home, name: str, bad: pd.DataFrame, batch: Batch) -> None:
-    """Write refused rows as they came, with their reasons."""
-    if bad.empty:
-        return
-    came = batch.raw[name].iloc[bad.index.to_numpy()] if name in batch.raw else bad.drop(columns="reason")
-    rows = came.astype(object).mask(came.isna(), None).to_dict(orient="records")
-    lines = [
-        json.dumps(
-            {"table": name, "source": batch.source, "row": int(row), "reason": reason, "values": values},
-            default=str,
-            allow_nan=False,
-        )
-        for row, reason, values in zip(bad.index, bad["reason"], rows, strict=True)
-    ]
-    text = "\n".join(lines) + "\n"
-    path = home.quarantine / f"{name}-{batch.key}.jsonl"
-    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+def write_rows(queries: Queries, staged: Staged, path: Path) -> None:
+    """Write a table's good rows, by member and time, those of one moment as they came."""
+    by = dict.fromkeys(("member_id", happened(staged.table) or "member_id", *staged.table.unique))
+    order = [*staged.columns(*(name for name in by if name in staged.schema.names)), "place"]
+    rows = queries.sql(f"SELECT * EXCLUDE (reason) FROM {staged.table.name}_good ORDER BY {', '.join(order)}")
+    with pq.ParquetWriter(path, staged.schema, compression="zstd") as writer:
+        for batch in rows.to_arrow_reader(part_rows(pq.read_metadata(staged.path))):
+            table = pa.Table.from_batches([batch]).drop_columns("place")
+            writer.write_table(table.rename_columns(staged.schema.names).cast(staged.schema))
 
 
-def _without_guests(bad: pd.DataFrame) -> pd.DataFrame:
-    """Give the faults, and rename the reason of the rows that are nobody's."""
-    guest = bad["member_id"].isna() & (bad["reason"] == "member_id: not_nullable")
-    bad.loc[guest, "reason"] = GUEST
-    return bad[~guest]
+def first_seen(queries: Queries, transactions: Staged, path: Path) -> int:
+    """Write when each member's first row of transactions was, as `member_id` and `joined_at`; give how many."""
+    member, time = transactions.columns("member_id", "occurred_at")
+    rows = queries.read_parquet(str(transactions.path)).filter(f"{member} IS NOT NULL AND {time} IS NOT NULL")
+    first = rows.aggregate(f"{member} AS member_id, min({time}) AS joined_at").order("member_id")
+    first.write_parquet(str(path))
+    return int(pq.read_metadata(path).num_rows)
 
 
-def _arrow(table: Table, good: pd.DataFrame, zone: ZoneInfo) -> pa.Table:
-    """Order the rows and add the wall-clock time, so that days are counted where the members live."""
-    time = next((c.name for c in table.columns if c.name in {"joined_at", "occurred_at", "contacted_at"}), None)
-    if time:
-        good = good.assign(**{LOCAL_TIME: good[time].dt.tz_convert(zone).dt.tz_localize(None)})
-    by = [column for column in dict.fromkeys(("member_id", time or "member_id", *table.unique)) if column in good]
-    ordered = good.sort_values(by, kind="stable")
-    return pa.Table.from_pandas(ordered, preserve_index=False).replace_schema_metadata(None)
+def _find_again(queries: Queries, staged: Staged) -> None:
+    """Find rows whose id came before, `again` times: (place, again)."""
+    name, keys = staged.table.name, ", ".join(staged.columns(*staged.keys))
+    query = f"SELECT place, row_number() OVER (PARTITION BY {keys} ORDER BY place) - 1 AS again FROM {name}_came "
+    query += (
+        f"SEMI JOIN (SELECT {keys} FROM {name}_came GROUP BY ALL HAVING count(*) > 1) USING ({keys}) QUALIFY again > 0"
+    )
+    none = "SELECT 0::BIGINT AS place, 0 AS again WHERE false"
+    queries.execute(f"CREATE TEMP TABLE {name}_again AS {query if keys else none}")
+
+
+def _find_bad(queries: Queries, staged: Staged) -> None:
+    """Gather the bad rows with every reason they have: (place, reason); the others are good."""
+    name = staged.table.name
+    found = [f"SELECT place, 0 AS rank, reason FROM {name}_came WHERE reason IS NOT NULL"]
+    if not staged.made_ids:
+        found.append(f"SELECT place, 1, '{', '.join(staged.keys)} came before' FROM {name}_again")
+    if name != "members" and "member_id" in staged.table.known:
+        (member,) = staged.columns("member_id")
+        strangers = f"{name}_came ANTI JOIN members_known ON {member} = member_id WHERE {member} IS NOT NULL"
+        found.append(f"SELECT place, 2, 'member_id is not in members' FROM {strangers}")
+    bad = f"SELECT place, string_agg(reason, '; ' ORDER BY rank) AS reason FROM ({' UNION ALL '.join(found)})"
+    queries.execute(f"CREATE TEMP TABLE {name}_bad AS {bad} GROUP BY place")
+    queries.execute(f"CREATE TEMP VIEW {name}_good AS FROM ({_rows(staged)}) ANTI JOIN {name}_bad USING (place)")
+    if name == "members":
+        (member,) = staged.columns("member_id")
+        queries.execute(f"CREATE TEMP TABLE members_known AS SELECT {member} AS member_id FROM members_good")
+
+
+def _rows(staged: Staged) -> str:
+    """Give every row; of equal rows whose id was made from them the second's id ends in `-1`, so that none is lost."""
+    name = staged.table.name
+    if not staged.made_ids:
+        return f"FROM {name}_came"
+    (own,) = staged.columns(*staged.keys)
+    named = f"{own} || coalesce('-' || again, '') AS {own}"
+    return f"SELECT * EXCLUDE (again) REPLACE ({named}) FROM {name}_came LEFT JOIN {name}_again USING (place)"
+
+
+def _verdict(queries: Queries, staged: Staged) -> Verdict:
+    counts = f"SELECT reason, count(*) FROM {staged.table.name}_bad GROUP BY ALL ORDER BY 2 DESC, 1"
+    return Verdict(staged, tuple((str(reason), int(rows)) for reason, rows in queries.execute(counts).fetchall()))
+
+
+def _profile(queries: Queries, staged: Staged) -> Profile:
+    columns = dict(zip(staged.schema.names, staged.columns(*staged.schema.names), strict=True))
+    return profile(queries.view(f"{staged.table.name}_good"), staged.table, staged.schema, columns)
+
+
+def _standing_profile(queries: Queries, standing: Warehouse, name: str) -> Profile:
+    path = standing.home.warehouse / standing.tables[name].file
+    schema = pq.read_schema(path)
+    return profile(queries.read_parquet(str(path)), TABLES[name], schema, {c: f'"{c}"' for c in schema.names})

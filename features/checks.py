@@ -1,7 +1,7 @@
 """The checks of a batch: every value against the contract, with a reason per row; every table, with a diff."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -11,64 +11,64 @@ import pandas as pd
 import pandera.pandas as pandera
 
 from features.schema import ID_LENGTH, TABLES, Column, Table
+from features.values import ARROW_TEXT, read_numbers, read_text, read_times
 
 MOST_BAD_ROWS: Final = 0.01  # a batch with a larger share of bad rows is a broken export, not a dirty one
 LARGEST: Final = 2**53  # a whole number beyond it is no exact float64, and no amount or count of anything
-CLOCK_WORDS: Final = ("now", "today")  # pandas reads them as times
 HAPPENED: Final = ("joined_at", "occurred_at", "contacted_at")  # the other times may be plans
+GUEST: Final = "a guest's row, set aside as the mapping says"
+NOBODYS: Final = "member_id: not_nullable"  # what is wrong with a guest's row where no guests are expected
 CURRENCY: Final = "currency"  # a column that says a row's currency
 FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 _Rows = npt.NDArray[np.intp]  # row numbers
 
 
-def check_rows(
-    table: Table,
-    frame: pd.DataFrame,
-    *,
-    members: pd.Series,
-    now: datetime | None = None,
-    currency: str | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split a table's rows into good ones, typed, and bad ones with a column `reason`.
+def check_values(
+    table: Table, frame: pd.DataFrame, *, now: datetime | None = None, currency: str | None = None
+) -> tuple[pd.DataFrame, pd.Series]:
+    """Type a part of a table; give it, and why each row is bad: every reason, missing where there is none.
 
     Parameters
     ----------
-    members : the ids that rows of other tables may belong to
+    frame : its rows, numbered from 0
     now : nothing has happened after it; None: anything may have
     currency : the programme's; rows that say another one are bad
     """
-    typed, reasons = frame.reset_index(drop=True).copy(), pd.Series("", index=range(len(frame)), dtype=object)
+    typed, found = dict(frame.items()), []
     for column in table.columns:
         if column.name in typed:
-            values = _typed(column, typed[column.name])
-            lost = values.isna() & typed[column.name].notna()
-            reasons[lost] += f"{column.name} is no {column.kind}; "
-            typed[column.name] = values
-    for rows, reason in _failures(table, typed) + _strays(typed, now=now, currency=currency):
-        reasons[rows] += f"{reason}; "
-    if table.name != "members" and "member_id" in typed:
-        reasons[~typed["member_id"].isin(members) & typed["member_id"].notna()] += "member_id is not in members; "
-    bad = reasons != ""
-    return typed[~bad], frame.reset_index(drop=True)[bad].assign(reason=reasons[bad].str.removesuffix("; "))
+            came = typed[column.name]
+            typed[column.name] = values = _typed(column, came)
+            found.append((np.flatnonzero(values.isna() & came.notna()), f"{column.name} is no {column.kind}"))
+    if CURRENCY in typed:
+        typed[CURRENCY] = typed[CURRENCY].astype(ARROW_TEXT)
+    rows = pd.DataFrame(typed)
+    found += _failures(table, rows) + _strays(rows, now=now, currency=currency)
+    return rows, _join_reasons(found, len(frame))
+
+
+def _join_reasons(found: list[tuple[_Rows, str]], rows: int) -> pd.Series:
+    reasons = pd.Series(None, index=range(rows), dtype=ARROW_TEXT)
+    for places, reason in found:
+        if len(places):
+            before = reasons.iloc[places]
+            reasons.iloc[places] = (before + f"; {reason}").fillna(reason).array
+    return reasons
 
 
 def _failures(table: Table, typed: pd.DataFrame) -> list[tuple[_Rows, str]]:
     """Check values by pandera and give (rows, reason) for each kind of failure."""
     schema = pandera.DataFrameSchema({c.name: _pandera(c) for c in table.columns if c.name in typed})
-    found: list[tuple[_Rows, str]] = []
     try:
-        schema.validate(typed, lazy=True)
+        schema.validate(typed, lazy=True, inplace=True)
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases.dropna(subset=["index"])
-        found = [
+        return [
             (rows["index"].to_numpy(dtype=np.intp), f"{column}: {check}")
             for (column, check), rows in cases.groupby(["column", "check"], sort=False)
         ]
-    if table.unique:
-        again = typed.duplicated(list(table.unique)) & typed[list(table.unique)].notna().all(axis=1)
-        found.append((np.flatnonzero(again), f"{', '.join(table.unique)} came before"))
-    return found
+    return []
 
 
 def _strays(typed: pd.DataFrame, *, now: datetime | None, currency: str | None) -> list[tuple[_Rows, str]]:
@@ -79,10 +79,13 @@ def _strays(typed: pd.DataFrame, *, now: datetime | None, currency: str | None) 
         times = [column for column in HAPPENED if column in typed]
         found += [(np.flatnonzero(typed[column] > now), f"{column} {late}") for column in times]
     if currency and CURRENCY in typed:
-        said = typed[CURRENCY].astype("string").str.strip().str.upper()
+        said = typed[CURRENCY].str.strip().str.upper()
         others = said[said != currency].dropna().unique()
         wanted = f"the programme's is {currency}"
-        found += [(np.flatnonzero(said == other), f"{CURRENCY} is {other}, {wanted}") for other in others]
+        found += [
+            (np.flatnonzero((said == other).fillna(value=False)), f"{CURRENCY} is {other}, {wanted}")
+            for other in others
+        ]
     return found
 
 
@@ -100,46 +103,45 @@ def _pandera(column: Column) -> pandera.Column:
 def _typed(column: Column, values: pd.Series) -> pd.Series:
     """Cast to the kind's type; what can't be cast becomes missing."""
     if column.kind in {"id", "text"}:
-        if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
-            values = values.astype("Int64")  # whole numbers with gaps became floats: 17850 is no '17850.0'
-        return values.astype("string")
+        return read_text(values)
     if column.kind == "time":
-        form = None if pd.api.types.is_datetime64_any_dtype(values) else "ISO8601"
-        if form:
-            values = values.mask(values.astype("string").str.lower().isin(CLOCK_WORDS))
-        return pd.to_datetime(values, utc=True, errors="coerce", format=form).astype("datetime64[us, UTC]")
+        return read_times(values)
     if column.kind == "flag":
-        return values.astype("string").str.lower().map(FLAGS).astype("boolean")
-    numbers = pd.to_numeric(values, errors="coerce")
+        return values.astype(ARROW_TEXT).str.lower().map(FLAGS).astype("boolean")
+    numbers = read_numbers(values)
     if column.kind == "share":
         return numbers.astype("Float64")
+    if pd.api.types.is_integer_dtype(numbers):
+        return numbers.where(numbers.between(-LARGEST, LARGEST)).astype("Int64")
     return numbers.where((numbers == np.floor(numbers)) & numbers.between(-LARGEST, LARGEST)).astype("Int64")
 
 
-def table_diff(name: str, frame: pd.DataFrame) -> list[str]:
+def table_diff(name: str, columns: Collection[str]) -> list[str]:
     """Say what a table lacks, with the column that it may be."""
-    if frame.empty:
-        return [f"{name} is empty, at least one row was wanted"]
-    strangers = [str(column) for column in frame.columns if column not in TABLES[name].known]
+    strangers = [column for column in columns if column not in TABLES[name].known]
     reasons = []
     for column in TABLES[name].needed:
-        if column not in frame:
+        if column not in columns:
             like = difflib.get_close_matches(column, strangers, n=1, cutoff=0.5)
-            hint = f" ({like[0]!r} came: renamed?)" if like else f" (came: {', '.join(map(str, frame.columns))})"
+            hint = f" ({like[0]!r} came: renamed?)" if like else f" (came: {', '.join(columns)})"
             reasons.append(f"{name} lacks the column {column!r}{hint}; wanted: {', '.join(TABLES[name].needed)}")
     return reasons
 
 
-def unknown_tables(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+def unknown_tables(names: Collection[str]) -> list[str]:
     """Say which tables are none of the contract's, and which are missing."""
-    unknown = [f"{name!r} is no table of the contract ({', '.join(TABLES)})" for name in frames if name not in TABLES]
-    return unknown + [f"{name} is missing" for name, table in TABLES.items() if table.required and name not in frames]
+    unknown = [f"{name!r} is no table of the contract ({', '.join(TABLES)})" for name in names if name not in TABLES]
+    return unknown + [f"{name} is missing" for name, table in TABLES.items() if table.required and name not in names]
 
 
-def too_many(name: str, good: pd.DataFrame, bad: pd.DataFrame) -> list[str]:
-    """Say if the share of bad rows is that of a broken export."""
-    share = len(bad) / (len(good) + len(bad))
-    if share <= MOST_BAD_ROWS:
+def too_many(name: str, rows: int, faults: Sequence[tuple[str, int]]) -> list[str]:
+    """Say if the share of bad rows is that of a broken export; the most frequent of the faults comes first."""
+    bad = sum(count for _, count in faults)
+    if bad <= rows * MOST_BAD_ROWS:
         return []
-    first = bad["reason"].value_counts().index[0]
-    return [f"{name}: {len(bad):,} of {len(good) + len(bad):,} rows are bad ({share:.1%}; most often: {first})"]
+    return [f"{name}: {bad:,} of {rows:,} rows are bad ({bad / rows:.1%}; most often: {faults[0][0]})"]
+
+
+def set_guests_aside(reasons: pd.Series) -> pd.Series:
+    """Rename the reason of rows that are nobody's, and have no other fault."""
+    return reasons.mask((reasons == NOBODYS).fillna(value=False), GUEST)

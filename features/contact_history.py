@@ -83,7 +83,7 @@ def redemption_recency_days(redemptions: ir.Table) -> ir.Value:
 @feature("contacts", "word", "rules", minimum=None, window=EVER)
 def last_offer(contacts: ir.Table) -> ir.Value:
     """Offer of the last contact."""
-    return contacts.treatment.max(where=contacts.newest)
+    return contacts.treatment.argmax(contacts.place)
 
 
 @programme_feature("contacts", "days", "fatigue")

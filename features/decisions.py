@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, Self
 
 import numpy as np
 
-from features.errors import ContractError, CorruptError, HoldfastError, NotFoundError
+from features.errors import ConflictError, ContractError, CorruptError, HoldfastError, NotFoundError, UnwrittenError
 
 FORMAT: Final = 1
 GROUP: Final = 256  # entries that share one flush of the disk at most
@@ -82,14 +82,6 @@ class Outcome:
     kind: str
     occurred_at: datetime
     amount: int | None
-
-
-class ConflictError(ContractError):
-    """Refuse an id that already stands for something else."""
-
-
-class UnwrittenError(HoldfastError, OSError):
-    """Say that the disk did not take an entry: nothing of it is stored, and it may be sent again."""
 
 
 _SCHEMA: Final = """

@@ -61,7 +61,7 @@ def support_recency_days(events: ir.Table, programme: Programme) -> ir.Value:
 @feature("events", "points", "satisfaction", minimum=None, zero=False)
 def survey_last(events: ir.Table) -> ir.Value:
     """Score of the last survey answered."""
-    return events.value.max(where=events.last_survey)
+    return events.value.argmax(events.place, where=events.survey)
 
 
 @feature("events", "points", "satisfaction", minimum=None, zero=False)

@@ -18,3 +18,15 @@ class NotFoundError(HoldfastError, LookupError):
 
 class CorruptError(HoldfastError, RuntimeError):
     """Refuse an artefact whose bytes are not the bytes that were written."""
+
+
+class UnavailableError(HoldfastError, ConnectionError):
+    """Say that a server does not answer, or not in time."""
+
+
+class ConflictError(ContractError):
+    """Refuse an id that already stands for something else."""
+
+
+class UnwrittenError(HoldfastError, OSError):
+    """Say that the disk did not take an entry: nothing of it is stored, and it may be sent again."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,24 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         _flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_folder_whole(folder: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a folder beside `folder`, flush its files to the disk and rename it into place.
+
+    What a killed writer left is written over.
+    """
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        write(beside)
+        for path in (*beside.iterdir(), beside):
+            _flush(path)
+        beside.rename(folder)
+        _flush(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def write_by_content(folder: Path, stem: str, suffix: str, write: Callable[[Path], object]) -> tuple[Path, str]:

@@ -1,201 +1,151 @@
-"""What was known of members at many times: rows sorted by member, event time and creation, searched by halving.
+"""What was known of members at many times: chapters of sorted rows, one per source file, searched by halving.
 
-The files of a folder, each memory-mapped, so that a join reads only the rows it answers with:
-
-numbers.f8     (n_rows, n_numbers) float64, NaN where missing      words.i4    (n_rows, n_words), -1 where missing
-created.i8     (n_rows,) microseconds                              keys.i8     (n_rows,) member * n_times + time
-members.parquet, about.json    the member ids, the distinct event times, the vocabulary, the schema
+A join asks the chapter that ends last first, and another only for who may have a later row in it. Chapters may overlap
+in time; the more they do, the more of them are asked.
 """
 
-import json
-import os
+import fcntl
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.errors import ContractError
+from features import chapters
+from features.chapters import NEVER, Chapter, Columns, Integers, open_chapter, state_of, write_chapter
 from features.files import fingerprint
 from features.packed import Schema
 
-_PART: Final = 100_000  # rows in memory at once while they are sorted into files
-_BLOCK: Final = 8_192  # rows gathered at once: they stay in the processor's cache
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Name what a source calls the member, the time of an event and the time it became known."""
-
-    member: str
-    event: str
-    created: str
+_WRITERS: Final = 2  # chapters written at once: one sorts while the other waits for the disk
+_BLOCK: Final = 16_384  # questions answered at once: what they touch stays in the processor's cache
 
 
 @dataclass(frozen=True)
 class History:
-    """Hold every row of a source, sorted."""
+    """Hold every row of a source, the chapter that ends last first."""
 
     schema: Schema
-    members: pa.Array
-    times: NDArray[np.int64]  # the distinct event times, ascending, microseconds
-    keys: NDArray[np.int64]
-    created: NDArray[np.int64]
-    numbers: NDArray[np.float64]
-    words: NDArray[np.int32]
-    vocabulary: tuple[str, ...]
+    chapters: tuple[Chapter, ...]
 
-    def latest(
-        self, member_ids: pa.Array, at: NDArray[np.int64], *, known: bool, max_age: int | None
-    ) -> NDArray[np.int64]:
-        """Find the row of each member that was the latest at a time; of one time the one created last; -1 for none.
+    def as_known(
+        self, names: Sequence[str], member_ids: pa.Array, at: Integers, *, known: bool, max_age: int | None
+    ) -> list[pa.Array]:
+        """Read features as they were at a time, an array per feature, null where missing or where there is no row.
 
-        Args:
-            known: whether a row counts only from its creation on.
-            max_age: microseconds after which a row counts no longer.
+        A row counts from its event time on. The latest event counts, and of one time the row created last.
+
+        Parameters
+        ----------
+        member_ids, at : (n_asked,) whom, and when in microseconds
+        known : whether a row counts only from its creation on: created at `at` it does, a microsecond later never
+        max_age : microseconds after its event from which on a row counts no longer; just as old it does
         """
-        member = pc.fill_null(pc.index_in(member_ids, self.members), -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        time = np.searchsorted(self.times, at, side="right") - 1
-        n_times = len(self.times)
-        row: NDArray[np.int64] = np.searchsorted(self.keys, member * n_times + time, side="right") - 1
-        row[(member < 0) | (time < 0)] = -1
-        first = member * n_times  # the smallest key of the member
-        row[(row >= 0) & (self.keys[row] < first)] = -1
-        hidden = np.flatnonzero((row >= 0) & (self.created[row] > at)) if known else np.empty(0, np.int64)
-        while len(hidden):  # a step back at a time: few rows wait long to become known
-            row[hidden] -= 1
-            row[hidden[(row[hidden] >= 0) & (self.keys[row[hidden]] < first[hidden])]] = -1
-            hidden = hidden[(row[hidden] >= 0) & (self.created[row[hidden]] > at[hidden])]
-        if max_age is not None:
-            row[(row >= 0) & (at - self.times[self.keys[row] % n_times] > max_age)] = -1
-        return row
+        numbers = [name for name in names if name in self.schema.numbers]
+        words = [name for name in names if name in self.schema.words]
+        number_places, word_places = self.schema.places(numbers, words)
+        floats = np.empty((len(numbers), len(at)))
+        codes = np.empty((len(words), len(at)), dtype=np.int32)
+        vocabulary, codebooks = self._vocabulary()
+        member, places = self._places(member_ids)
 
-    def take(self, row: NDArray[np.int64], names: Sequence[str]) -> list[pa.Array]:
-        """Read features of rows, null where missing or where there is no row."""
-        numbers, words = [n for n in names if n in self.schema.numbers], [n for n in names if n in self.schema.words]
-        places = self.schema.places(numbers, words)
-        floats = _gather(self.numbers, row, places[0], np.nan)
-        codes = _gather(self.words, row, places[1], -1)
-        values = {name: pa.array(column, from_pandas=True) for name, column in zip(numbers, floats, strict=True)}
-        vocabulary = pa.array(self.vocabulary, pa.string())
-        for name, column in zip(words, codes, strict=True):
-            values[name] = vocabulary.take(pa.array(column, mask=column < 0))
+        def answer(start: int) -> None:
+            block = slice(start, start + _BLOCK)
+            floats[:, block], codes[:, block] = np.nan, -1
+            which, row = self._latest(places, member[block], at[block], known=known, max_age=max_age)
+            for number in np.unique(which[which >= 0]):
+                asked = np.flatnonzero(which == number)
+                chapter, found = self.chapters[number], row[asked]
+                floats[:, start + asked] = chapter.numbers[found][:, number_places].T
+                codes[:, start + asked] = codebooks[number][chapter.words[found][:, word_places]].T
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(answer, range(0, len(at), _BLOCK)))
+        values = dict(zip(numbers, (pa.array(column, from_pandas=True) for column in floats), strict=True))
+        texts = (vocabulary.take(pa.array(column, mask=column < 0)) for column in codes)
+        values |= zip(words, texts, strict=True)
         return [values[name] for name in names]
+
+    def _latest(
+        self, places: Sequence[NDArray[np.int32]], member: Integers, at: Integers, *, known: bool, max_age: int | None
+    ) -> tuple[Integers, Integers]:
+        """Find the chapter and the row in it that answer each question; a chapter of -1 where none does."""
+        which, row = np.full(len(at), -1), np.full(len(at), -1)
+        event, created = np.full(len(at), NEVER), np.full(len(at), NEVER)
+        for number, chapter in enumerate(self.chapters):
+            asked = np.flatnonzero((chapter.begins <= at) & (event <= chapter.ends))
+            found = chapter.latest(places[number][member[asked]], at[asked], known=known)
+            asked, found = asked[found >= 0], found[found >= 0]
+            times, creations = chapter.event[found], chapter.created[found]
+            later = (times > event[asked]) | ((times == event[asked]) & (creations > created[asked]))
+            asked = asked[later]
+            which[asked], row[asked] = number, found[later]
+            event[asked], created[asked] = times[later], creations[later]
+        if max_age is not None:
+            which[(which >= 0) & (at - event > max_age)] = -1
+        return which, row
+
+    def _places(self, member_ids: pa.Array) -> tuple[Integers, list[NDArray[np.int32]]]:
+        """Find the number of each question's member, and the place of each number in every chapter, -1 for none."""
+        encoded = member_ids.dictionary_encode()
+        nobody, places = len(encoded.dictionary), []
+        members = pa.chunked_array([chapter.members for chapter in self.chapters], pa.string())
+        # of all chapters in one call: it hashes whom is asked about, and that once
+        numbers = pc.index_in(members, encoded.dictionary).fill_null(nobody).to_numpy()
+        for start, stop in pairwise(np.cumsum([0, *(len(chapter.members) for chapter in self.chapters)])):
+            place = np.full(nobody + 1, -1, dtype=np.int32)
+            place[numbers[start:stop]] = np.arange(stop - start)
+            place[nobody] = -1
+            places.append(place)
+        return encoded.indices.fill_null(nobody).to_numpy().astype(np.int64), places
+
+    def _vocabulary(self) -> tuple[pa.Array, list[NDArray[np.int32]]]:
+        """Give the words of all chapters, and what each chapter's codes are among them; -1 stays -1."""
+        vocabularies = [chapter.vocabulary for chapter in self.chapters]
+        vocabulary = pa.chunked_array(vocabularies, pa.string()).unique()
+        places = (pc.index_in(words, vocabulary).to_numpy() for words in vocabularies)
+        return vocabulary, [np.append(place, np.int32(-1)) for place in places]
 
 
 def open_history(files: Sequence[Path], schema: Schema, columns: Columns, *, folder: Path) -> History:
-    """Open the sorted rows of Parquet files, and sort them first if a file changed since."""
-    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    place = folder / fingerprint(state, asdict(schema), asdict(columns))
-    if not place.exists():
-        _sort_into(place, files, schema=schema, columns=columns)
-    about = json.loads((place / "about.json").read_bytes())
-    n = about["rows"]
-    return History(
-        schema=schema,
-        members=pq.read_table(place / "members.parquet").column("member").combine_chunks(),
-        times=np.array(about["times"], dtype=np.int64),
-        keys=_mapped(place / "keys.i8", "<i8", (n,)),
-        created=_mapped(place / "created.i8", "<i8", (n,)),
-        numbers=_mapped(place / "numbers.f8", "<f8", (n, len(schema.numbers))),
-        words=_mapped(place / "words.i4", "<i4", (n, len(schema.words))),
-        vocabulary=tuple(about["vocabulary"]),
-    )
-
-
-def _mapped(path: Path, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    if not all(shape):
-        return np.empty(shape, dtype=kind)
-    return np.memmap(path, dtype=kind, mode="r", shape=shape)
-
-
-def _gather(values: NDArray[Any], row: NDArray[np.int64], places: list[int], missing: float) -> NDArray[Any]:
-    """Take columns of rows, as one contiguous array per column."""
-    taken = np.full((len(places), len(row)), missing, dtype=values.dtype)
-    if not places or not len(values):
-        return taken
-    for start in range(0, len(row), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        found = row[part]
-        taken[:, part] = values[np.maximum(found, 0)][:, places].T
-        taken[:, part][:, found < 0] = missing
-    return taken
-
-
-def _sort_into(place: Path, files: Sequence[Path], *, schema: Schema, columns: Columns) -> None:
-    """Sort rows into files beside the place, then name them; what was sorted before is deleted."""
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        _write(beside, files, schema=schema, columns=columns)
-        for old in place.parent.glob("[!.]*"):
+    """Open the chapters of Parquet files; those of files that are new or changed are written first, and no others."""
+    with _alone(folder):
+        wanted = {folder / _name(file, schema, columns): file for file in files}
+        for old in set(folder.glob("*/")) - set(wanted):  # of files that are gone, and what a killed writer left
             shutil.rmtree(old)
-        beside.rename(place)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        missing = {place: file for place, file in wanted.items() if not place.exists()}
+        if missing:
+            _write_chapters(missing, schema, columns)
+        opened = [open_chapter(place) for place in wanted]
+    return History(schema, tuple(sorted(opened, key=lambda chapter: chapter.ends, reverse=True)))
 
 
-def _write(folder: Path, files: Sequence[Path], *, schema: Schema, columns: Columns) -> None:
-    with duckdb.connect(config={"temp_directory": str(folder / "spill")}) as db:
-        source = db.read_parquet([str(file) for file in files], union_by_name=True)
-        member, event, created = (f'"{name}"' for name in (columns.member, columns.event, columns.created))
-        absent = source.filter(f"{member} IS NULL OR {event} IS NULL OR {created} IS NULL").limit(1).fetchall()
-        if absent:
-            raise ContractError(f"a row lacks one of {', '.join(asdict(columns).values())}; every row needs them")
-        times = [time for (time,) in source.project(f"epoch_us({event})").distinct().fetchall()]
-        features = [f'"{name}"' for name in (*schema.numbers, *schema.words)]
-        stamps = [f"{member} AS member", f"epoch_us({event}) AS event", f"epoch_us({created}) AS created"]
-        parts = source.project(", ".join([*stamps, *features])).order("member, event, created")
-        about = _write_parts(folder, parts.to_arrow_reader(_PART), schema=schema, times=np.array(sorted(times)))
-    (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
-    shutil.rmtree(folder / "spill", ignore_errors=True)
+def _write_chapters(files: dict[Path, Path], schema: Schema, columns: Columns) -> None:
+    with duckdb.connect() as db, ThreadPoolExecutor(_WRITERS) as pool:
+
+        def write(place: Path) -> None:
+            write_chapter(place, files[place], schema=schema, columns=columns, db=db.cursor())
+
+        list(pool.map(write, files))
 
 
-def _write_parts(
-    folder: Path, parts: pa.RecordBatchReader, *, schema: Schema, times: NDArray[np.int64]
-) -> dict[str, Any]:
-    members: list[str] = []
-    vocabulary: dict[str, int] = {}
-    rows = 0
-    names = ("numbers.f8", "words.i4", "created.i8", "keys.i8")
-    numbers, words, created, keys = files = [(folder / name).open("wb") for name in names]
-    for part in parts:
-        values = [part.column(name).to_numpy(zero_copy_only=False) for name in schema.numbers]
-        np.array(values, dtype="<f8").T.tofile(numbers)
-        codes = [_codes(part.column(name), vocabulary) for name in schema.words]
-        np.array(codes, dtype="<i4").T.tofile(words)
-        part.column("created").to_numpy().astype("<i8").tofile(created)
-        time = np.searchsorted(times, part.column("event").to_numpy())
-        (_numbered(part.column("member"), members) * len(times) + time).astype("<i8").tofile(keys)
-        rows += part.num_rows
-    for file in files:
-        file.close()
-    pq.write_table(pa.table({"member": pa.array(members, pa.string())}), folder / "members.parquet")
-    return {"rows": rows, "times": times.tolist(), "vocabulary": list(vocabulary)}
+def _name(file: Path, schema: Schema, columns: Columns) -> str:
+    """Name a chapter after all that it depends on."""
+    return fingerprint(str(file), state_of(file), schema.code, asdict(columns), Path(chapters.__file__))
 
 
-def _codes(column: pa.Array, vocabulary: dict[str, int]) -> NDArray[np.int32]:
-    encoded = column.dictionary_encode()
-    codes = [vocabulary.setdefault(word, len(vocabulary)) for word in encoded.dictionary.to_pylist()]
-    places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    numbered: NDArray[np.int32] = np.array([*codes, -1], dtype=np.int32)[places]
-    return numbered
-
-
-def _numbered(column: pa.Array, members: list[str]) -> NDArray[np.int64]:
-    """Give each member its number; they come sorted, so that only the first may have come in the part before."""
-    encoded = column.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    again = bool(members) and members[-1] == names[0]
-    first = len(members) - again
-    members += names[again:]
-    numbered: NDArray[np.int64] = encoded.indices.to_numpy().astype(np.int64) + first
-    return numbered
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let in one process at a time: another may not delete what is about to be opened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

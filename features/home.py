@@ -46,6 +46,16 @@ class Home:
         return self.root / "online.db"
 
     @property
+    def journal(self) -> Path:
+        """Purchases and events that came after the last ingest."""
+        return self.root / "live.db"
+
+    @property
+    def live(self) -> Path:
+        """How vectors are computed from them: a query, and what it compares members with."""
+        return self.root / "live"
+
+    @property
     def tracking(self) -> Path:
         """MLflow's runs and registered models."""
         return self.root / "mlflow.db"

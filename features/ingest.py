@@ -4,27 +4,35 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from features import complete_journey
-from features.batch import Batch, judge, quarantine, refusal
-from features.conform import conform
+from features.batch import Judged, judge, refusal, write_rows
+from features.conform import Notes, written
+from features.databases import database_parts
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_whole
 from features.home import Home
-from features.mapping import SourceMapping
+from features.intake import Batch, stage_batch
+from features.mapping import SourceMapping, TableMapping
+from features.parts import file_parts, table_parts
 from features.programme import Programme, read_programme
 from features.proposal import propose
-from features.schema import TABLES
+from features.quarantine import quarantine
 from features.sheet import Sheet
-from features.sources import Source, content_key, read_database, read_file, table_paths
-from features.warehouse import Warehouse, open_warehouse, replace_tables
+from features.sources import Source, table_paths
+from features.warehouse import NewTable, Warehouse, open_warehouse, replace_tables
+from features.workbench import Workbench, open_workbench
+from features.world.history import write_history
+from features.world.law import World
+from features.world.source import world_fingerprint, world_settings, world_title
 
-UTC: Final = ZoneInfo("UTC")
 DIGITS: Final = {"JPY": 0, "KRW": 0, "CLP": 0, "ISK": 0, "VND": 0, "KWD": 3, "BHD": 3, "OMR": 3, "TND": 3, "JOD": 3}
 
 
@@ -45,23 +53,53 @@ def ingest(frames: Mapping[str, pd.DataFrame], *, home: Home, programme: Program
     ContractError
         With every reason at once; the warehouse stays as it was.
     """
-    return _take(home, Batch(frames, source, key), programme)
+    tables = {name: pa.Table.from_pandas(frame, preserve_index=False) for name, frame in frames.items()}
+    batch = Batch({name: table_parts(table) for name, table in tables.items()}, source, key)
+    with open_workbench(home) as bench:
+        return _take(home, bench, batch, programme)[0]
 
 
 def ingest_source(home: Home, source: str) -> tuple[Warehouse, bool]:
     """Ingest a folder of tables, or the built-in source; give the warehouse, and whether anything had to be done."""
-    if source != complete_journey.NAME:
+    if source == complete_journey.NAME:
+        brought = ingest_journey(home)
+    else:
         brought = bring(home, Source(folder=Path(source)), SourceMapping())
-        return brought.warehouse or open_warehouse(home), brought.fresh
+    return brought.warehouse or open_warehouse(home), brought.fresh
+
+
+def ingest_journey(home: Home) -> Brought:
+    """Ingest the real retailer's year."""
     if not home.settings.exists():
         _write_text(home.settings, complete_journey.SETTINGS)
     programme = read_programme(home.settings)
     key = fingerprint(complete_journey.source_fingerprint(), programme.timezone)
     standing = ingested(home, key)
     if standing:
-        return standing, False
+        return Brought(warehouse_sheet(standing), fresh=False, warehouse=standing)
     frames = complete_journey.read_tables()
-    return ingest(frames, home=home, programme=programme, source=complete_journey.SOURCE, key=key), True
+    warehouse = ingest(frames, home=home, programme=programme, source=complete_journey.SOURCE, key=key)
+    return Brought(warehouse_sheet(warehouse), fresh=True, warehouse=warehouse)
+
+
+def ingest_world(
+    home: Home, world: World, seed: int, *, allow: frozenset[str] = frozenset(), memory: int | None = None
+) -> Brought:
+    """Let a synthetic world live and ingest its tables; the same world again changes nothing."""
+    settings = None if home.settings.exists() else world_settings(world)
+    programme = Programme.model_validate(tomllib.loads(settings)) if settings else read_programme(home.settings)
+    key = fingerprint(world_fingerprint(world, seed), programme.timezone, programme.currency)
+    standing = ingested(home, key)
+    if standing:
+        return Brought(warehouse_sheet(standing), fresh=False, warehouse=standing)
+    with open_workbench(home, memory) as bench:
+        folder = bench.folder / "world"
+        write_history(world, folder, np.random.default_rng(seed))
+        paths = table_paths(Source(folder=folder), SourceMapping())
+        tables = {name: file_parts(path, TableMapping()) for name, path in paths.items()}
+        batch = Batch(tables, world_title(world, seed), key, allow=allow)
+        warehouse, notes = _take(home, bench, batch, programme, settings=settings)
+    return Brought(warehouse_sheet(warehouse, *notes), fresh=True, warehouse=warehouse)
 
 
 def bring(
@@ -72,8 +110,13 @@ def bring(
     allow: frozenset[str] = frozenset(),
     now: datetime | None = None,
     rehearse: bool = False,
+    memory: int | None = None,
 ) -> Brought:
-    """Ingest any source by its mapping; a rehearsal reads and judges the same and writes nothing.
+    """Ingest any source by its mapping; a rehearsal reads and judges the same and leaves nothing.
+
+    Parameters
+    ----------
+    memory : what queries may take, in bytes; by default a share of what there is
 
     Raises
     ------
@@ -81,25 +124,24 @@ def bring(
         If the batch is refused; the warehouse stays as it was.
     """
     programme, settings = _programme(home, mapping)
-    raw: Mapping[str, pd.DataFrame] = {}
-    paths: dict[str, Path] = {}
-    if source.database:
-        raw = read_database(source.database, mapping)
-        key = content_key(raw)
-    else:
-        paths = table_paths(source, mapping)
-        key = fingerprint(*paths, *paths.values())
-    key = fingerprint(key, mapping.model_dump(), programme.timezone, programme.currency, programme.currency_digits)
+    paths = {} if source.database else table_paths(source, mapping)
+    tables = {name: file_parts(path, mapping.table(name)) for name, path in paths.items()}
+    said = (mapping.model_dump(), programme.timezone, programme.currency, programme.currency_digits)
+    key = fingerprint(fingerprint(*paths, *paths.values()), *said)
     standing = ingested(home, key)
-    if standing:
+    if standing and not source.database:
         return Brought(warehouse_sheet(standing), fresh=False, warehouse=standing)
-    raw = raw or {name: read_file(path, mapping.table(name)) for name, path in paths.items()}
-    frames, notes = conform(raw, mapping, zone=UTC, digits=programme.currency_digits)
-    guests = frozenset(name for name in TABLES if mapping.table(name).guests)
-    batch = Batch(frames, source.title, key, raw, guests, allow, now, notes)
-    if rehearse:
-        return Brought(_rehearsal(home, batch, programme), fresh=True)
-    warehouse = _take(home, batch, programme, settings=settings)
+    with open_workbench(home, memory) as bench:
+        if source.database:
+            tables, came = database_parts(source.database, mapping, bench)
+            key = fingerprint(came, *said)
+        standing = ingested(home, key)
+        if standing:
+            return Brought(warehouse_sheet(standing), fresh=False, warehouse=standing)
+        batch = Batch(tables, source.title, key, mapping, allow, now)
+        if rehearse:
+            return Brought(_rehearsal(home, bench, batch, programme), fresh=True)
+        warehouse, notes = _take(home, bench, batch, programme, settings=settings)
     return Brought(warehouse_sheet(warehouse, *notes), fresh=True, warehouse=warehouse)
 
 
@@ -138,32 +180,43 @@ def ingested(home: Home, key: str) -> Warehouse | None:
     return warehouse if warehouse and warehouse.source_fingerprint == key else None
 
 
-def _take(home: Home, batch: Batch, programme: Programme, *, settings: str | None = None) -> Warehouse:
-    judged = judge(batch, programme, _standing(home))
-    for name, bad in judged.bad.items():
-        quarantine(home, name, bad, batch)
+def _take(
+    home: Home, bench: Workbench, batch: Batch, programme: Programme, *, settings: str | None = None
+) -> tuple[Warehouse, tuple[str, ...]]:
+    judged, notes = _judge(home, bench, batch, programme)
+    verdicts = judged.verdicts
+    for verdict in verdicts.values():
+        if verdict.bad:
+            quarantine(home, bench.queries, verdict.staged, source=batch.source, key=batch.key)
     if judged.refused:
         raise ContractError(f"{refusal(judged)}; see {home.quarantine}")
     if settings:
         _write_text(home.settings, settings)
-    tables = {name: (rows, len(judged.bad[name])) for name, rows in judged.good.items()}
-    return replace_tables(home, batch.source, batch.key, tables)
+    tables = {
+        name: NewTable(partial(write_rows, bench.queries, verdict.staged), verdict.good, verdict.bad)
+        for name, verdict in verdicts.items()
+    }
+    return replace_tables(home, batch.source, batch.key, tables), written(notes)
 
 
-def _rehearsal(home: Home, batch: Batch, programme: Programme) -> Sheet:
-    standing = _standing(home)
-    judged = judge(batch, programme, standing)
+def _judge(home: Home, bench: Workbench, batch: Batch, programme: Programme) -> tuple[Judged, Notes]:
+    staged, notes = stage_batch(bench, batch, programme)
+    return judge(bench.queries, staged, standing=_standing(home), allow=batch.allow), notes
+
+
+def _rehearsal(home: Home, bench: Workbench, batch: Batch, programme: Programme) -> Sheet:
+    judged, notes = _judge(home, bench, batch, programme)
     if judged.refused:
         raise ContractError(refusal(judged))
+    standing = _standing(home)
     held = standing.tables if standing else {}
     rows = []
-    for name, table in judged.good.items():
-        bad = judged.bad[name]
-        most = bad["reason"].value_counts().index[0] if len(bad) else ""
+    for name, verdict in judged.verdicts.items():
         before = f"{held[name].rows:,}" if name in held else "none"
-        rows.append((name, before, f"{table.num_rows:,}", f"{len(bad):,}", most))
+        most = verdict.reasons[0][0] if verdict.reasons else ""
+        rows.append((name, before, f"{verdict.good:,}", f"{verdict.bad:,}", most))
     header = ("table", "rows now", "rows then", "to quarantine", "most often because")
-    return Sheet("A rehearsal: nothing was written", header, tuple(rows), batch.notes)
+    return Sheet("A rehearsal: nothing was written", header, tuple(rows), written(notes))
 
 
 def _standing(home: Home) -> Warehouse | None:

@@ -4,13 +4,13 @@ Each has a `member_id`, and none has a row at or after `as_of`, nor one that bec
 A table that the company does not bring is not there; then all its features are missing.
 
 visits         one row per purchase: amount, discount, lines, quantity, [margin], weekday (0 is Monday), hour, days_ago
-purchase_days  one row per local day with a purchase: gap (days since the purchase day before), days_ago
+purchase_days  one row per local day with a purchase: days_ago, before (days_ago of the purchase day before it), gap
 categories     one row per member and category of the last 12 weeks: amount
-channels       one row per member and channel of the last 12 weeks: visits, usual (whether it is the first of them)
-contacts       one row per contact that was no control: treatment, days_ago, newest (whether it is the member's last),
-               answered (whether a redemption named it)
+channels       one row per member and channel of the last 12 weeks: visits
+contacts       one row per contact that was no control: treatment, days_ago, place (in the order of time), answered
+               (whether a redemption named it)
 redemptions    one row per redemption: contact_id, days_ago
-events         one row per event: kind, value, days_ago, survey (whether it has a score), last_survey
+events         one row per event: kind, value, days_ago, place (in the order of time), survey (whether it has a score)
 terms          one row per term of a subscription: days_ago, days_to_end, renewed, cancelled, auto_renews (0 or 1),
                price, plan, newest (whether it began last)
 member         the aggregates of the above, and joined_days_ago
@@ -30,6 +30,18 @@ from features.programme import Programme
 from features.schema import CONTROL
 
 RECENT_DAYS: Final = 84
+# what features read of each table, as far as a company brings it: the time of a row, then the rest
+READ: Final = {
+    "members": ("joined_at",),
+    "transactions": (
+        *("occurred_at", "transaction_id", "amount", "margin", "discount", "quantity", "category", "channel"),
+    ),
+    "contacts": ("contacted_at", "contact_id", "treatment"),
+    "redemptions": ("occurred_at", "contact_id"),
+    "events": ("occurred_at", "event_id", "kind", "value"),
+    "subscriptions": ("started_at", "ends_at", "plan", "price", "renewed_at", "cancelled_at", "auto_renew"),
+}
+READ_OF_ALL: Final = ("member_id", "local_time", "known_at")
 DAY_SECONDS: Final = 86_400
 # columns a company may not bring, and what stands for them
 OPTIONAL: Final = {
@@ -59,6 +71,30 @@ def moment(as_of: datetime, programme: Programme) -> Moment:
     return Moment(ibis.literal(as_of), ibis.literal(as_of.astimezone(programme.zone).date()))
 
 
+@ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "timestamp('UTC')"))  # type: ignore[untyped-decorator]
+def _time(variable: str) -> None:
+    """Read a variable of DuckDB's that holds a time."""
+
+
+@ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "date"))  # type: ignore[untyped-decorator]
+def _day(variable: str) -> None:
+    """Read a variable of DuckDB's that holds a date."""
+
+
+def session_moment() -> Moment:
+    """Leave the moment to the variables `as_of` and `today` of a DuckDB session: then one query serves many."""
+    return Moment(_time("as_of"), _day("today"))
+
+
+def visible(tables: dict[str, ir.Table]) -> dict[str, ir.Table]:
+    """Keep of each table the columns that features read: nothing else can move a value."""
+    return {
+        name: table.select([column for column in (*READ_OF_ALL, *READ[name]) if column in table.columns])
+        for name, table in tables.items()
+        if name in READ
+    }
+
+
 def members_at(tables: dict[str, ir.Table], *, at: Moment) -> ir.Table:
     """Give everybody who had joined before the moment: member_id, joined_days_ago."""
     members = _cut(tables["members"], "joined_at", at=at)
@@ -69,7 +105,7 @@ def sources_at(tables: dict[str, ir.Table], *, at: Moment, programme: Programme)
     """Give the tables that features aggregate."""
     cut = partial(_cut, at=at)
     lines = cut(_complete(tables, "transactions"))
-    visits = _visits(lines)
+    visits = _visits(lines, at)
     sources: dict[Source, ir.Table] = {
         "visits": visits,
         "purchase_days": _purchase_days(visits),
@@ -92,7 +128,11 @@ def sources_at(tables: dict[str, ir.Table], *, at: Moment, programme: Programme)
 
 def _cut(table: ir.Table, time: str = "occurred_at", *, at: Moment) -> ir.Table:
     """Keep what happened and was known before the moment, and count local days back from it."""
-    return _known(table, time, at).mutate(days_ago=lambda t: at.today.delta(t.local_time.date(), unit="day"))
+    return _known(table, time, at).mutate(days_ago=lambda t: _days_ago(t, at))
+
+
+def _days_ago(table: ir.Table, at: Moment) -> ir.Value:
+    return at.today.delta(table.local_time.date(), unit="day")
 
 
 def _known(table: ir.Table, time: str, at: Moment) -> ir.Table:
@@ -108,7 +148,7 @@ def _complete(tables: dict[str, ir.Table], name: str) -> ir.Table:
     return table.mutate(**{column: value for column, value in OPTIONAL[name].items() if column not in table.columns})
 
 
-def _visits(lines: ir.Table) -> ir.Table:
+def _visits(lines: ir.Table, at: Moment) -> ir.Table:
     brought = {name: lines[name] for name in ("margin", "channel") if name in lines.columns}
     more = {name: column.sum() if name == "margin" else column.min() for name, column in brought.items()}
     return (
@@ -119,17 +159,20 @@ def _visits(lines: ir.Table) -> ir.Table:
             lines=lines.count(),
             quantity=lines.quantity.sum(),
             local_time=lines.local_time.min(),
-            days_ago=lines.days_ago.max(),
             **more,
         )
-        .mutate(weekday=lambda t: t.local_time.day_of_week.index(), hour=lambda t: t.local_time.hour())
+        .mutate(
+            weekday=lambda t: t.local_time.day_of_week.index(),
+            hour=lambda t: t.local_time.hour(),
+            days_ago=lambda t: _days_ago(t, at),
+        )
     )
 
 
 def _purchase_days(visits: ir.Table) -> ir.Table:
-    days = visits.distinct(on=["member_id", "days_ago"]).select("member_id", "days_ago")
+    days = visits.select("member_id", "days_ago").distinct()
     before = days.days_ago.lag().over(group_by="member_id", order_by=days.days_ago.desc())
-    return days.mutate(gap=before - days.days_ago)
+    return days.mutate(before=before).mutate(gap=lambda t: t.before - t.days_ago)
 
 
 def _categories(lines: ir.Table) -> ir.Table:
@@ -139,26 +182,22 @@ def _categories(lines: ir.Table) -> ir.Table:
 
 def _channels(visits: ir.Table) -> ir.Table:
     recent = visits.filter((visits.days_ago <= RECENT_DAYS) & visits.channel.notnull())
-    channels = recent.group_by("member_id", "channel").aggregate(visits=recent.count())
-    place = ibis.row_number().over(group_by="member_id", order_by=[channels.visits.desc(), channels.channel])
-    return channels.mutate(usual=place == 0)
+    return recent.group_by("member_id", "channel").aggregate(visits=recent.count())
 
 
 def _contacts(contacts: ir.Table, redemptions: ir.Table | None) -> ir.Table:
-    newest = _newest(contacts, "contacted_at", "contact_id")
+    contacts = contacts.mutate(place=_place(contacts, "contacted_at", "contact_id"))
     if redemptions is None:
-        return contacts.mutate(newest=newest, answered=ibis.literal(False))
+        return contacts.mutate(answered=ibis.literal(False))
     named = redemptions.filter(redemptions.contact_id.notnull())
     answers = named.select("member_id", "contact_id").distinct().mutate(answered=True)
-    joined = contacts.mutate(newest=newest).left_join(answers, ["member_id", "contact_id"])
-    return joined.select("member_id", "treatment", "days_ago", "newest", answered=joined.answered.fill_null(False))
+    joined = contacts.left_join(answers, ["member_id", "contact_id"])
+    return joined.select("member_id", "treatment", "days_ago", "place", answered=joined.answered.fill_null(False))
 
 
 def _events(events: ir.Table, programme: Programme) -> ir.Table:
-    events = events.mutate(survey=events.kind.isin(programme.events.survey) & events.value.notnull())
-    by = [events.occurred_at.desc(), events.event_id.desc()]
-    place = ibis.row_number().over(group_by=["member_id", "survey"], order_by=by)
-    return events.mutate(last_survey=events.survey & (place == 0))
+    survey = events.kind.isin(programme.events.survey) & events.value.notnull()
+    return events.mutate(survey=survey, place=_place(events, "occurred_at", "event_id"))
 
 
 def _terms(terms: ir.Table, at: Moment) -> ir.Table:
@@ -174,6 +213,11 @@ def _terms(terms: ir.Table, at: Moment) -> ir.Table:
         auto_renews=begun.auto_renew.cast("int64"),
         newest=_newest(begun, "started_at", "ends_at", "price", "plan"),
     )
+
+
+def _place(table: ir.Table, *order: str) -> ir.Value:
+    """Say where a row stands in time; the second column decides between rows of one moment."""
+    return ibis.struct({column: table[column] for column in order})
 
 
 def _newest(table: ir.Table, *order: str) -> ir.Value:

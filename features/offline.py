@@ -17,11 +17,13 @@ from feast.infra.offline_stores.ibis import IbisRetrievalJob
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
+from feast.saved_dataset import ValidationReference
 from numpy.typing import NDArray
 from pydantic import StrictStr
 
+from features.chapters import Columns
 from features.errors import ContractError
-from features.history import Columns, open_history
+from features.history import open_history
 from features.online import schema_of
 
 STORE: Final = "features.offline.SortedOfflineStore"
@@ -48,7 +50,11 @@ class SortedOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast shi
         full_feature_names: bool = False,  # noqa: FBT001, FBT002 (Feast's signature)
         filter_by_created_timestamp: bool = False,  # noqa: FBT001, FBT002 (Feast's signature)
     ) -> RetrievalJob:
-        """Join to each row the features as they were at its time; every row comes out, in its order."""
+        """Join to each row the features as they were at its time; every row comes out, in its order.
+
+        The latest event at or before the row's time counts, of one event time what was created last. What was created
+        after the row's time never counts with `filter_by_created_timestamp`; what was created at that very time does.
+        """
         computed = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         sortable = not computed and all(map(_is_sortable, feature_views))
         if not sortable or not isinstance(entity_df, pd.DataFrame) or "event_timestamp" not in entity_df:
@@ -84,6 +90,13 @@ class _Joined(IbisRetrievalJob):  # type: ignore[misc]  # Feast ships no types
         )
         self._joined = table
 
+    def to_df(
+        self, validation_reference: ValidationReference | None = None, timeout: int | None = None
+    ) -> pd.DataFrame:
+        """Give the rows as a frame; Feast's own way copies all of them once more, for an index that they have."""
+        frame: pd.DataFrame = self.to_arrow(validation_reference, timeout).to_pandas()
+        return frame
+
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 (Feast's signature)
         return self._joined
 
@@ -110,8 +123,8 @@ def _join(
     asked = entity_df[(view.projection.join_key_map or {key: key})[key]]
     ttl = view.ttl // pd.Timedelta(microseconds=1) if view.ttl else None
     at = _microseconds(entity_df["event_timestamp"])
-    rows = history.latest(pa.array(asked, pa.string(), from_pandas=True), at, known=known, max_age=ttl)
-    return history.take(rows, names)
+    member_ids = pa.array(asked, pa.string(), from_pandas=True)
+    return history.as_known(names, member_ids, at, known=known, max_age=ttl)
 
 
 def _microseconds(times: "pd.Series[Any]") -> NDArray[np.int64]:

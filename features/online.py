@@ -20,6 +20,8 @@ from pydantic import StrictStr
 
 from features.errors import ContractError
 from features.packed import Batch, PackedTable, Schema, Words, microseconds
+from features.packed_sqlite import SqliteTable
+from features.programme import Engine
 
 STORE: Final = "features.online.PackedOnlineStore"
 
@@ -28,10 +30,30 @@ Read = tuple[datetime | None, dict[str, Value] | None]
 
 
 class PackedOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # Feast ships no types
-    """Say where the table is."""
+    """Say where the table is: in `path` for SQLite, where the engine says for Redis."""
 
     type: Literal["features.online.PackedOnlineStore"] = STORE
     path: StrictStr
+    engine: Engine = Engine()
+
+
+def open_table(engine: Engine, path: Path) -> PackedTable:
+    """Open the online table of one machine, in a file, or of several, in Redis.
+
+    Raises
+    ------
+    ContractError
+        If it is Redis and its client is not installed.
+    """
+    if engine.online == "sqlite":
+        return SqliteTable(path)
+    try:
+        from features.packed_redis import RedisTable
+    except ModuleNotFoundError as error:
+        raise ContractError("online is Redis, whose client comes with `pip install 'holdfast[cluster]'`") from error
+    return RedisTable(
+        engine.online, prefix=engine.online_prefix, days=engine.online_days, timeout_ms=engine.online_timeout_ms
+    )
 
 
 class PackedOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast ships no types
@@ -95,7 +117,8 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast ships no ty
 
     def _open(self, config: RepoConfig) -> PackedTable:
         if self._table is None:
-            self._table = PackedTable(Path(config.repo_path or ".") / config.online_store.path)
+            settings = config.online_store
+            self._table = open_table(settings.engine, Path(config.repo_path or ".") / settings.path)
         return self._table
 
 

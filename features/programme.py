@@ -59,6 +59,25 @@ class Experiment(_Settings):
     salt: str = Field("holdfast", description="changing it draws another hold-out group")
 
 
+class Engine(_Settings):
+    """Say what runs where; an address may carry a user and a password, so that it is not shown."""
+
+    online: str = Field(
+        "sqlite",
+        pattern=r"^(sqlite|(rediss?|unix|rediss?\+cluster)://.+)$",
+        repr=False,
+        description="where decisions read features: sqlite, a file under the home; redis://host:6379/0, rediss://..., "
+        "unix:///path; redis+cluster://host:7000,host:7001",
+    )
+    online_prefix: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,40}$")] = Field(
+        "holdfast", description="what the keys in Redis begin with; programmes that share a Redis have one each"
+    )
+    online_days: Days = Field(90, description="Redis lets go of a member whose features were not written for so long")
+    online_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = Field(
+        40, description="so long may connecting to Redis take, and so long its answer, before decisions fall back"
+    )
+
+
 class Programme(_Settings):
     """Describe one membership programme.
 
@@ -88,6 +107,7 @@ class Programme(_Settings):
     stages: Stages = Stages()
     events: Events = Events()
     experiment: Experiment = Experiment()
+    engine: Engine = Field(Engine(), exclude=True)  # of the machines, not of the programme: no release carries it
     replay_from: AwareDatetime | None = Field(
         None, description="for a programme of the past: the moment at which the service's clock starts"
     )
@@ -149,5 +169,10 @@ def read_programme(path: Path) -> Programme:
     except UnicodeDecodeError as error:
         raise ContractError(f"{path} is not UTF-8: {error}; save it as UTF-8") from error
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-        raise ContractError(f"{path} has {error.error_count()} wrong settings: {wrong}") from error
+        errors = error.errors()
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {_shown(e['input'])}" for e in errors)
+        raise ContractError(f"{path} has {len(errors)} wrong settings: {wrong}") from None
+
+
+def _shown(value: object) -> str:
+    return "an address that may hold a password" if "@" in (text := repr(value)) else text

@@ -49,7 +49,8 @@ def next_purchase_days(member: ir.Table) -> ir.Value:
 @feature("purchase_days", "weeks", "lapse", maximum=12)
 def active_weeks_84d(days: ir.Table) -> ir.Value:
     """Weeks with a purchase among the last 12."""
-    return ((days.days_ago - 1) // 7).nunique(where=days.days_ago.between(1, 84))
+    week, week_before = (days.days_ago - 1) // 7, (days.before - 1) // 7
+    return days.count(where=days.days_ago.between(1, 84) & ~week.identical_to(week_before))
 
 
 @feature("visits", "share", "response", maximum=1)

@@ -47,16 +47,16 @@ def segment(audience: ir.Table) -> ir.Value:
     )
 
 
-@programme_feature("audience", "word", "rules", minimum=None)
-def lifecycle_stage(audience: ir.Table, programme: Programme) -> ir.Value:
+@programme_feature("member", "word", "rules", minimum=None)
+def lifecycle_stage(member: ir.Table, programme: Programme) -> ir.Value:
     """Life cycle stage: new, active, dormant, lapsed or returned."""
     stages = programme.stages
-    silent = audience.recency_days.fill_null(audience.joined_days_ago)  # who never bought is silent since joining
+    silent = member.recency_days.fill_null(member.joined_days_ago)  # who never bought is silent since joining
     return ibis.cases(
         (silent > stages.lapsed, "lapsed"),
         (silent > stages.dormant, "dormant"),
-        (audience.joined_days_ago <= stages.new, "new"),
-        (audience.gap_recent_max_days > stages.lapsed, "returned"),
+        (member.joined_days_ago <= stages.new, "new"),
+        (member.gap_recent_max_days > stages.lapsed, "returned"),
         else_="active",
     )
 

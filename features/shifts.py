@@ -1,20 +1,17 @@
 """A batch against the warehouse's last state: what changed so much that somebody should say it is meant."""
 
 import difflib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+from duckdb import DuckDBPyRelation
 
 from features.conform import MADE_ID, OWN_IDS
 from features.errors import ContractError
-from features.schema import TABLES
+from features.schema import TABLES, Table
 from features.warehouse import LOCAL_TIME
-
-if TYPE_CHECKING:
-    from features.warehouse import Warehouse
 
 ALLOWANCES: Final = {
     "shrink": "a table has less than half of the rows it had",
@@ -47,15 +44,45 @@ def parse_allowances(text: str) -> frozenset[str]:
     return came
 
 
-def shifts(batch: dict[str, pa.Table], standing: "Warehouse") -> list[Shift]:
+@dataclass(frozen=True)
+class Profile:
+    """Say what a table is like: what two batches are compared by."""
+
+    rows: int
+    types: Mapping[str, pa.DataType]
+    medians: Mapping[str, float | None]  # of money, counts and shares that are not zero, by size; None: of too few
+    made_ids: bool
+
+
+def profile(rows: DuckDBPyRelation, table: Table, schema: pa.Schema, columns: Mapping[str, str]) -> Profile:
+    """Profile rows in one pass; `columns` says what those of the schema are called there.
+
+    Zeros and signs are left out of medians: refunds and free items would hide a change of units. A median is that of a
+    t-digest: it needs no memory, and is within a few percent where 5 times is what counts.
+    """
+    numbers = [c.name for c in table.columns if c.kind in {"money", "count", "share"} and c.name in schema.names]
+    own = OWN_IDS.get(table.name)
+    wanted = ["count(*)", f"coalesce(bool_and(starts_with({columns[own]}, '{MADE_ID}')), false)" if own else "false"]
+    for name in numbers:
+        size = f"abs({columns[name]})"
+        wanted += [f"approx_quantile({size}, 0.5) FILTER ({size} > 0)", f"count(*) FILTER ({size} > 0)"]
+    count, made, *found = rows.aggregate(", ".join(wanted)).fetchall()[0]
+    medians = {
+        name: float(median) if of >= FEWEST else None
+        for name, median, of in zip(numbers, found[::2], found[1::2], strict=True)
+    }
+    return Profile(count, dict(zip(schema.names, schema.types, strict=True)), medians, made)
+
+
+def shifts(batch: Mapping[str, Profile], standing: Mapping[str, Profile]) -> list[Shift]:
     """Compare tables with those the warehouse holds."""
     gone = [
-        Shift("shrink", f"{name} had {table.rows:,} rows and was not brought")
-        for name, table in standing.tables.items()
-        if name not in batch and table.rows
+        Shift("shrink", f"{name} had {before.rows:,} rows and was not brought")
+        for name, before in standing.items()
+        if name not in batch and before.rows
     ]
     return gone + [
-        shift for name, rows in batch.items() if name in standing.tables for shift in _table(name, rows, standing)
+        shift for name, now in batch.items() if name in standing for shift in _table(name, standing[name], now)
     ]
 
 
@@ -64,48 +91,37 @@ def refusals(found: Iterable[Shift], allow: frozenset[str]) -> list[str]:
     return [f"{shift.text} ({shift.allowance})" for shift in found if shift.allowance not in allow]
 
 
-def _table(name: str, rows: pa.Table, standing: "Warehouse") -> list[Shift]:
-    path = standing.home.warehouse / standing.tables[name].file
-    before, had = pq.read_schema(path), standing.tables[name].rows
+def _table(name: str, before: Profile, now: Profile) -> list[Shift]:
     found = []
-    if rows.num_rows * 2 < had:
-        found.append(Shift("shrink", f"{name} shrank from {had:,} to {rows.num_rows:,} rows"))
-    strangers = [column for column in rows.column_names if column not in before.names]
-    for column in before.names:
-        if column not in rows.column_names and column != LOCAL_TIME:
+    if now.rows * 2 < before.rows:
+        found.append(Shift("shrink", f"{name} shrank from {before.rows:,} to {now.rows:,} rows"))
+    if now.made_ids and not before.made_ids:
+        found.append(Shift("columns", f"{name} came without {OWN_IDS[name]!r}, which the warehouse has"))
+    return [*found, *_columns(name, before, now), *_medians(name, before, now)]
+
+
+def _columns(name: str, before: Profile, now: Profile) -> list[Shift]:
+    found = []
+    strangers = [column for column in now.types if column not in before.types]
+    for column in before.types:
+        if column not in now.types and column != LOCAL_TIME:
             like = difflib.get_close_matches(column, strangers, n=1, cutoff=0.5)
             hint = f" ({like[0]!r} came: renamed?)" if like else ""
             found.append(Shift("columns", f"{name} lacks {column!r}, which the warehouse has{hint}"))
-    for column in set(before.names) & set(rows.column_names):
-        was, now = before.field(column).type, rows.schema.field(column).type
-        if was != now and not (pa.types.is_null(was) or pa.types.is_null(now)):
-            found.append(Shift("types", f"{name}.{column} was {was} and is {now}"))
-    own = OWN_IDS.get(name, "")
-    if own in before.names and _made(rows, own) and not _made(pq.read_table(path, columns=[own]), own):
-        found.append(Shift("columns", f"{name} came without {own!r}, which the warehouse has"))
-    return found + _medians(name, rows, standing)
-
-
-def _medians(name: str, rows: pa.Table, standing: "Warehouse") -> list[Shift]:
-    found = []
-    before = standing.frame(name)
-    for column in TABLES[name].columns:
-        if column.kind not in {"money", "count", "share"} or not {column.name} <= set(before) & set(rows.column_names):
-            continue
-        was, now = (_median(values) for values in (before[column.name], rows[column.name].to_pandas()))
-        if was and now and not 1 / FACTOR < now / was < FACTOR:
-            units = "; cents that became dollars, or back?" if column.kind == "money" else ""
-            text = f"the median of {name}.{column.name} moved from {was:,.6g} to {now:,.6g}{units}"
-            found.append(Shift("median", text))
+    for column, was in before.types.items():
+        is_now = now.types.get(column, was)
+        if was != is_now and not (pa.types.is_null(was) or pa.types.is_null(is_now)):
+            found.append(Shift("types", f"{name}.{column} was {was} and is {is_now}"))
     return found
 
 
-def _median(values: pd.Series) -> float | None:
-    """Give the middle of what is not zero, by size: refunds and free items would hide a change of units."""
-    size = values.dropna().abs()
-    size = size[size > 0]
-    return float(size.median()) if len(size) >= FEWEST else None
-
-
-def _made(rows: pa.Table, own: str) -> bool:
-    return rows.num_rows > 0 and str(rows[own][0].as_py()).startswith(MADE_ID)
+def _medians(name: str, before: Profile, now: Profile) -> list[Shift]:
+    money = {column.name for column in TABLES[name].columns if column.kind == "money"}
+    found = []
+    for column, was in before.medians.items():
+        is_now = now.medians.get(column)
+        if was and is_now and not 1 / FACTOR < is_now / was < FACTOR:
+            units = "; cents that became dollars, or back?" if column in money else ""
+            text = f"the median of {name}.{column} moved from {was:,.6g} to {is_now:,.6g}{units}"
+            found.append(Shift("median", text))
+    return found

@@ -1,8 +1,9 @@
 """A snapshot: every feature of every member at one `as_of`, computed from what had happened by then."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,14 +13,16 @@ import pandas as pd
 
 from features.catalogue import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
-from features.files import fingerprint, write_json, write_whole
+from features.files import write_json, write_whole
 from features.home import Home
-from features.known import Moment, members_at, moment, sources_at
+from features.inputs import fingerprints
+from features.known import Moment, members_at, session_moment, sources_at, visible
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.transforms import CODE
 from features.warehouse import Warehouse, open_warehouse, quietly
 
+ANCHOR: Final = date(2001, 1, 1)  # a Monday of the grid
 STEM: Final = "%Y-%m-%dT%H%MZ"  # a snapshot's file is named after its as_of
 
 
@@ -30,6 +33,7 @@ def snapshot(tables: dict[str, ir.Table], *, at: Moment, programme: Programme) -
     ----------
     tables : members, transactions, and whatever else of the contract the company has
     """
+    tables = visible(tables)
     sources = sources_at(tables, at=at, programme=programme)
     result = members_at(tables, at=at)
     for source, table in sources.items():
@@ -46,14 +50,17 @@ def snapshot(tables: dict[str, ir.Table], *, at: Moment, programme: Programme) -
 
 
 def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
-    """Give the weekly `as_of`s, back from the local midnight after the last purchase as far as a history reaches."""
-    times = warehouse.frame("transactions", ["occurred_at"])["occurred_at"]
-    first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
+    """Give the `as_of`s of the grid, as far back as a history reaches, and the midnight after the last purchase.
+
+    The grid's are local midnights, `snapshot_days` apart: new data add to it and move nothing. The last `as_of`, which
+    is the one that is served, may stand between two of the grid.
+    """
+    first, last = _span(warehouse)
     earliest = programme.days_before(first, -programme.history_days)
     day, dates = last.astimezone(programme.zone).date() + timedelta(days=1), []
     while (as_of := _midnight(day, programme)) >= earliest:
         dates.append(as_of)
-        day -= timedelta(days=programme.snapshot_days)
+        day -= timedelta(days=_days_since_grid(day, programme) or programme.snapshot_days)
     if not dates:
         raise ContractError(
             f"transactions span {(last - first).days} days; history_days ({programme.history_days}) were wanted"
@@ -61,26 +68,28 @@ def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
     return dates[::-1]
 
 
+def on_grid(as_of: datetime, programme: Programme) -> bool:
+    """Say whether an `as_of` is one of those that are `snapshot_days` apart, and stays when newer data come."""
+    return not _days_since_grid(as_of.astimezone(programme.zone).date(), programme)
+
+
 def build(home: Home, *, progress: Progress) -> list[datetime]:
-    """Write the snapshot of every week that is missing or whose inputs changed, and give the `as_of` of all."""
+    """Write every snapshot that is missing or whose inputs changed, and give the `as_of` of all."""
     warehouse, programme = open_warehouse(home), read_programme(home.settings)
-    inputs = {"inputs": fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), *CODE, Path(__file__))}
     dates = as_of_dates(warehouse, programme)
-    paths = {as_of: _path(home, as_of) for as_of in dates}
-    manifest = home.features / "manifest.json"
-    fresh = manifest.exists() and json.loads(manifest.read_bytes()) == inputs
-    for path in home.features.glob("*.parquet"):
-        if not fresh or path not in paths.values():
-            path.unlink()
-    if not fresh:
-        write_json(manifest, inputs)
-    tables = {name: warehouse.expression(name) for name in warehouse.tables}
-    for done, (as_of, path) in enumerate(paths.items()):
-        progress("computing features", done, len(paths))
-        if not path.exists():
-            with quietly():
-                write_whole(path, snapshot(tables, at=moment(as_of, programme), programme=programme).to_parquet)
-    progress("computing features", len(paths), len(paths))
+    with quietly():
+        tables = {name: warehouse.expression(name) for name in warehouse.tables}
+        progress("looking for what changed", 0, 1)
+        inputs = fingerprints(tables, dates, programme=programme, code=[*CODE, Path(__file__)])
+        manifest = _keep_fresh(home, {_name(as_of): key for as_of, key in inputs.items()})
+        stale = [as_of for as_of in dates if _name(as_of) not in manifest]
+        write = _writer(tables, programme)
+        for done, as_of in enumerate(stale):
+            progress("computing features", done, len(stale))
+            write_whole(_path(home, as_of), partial(write, as_of))
+            manifest[_name(as_of)] = inputs[as_of]
+            write_json(_manifest(home), manifest)
+    progress("computing features", 1, 1)
     return dates
 
 
@@ -107,8 +116,46 @@ def read_snapshots(home: Home, dates: Sequence[datetime]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).rename(columns={"event_timestamp": "as_of"})
 
 
+def _keep_fresh(home: Home, inputs: dict[str, str]) -> dict[str, str]:
+    """Delete the snapshots that are of other inputs, and give the fingerprints of those that stay.
+
+    A snapshot counts once the manifest names it, and it is named after it is written: a kill leaves none too many.
+    """
+    manifest = _manifest(home)
+    noted = json.loads(manifest.read_bytes()) if manifest.exists() else {}
+    there = {path.stem: path for path in home.features.glob("*.parquet")}
+    fresh = {name: key for name, key in inputs.items() if name in there and noted.get(name) == key}
+    if fresh != noted:
+        write_json(manifest, fresh)
+    for name in there.keys() - fresh.keys():
+        there[name].unlink()
+    return fresh
+
+
+def _writer(tables: dict[str, ir.Table], programme: Programme) -> Callable[[datetime, Path], None]:
+    """Compile the expression once, for every moment: that takes longer than to run it on a small company's tables."""
+    backend = tables["members"].get_backend()
+    query = backend.compile(snapshot(tables, at=session_moment(), programme=programme))
+
+    def write(as_of: datetime, path: Path) -> None:
+        today = as_of.astimezone(programme.zone).date()
+        backend.con.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [as_of])
+        backend.con.execute("SET VARIABLE today = $1::DATE", [today])
+        backend.con.sql(query).write_parquet(str(path))
+
+    return write
+
+
+def _manifest(home: Home) -> Path:
+    return home.features / "manifest.json"
+
+
+def _name(as_of: datetime) -> str:
+    return f"{as_of.astimezone(UTC):{STEM}}"
+
+
 def _path(home: Home, as_of: datetime) -> Path:
-    return home.features / f"{as_of.astimezone(UTC):{STEM}}.parquet"
+    return home.features / f"{_name(as_of)}.parquet"
 
 
 def _features(source: Source, *, words: bool | None = None) -> list[Feature]:
@@ -137,6 +184,17 @@ def _with(table: ir.Table, source: Source, programme: Programme, *, words: bool 
 def _type(name: str) -> str:
     # float64 is exact for whole numbers below 2**53, and missing is null
     return "string" if CATALOGUE[name].is_text else "float64"
+
+
+def _span(warehouse: Warehouse) -> tuple[datetime, datetime]:
+    with quietly():
+        lines = warehouse.expression("transactions")
+        (row,) = lines.aggregate(first=lines.occurred_at.min(), last=lines.occurred_at.max()).to_pyarrow().to_pylist()
+    return row["first"], row["last"]
+
+
+def _days_since_grid(day: date, programme: Programme) -> int:
+    return (day - ANCHOR).days % programme.snapshot_days
 
 
 def _midnight(day: date, programme: Programme) -> datetime:

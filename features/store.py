@@ -18,16 +18,18 @@ from feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 from numpy.typing import NDArray
 
 from features import offline, online
-from features.definitions import ALL, MODEL_FEATURES, VIEW, feast_objects
+from features.definitions import ALL, MODEL_FEATURES, NUMBERS, VIEW, WORDS, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
-from features.online import schema_of
-from features.packed import Batch, PackedTable, Schema
+from features.online import open_table, schema_of
+from features.packed import Batch, PackedTable, Schema, Vectors
+from features.programme import Engine, read_programme
 
 PROJECT: Final = "holdfast"
 _READ: Final = frozenset(MODEL_FEATURES)  # the numbers of the service `DECISION`
 _ANSWERED: Final = ("segment", "lifecycle_stage")  # the words of `MemberFeatures`
-_PART: Final = 50_000  # members in memory at once while they are materialised
+_PART: Final = 8_192  # members in memory at once while they are materialised; more no longer fit the processor's cache
+_BUFFER: Final = 65_536  # bytes of a column read at once; without it a whole group of rows is held
 _UNAPPLIED: Final = "the feature store has no definitions yet; `holdfast features apply`"
 
 
@@ -48,6 +50,7 @@ class Store:
     """Hold an open feature store."""
 
     home: Home
+    engine: Engine
     feast: FeatureStore
 
     def apply(self) -> None:
@@ -55,7 +58,7 @@ class Store:
         self.feast.apply(feast_objects(self.home.features))
 
     def materialize(self, as_of: datetime) -> None:
-        """Bring the snapshot of `as_of` into the online store, whole or not at all, and note it in the registry.
+        """Bring the snapshot of `as_of` into the online store, and note it in the registry.
 
         Every member who ever joined has a row in it, so one snapshot is all of them. Columns go to the packed table as
         they are: Feast's own way, through a protobuf message per value, ends in the same rows a hundred times later.
@@ -68,8 +71,16 @@ class Store:
         self._table.write(VIEW, schema, _batches(path, schema))
         self.feast.registry.apply_materialization(view, PROJECT, as_of - timedelta(seconds=1), as_of)
 
-    def training_frame(self, entities: pd.DataFrame) -> pd.DataFrame:
-        """Join to each row `member_id`, `as_of` the features as they were known at that time.
+    def rewrite(self, rows: pa.Table, schema: Schema) -> None:
+        """Bring vectors of members who did something since the snapshot into the online store."""
+        self._table.write(VIEW, schema, (_batch(part, schema) for part in rows.to_batches()))
+
+    def vectors(self, member_ids: Sequence[str]) -> Vectors:
+        """Read every feature of members as it stands online: `NUMBERS` as they are, and `WORDS`."""
+        return self._table.read(VIEW, member_ids, numbers=NUMBERS, words=WORDS)
+
+    def training_frame(self, entities: pd.DataFrame, service: str = ALL) -> pd.DataFrame:
+        """Join to each row `member_id`, `as_of` the features of a service as they were known at that time.
 
         Further columns are kept. As many rows come out as went in, in the same order, duplicates included.
 
@@ -80,7 +91,7 @@ class Store:
         """
         rows = entities.rename(columns={"as_of": "event_timestamp"}).assign(row=np.arange(len(entities)))
         with _quiet():
-            history = self.feast.get_historical_features(rows, self._service(ALL), filter_by_created_timestamp=True)
+            history = self.feast.get_historical_features(rows, self._service(service), filter_by_created_timestamp=True)
             joined: pd.DataFrame = history.to_df()
         joined = joined.sort_values("row", ignore_index=True)
         if not np.array_equal(joined["row"].to_numpy(), np.arange(len(entities))):
@@ -120,7 +131,7 @@ class Store:
 
     @cached_property
     def _table(self) -> PackedTable:
-        return PackedTable(self.home.online)
+        return open_table(self.engine, self.home.online)
 
     def _view(self) -> FeatureView:
         from feast.errors import FeatureViewNotFoundException
@@ -139,11 +150,12 @@ class Store:
             raise NotFoundError(_UNAPPLIED) from error
 
 
-def open_store(home: Home) -> Store:
-    """Open the feature store of one machine: DuckDB over Parquet, SQLite, a registry file."""
+def open_store(home: Home, engine: Engine | None = None) -> Store:
+    """Open the feature store: DuckDB over Parquet, a registry file, and online SQLite or what `holdfast.toml` says."""
     # Feast switches everybody's deprecation warnings on, and reads in threads, which a local filter does not reach
     warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
-    return Store(home, FeatureStore(config=_config(home)))
+    engine = engine or read_programme(home.settings).engine
+    return Store(home, engine, FeatureStore(config=_config(home, engine)))
 
 
 @contextmanager
@@ -153,14 +165,18 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _config(home: Home) -> RepoConfig:
+def _config(home: Home, engine: Engine) -> RepoConfig:
     root = home.root.resolve()
     return RepoConfig(
         project=PROJECT,
         provider="local",
         registry={"path": str(root / home.registry.name), "cache_ttl_seconds": 0},
         offline_store={"type": offline.STORE, "history": str(root / home.history.name)},
-        online_store={"type": online.STORE, "path": str(root / home.online.name)},
+        online_store={
+            "type": online.STORE,
+            "path": str(root / home.online.name),
+            "engine": engine.model_dump(),
+        },
         entity_key_serialization_version=3,
         repo_path=str(root),
     )
@@ -170,20 +186,24 @@ def _batches(snapshot: Path, schema: Schema) -> Iterator[Batch]:
     """Read a snapshot as it is written, a part at a time."""
     if not snapshot.exists():
         raise NotFoundError(f"there is no snapshot {snapshot.name}; `holdfast features build` computes them")
-    with pq.ParquetFile(snapshot) as file:
+    with pq.ParquetFile(snapshot, buffer_size=_BUFFER) as file:
         absent = {*schema.numbers, *schema.words} - set(file.schema_arrow.names)
         if absent:
             raise ContractError(f"{snapshot.name} lacks {', '.join(sorted(absent))}; `holdfast features build`")
-        for part in file.iter_batches(batch_size=_PART):
-            numbers = [part.column(name).to_numpy(zero_copy_only=False) for name in schema.numbers]
-            words = [part.column(name).to_pylist() for name in schema.words]
-            yield Batch(
-                member_ids=part.column("member_id").to_pylist(),
-                numbers=np.column_stack(numbers),
-                words=list(zip(*words, strict=True)),
-                event_timestamp=_microseconds(part.column("event_timestamp")),
-                created=_microseconds(part.column("created_timestamp")),
-            )
+        for part in file.iter_batches(batch_size=_PART, use_threads=False):
+            yield _batch(part, schema)
+
+
+def _batch(rows: pa.RecordBatch, schema: Schema) -> Batch:
+    numbers = [rows.column(name).to_numpy(zero_copy_only=False) for name in schema.numbers]
+    words = [rows.column(name).to_pylist() for name in schema.words]
+    return Batch(
+        member_ids=rows.column("member_id").to_pylist(),
+        numbers=np.column_stack(numbers),
+        words=list(zip(*words, strict=True)),
+        event_timestamp=_microseconds(rows.column("event_timestamp")),
+        created=_microseconds(rows.column("created_timestamp")),
+    )
 
 
 def _microseconds(times: pa.Array) -> list[int]:

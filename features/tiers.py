@@ -53,10 +53,10 @@ def tier_distance(member: ir.Table, programme: Programme) -> ir.Value:
     return ibis.cases(*steps) if steps else ibis.null("int64")
 
 
-@programme_feature("audience", "word", "rules", minimum=None, window=_now)
-def tier(audience: ir.Table, programme: Programme) -> ir.Value:
+@programme_feature("member", "word", "rules", minimum=None, window=_now)
+def tier(member: ir.Table, programme: Programme) -> ir.Value:
     """Tier by name; missing below the first."""
-    names = [(audience.tier_level == level, tier.name) for level, tier in enumerate(programme.tiers, 1)]
+    names = [(member.tier_spend >= tier.spend, tier.name) for tier in reversed(programme.tiers)]
     return ibis.cases(*names) if names else ibis.null("string")
 
 

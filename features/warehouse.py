@@ -6,13 +6,12 @@ ingest that is killed leaves the previous state.
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import NotFoundError
@@ -65,20 +64,29 @@ class Warehouse:
         import ibis
 
         with quietly():
-            return ibis.read_parquet(self.home.warehouse / self._file(name))
+            return ibis.read_parquet(self.path(name))
 
     def frame(self, name: str, columns: list[str] | None = None) -> "pd.DataFrame":
         """Read a table, or some of its columns, into memory."""
-        table: pd.DataFrame = pq.read_table(self.home.warehouse / self._file(name), columns=columns).to_pandas()
+        table: pd.DataFrame = pq.read_table(self.path(name), columns=columns).to_pandas()
         return table
 
-    def _file(self, name: str) -> str:
+    def path(self, name: str) -> Path:
+        """Give a table's Parquet file; the next ingest replaces it."""
         if name not in self.tables:
             raise NotFoundError(
                 f"the warehouse holds no table {name!r}, only {', '.join(sorted(self.tables))}; "
                 f"`holdfast ingest` brings it in"
             )
-        return self.tables[name].file
+        return self.home.warehouse / self.tables[name].file
+
+
+class NewTable(NamedTuple):
+    """Give what writes a table's file, how many rows it has, and how many were refused."""
+
+    write: Callable[[Path], object]
+    rows: int
+    quarantined: int
 
 
 def open_warehouse(home: Home) -> Warehouse:
@@ -97,15 +105,12 @@ def open_warehouse(home: Home) -> Warehouse:
     return Warehouse(home=home, **value)
 
 
-def replace_tables(
-    home: Home, source: str, source_fingerprint: str, batch: dict[str, tuple[pa.Table, int]]
-) -> Warehouse:
-    """Write a batch (table -> its rows and how many were refused) and let it take the old one's place at once."""
+def replace_tables(home: Home, source: str, source_fingerprint: str, batch: Mapping[str, NewTable]) -> Warehouse:
+    """Write a batch and let it take the old one's place at once."""
     files = {}
-    for name, (rows, quarantined) in batch.items():
-        write = partial(pq.write_table, rows, compression="zstd")
-        path, digest = write_by_content(home.warehouse, name, ".parquet", write)
-        files[name] = TableFile(name, path.name, rows.num_rows, quarantined, digest)
+    for name, table in batch.items():
+        path, digest = write_by_content(home.warehouse, name, ".parquet", table.write)
+        files[name] = TableFile(name, path.name, table.rows, table.quarantined, digest)
     warehouse = Warehouse(home, source, source_fingerprint, files)
     record = asdict(warehouse)
     del record["home"]

@@ -46,6 +46,7 @@ class Round:
     home: Home
     console: Console
     working: Working
+    now: Callable[[], datetime]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -74,7 +75,7 @@ def run_demo(home: Home, *, console: Console, working: Working, now: Callable[[]
 
     A second run finds everything unchanged, does none of it again and shows the same figures.
     """
-    this = Round(home, console, working)
+    this = Round(home, console, working, now)
     learn_features(this)
     with this.step("Train: lapse, value, uplift") as progress:
         manifest, fresh = train(home, settings=Settings(), progress=progress)
@@ -107,11 +108,12 @@ def learn_features(this: Round) -> None:
     with this.step("Features: as of every week") as progress:
         dates = build(this.home, progress=progress)
         progress("bringing the last week online", 0, 1)
+        from features.live import materialize
         from features.store import open_store  # Feast takes seconds to import
 
         store = open_store(this.home)
         store.apply()
-        store.materialize(dates[-1])
+        materialize(store, dates[-1], now=this.now())
     this.say(
         f"{len(dates)} snapshots, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, in Feast's registry; "
         "the last one is in the online store (holdfast features list says what each feature means)"

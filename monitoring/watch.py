@@ -9,9 +9,9 @@ from features import transforms  # noqa: F401  (registers the features)
 from features.catalogue import CATALOGUE
 from features.errors import NotFoundError
 from features.home import Home
-from features.programme import Programme
+from features.programme import Programme, read_programme
 from features.sheet import Progress
-from features.snapshots import built, read_snapshots
+from features.snapshots import built, on_grid, read_snapshots
 from monitoring.drift import monitor_drift
 from monitoring.verdict import Verdict
 from training.artifacts import read_manifest
@@ -31,7 +31,7 @@ def watch_drift(home: Home, *, weeks: int, progress: Progress) -> tuple[Verdict,
         raise NotFoundError("nothing serves yet, so there is nothing to compare with; `holdfast promote` first")
     manifest = read_manifest(home.releases / serving)
     programme = Programme.model_validate(manifest.programme)
-    current = built(home)[-weeks:]
+    current = current_window(home, weeks=weeks)
     progress("comparing windows", 0, 1)
     report = home.reports / f"drift-{current[-1]:%Y-%m-%d}.html"
     verdict = monitor_drift(
@@ -44,3 +44,23 @@ def watch_drift(home: Home, *, weeks: int, progress: Progress) -> tuple[Verdict,
         programme=programme,
     )
     return verdict, report
+
+
+def current_window(home: Home, *, weeks: int) -> list[datetime]:
+    """Give the last `weeks` snapshots of the grid.
+
+    The one that is served may follow the last of them by a day: as a week of its own it would count members twice.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    programme = read_programme(home.settings)
+    dates = [as_of for as_of in built(home) if on_grid(as_of, programme)][-weeks:]
+    if not dates:
+        raise NotFoundError(
+            f"{home.features} holds no snapshot of the grid that {home.settings.name} lays, one every "
+            f"{programme.snapshot_days} days; `holdfast features build` computes them"
+        )
+    return dates

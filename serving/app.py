@@ -1,6 +1,7 @@
 """The HTTP calls, version 1, as a FastAPI application; what they do is in `serving.desk`."""
 
 import gc
+import json
 import logging
 import time
 import traceback
@@ -19,12 +20,15 @@ from serving.contract import (
     DecisionRecord,
     DecisionsAnswer,
     DecisionsRequest,
+    EventsRequest,
     OutcomeAnswer,
     OutcomeRequest,
     ReleaseAnswer,
+    RowsAnswer,
     ScoresAnswer,
     ScoresRequest,
     StateAnswer,
+    TransactionsRequest,
 )
 from serving.desk import Desk, Reply
 from serving.problems import (
@@ -102,6 +106,16 @@ def _add_calls(app: FastAPI) -> None:
         outcome = parse(await read_body(request), OutcomeRequest)
         duplicate = await _desk(request).record(outcome)
         return _json(dump({"outcome_id": outcome.outcome_id, "duplicate": duplicate}), HTTPStatus.ACCEPTED)
+
+    @app.post("/v1/transactions", **_described(RowsAnswer, (400, 409, 413, 415, 422, 503), TransactionsRequest))
+    async def transactions(request: Request) -> Response:
+        """Take purchases as they happen: all rows or none; answered once the next decision sees them."""
+        return _answer(await _desk(request).take("transactions", parse(await read_body(request), TransactionsRequest)))
+
+    @app.post("/v1/events", **_described(RowsAnswer, (400, 409, 413, 415, 422, 503), EventsRequest))
+    async def events(request: Request) -> Response:
+        """Take what else members do, as it happens: all rows or none; answered once the next decision sees them."""
+        return _answer(await _desk(request).take("events", parse(await read_body(request), EventsRequest)))
 
     @app.get("/v1/decisions/{decision_id}", **_described(DecisionRecord, (404, 503)))
     async def decision(request: Request, decision_id: str) -> Response:
@@ -205,7 +219,7 @@ def _described(
     document = {"content": {MEDIA_TYPE: {}}, "model": ProblemDocument}
     extra: dict[str, Any] = {}
     if body is not None:
-        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": body.model_json_schema()}}}
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _whole(body)}}}
     if key:
         schema = {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH}
         extra["parameters"] = [{"name": KEY_HEADER, "in": "header", "schema": schema, "description": KEY_TEXT}]
@@ -215,3 +229,14 @@ def _described(
         "responses": {code: {**document, "description": HTTPStatus(code).phrase} for code in problems},
         "openapi_extra": extra,
     }
+
+
+def _whole(body: type[BaseModel]) -> dict[str, Any]:
+    """Give a body's JSON schema with the models of its parts in their places, where every reader finds them."""
+    schema = body.model_json_schema()
+    parts = schema.pop("$defs", {})
+    text = json.dumps(schema)
+    for name, part in parts.items():
+        text = text.replace(json.dumps({"$ref": f"#/$defs/{name}"}), json.dumps(part))
+    whole: dict[str, Any] = json.loads(text)
+    return whole

@@ -7,13 +7,23 @@ document; money is integer minor units of `currency`, times are UTC.
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from features.decisions import Decided
 from features.schema import ID_LENGTH
 
 MEMBERS: Final = 500
 OFFERS: Final = 100
+ROWS: Final = 500
 AMOUNT: Final = 10**12
 YEARS: Final = (1970, 2200)
 
@@ -22,7 +32,20 @@ Word = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,63}$")]
 Ids = Annotated[tuple[Id, ...], Field(min_length=1, max_length=MEMBERS, description="each at most once")]
 Offers = Annotated[tuple[Id, ...], Field(min_length=1, max_length=OFFERS)]
 ContextValue = Annotated[str, StringConstraints(max_length=256)] | bool | int | float | None
+Money = Annotated[int, Field(ge=-AMOUNT, le=AMOUNT)]
+Count = Annotated[int, Field(ge=0, le=AMOUNT)]
+Text = Annotated[str, StringConstraints(max_length=256)]
 Fallback = Literal["unknown_member", "features_unavailable", "features_invalid"]
+
+
+def _plausible(time: datetime) -> datetime:
+    if not YEARS[0] < time.year < YEARS[1]:
+        raise ValueError(f"a time between {YEARS[0]} and {YEARS[1]} was wanted")
+    return time.astimezone(UTC)
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_plausible), Field(description="ISO 8601 with its offset from UTC")]
+RowStatus = Literal["accepted", "duplicate", "waiting"]
 
 
 class _Request(BaseModel):
@@ -61,21 +84,51 @@ class OutcomeRequest(_Request):
     decision_id: Id | None = None
     contact_id: Id | None = None
     kind: Word = Field(description="such as purchase, redemption, visit, cancellation")
-    occurred_at: AwareDatetime = Field(description="ISO 8601 with its offset from UTC")
-    amount: Annotated[int, Field(ge=-AMOUNT, le=AMOUNT)] | None = Field(None, description="minor units")
-
-    @field_validator("occurred_at")
-    @classmethod
-    def _plausible(cls, time: datetime) -> datetime:
-        if not YEARS[0] < time.year < YEARS[1]:
-            raise ValueError(f"a time between {YEARS[0]} and {YEARS[1]} was wanted")
-        return time.astimezone(UTC)
+    occurred_at: Time
+    amount: Money | None = Field(None, description="minor units")
 
     @model_validator(mode="after")
     def _one_cause(self) -> Self:
         if (self.decision_id is None) == (self.contact_id is None):
             raise ValueError("one of decision_id and contact_id was wanted")
         return self
+
+
+class _Row(_Request):
+    member_id: Id
+    occurred_at: Time
+
+
+class TransactionRow(_Row):
+    """One line of a purchase, as in the table `transactions`; amounts in minor units."""
+
+    transaction_id: Id = Field(description="of the purchase; all its lines come in one request")
+    amount: Money = Field(description="below 0 for a refund")
+    margin: Money | None = None
+    discount: Count | None = None
+    quantity: Count | None = None
+    category: Text | None = None
+    channel: Text | None = None
+
+
+class EventRow(_Row):
+    """One event, as in the table `events`."""
+
+    event_id: Id
+    kind: Text
+    value: Money | None = None
+
+
+class TransactionsRequest(_Request):
+    """Say what members bought."""
+
+    rows: Annotated[tuple[TransactionRow, ...], Field(min_length=1, max_length=ROWS)]
+
+
+class EventsRequest(_Request):
+    """Say what members did."""
+
+    rows: Annotated[tuple[EventRow, ...], Field(min_length=1, max_length=ROWS)]
 
 
 class _Answer(BaseModel):
@@ -160,6 +213,20 @@ class OutcomeAnswer(_Answer):
 
     outcome_id: str
     duplicate: bool = Field(description="whether the same outcome had come before")
+
+
+class RowsAnswer(_Answer):
+    """Confirm rows: they are on the disk, and the next decision sees them.
+
+    What compares a member with all others (the RFM scores and the segment that follows from them) stays that of the
+    last snapshot; every other feature is computed anew, as of `as_of`.
+    """
+
+    as_of: datetime
+    rows: list[RowStatus] = Field(
+        description="in the order sent; duplicate: the same came before and counts once; waiting: kept, and counts "
+        "from when an ingest has brought the member, or a first table of this kind"
+    )
 
 
 class OfferAnswer(_Answer):

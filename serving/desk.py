@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from features.decisions import Answer, ConflictError, Decision, DecisionLog, Outcome, UnwrittenError
-from serving.answers import decisions_answer, record_answer, release_answer, scores_answer
-from serving.contract import DecisionsRequest, OutcomeRequest, ScoresRequest
+from features.decisions import Answer, Decision, DecisionLog, Outcome
+from features.errors import ConflictError, UnwrittenError
+from serving.answers import decisions_answer, dump, record_answer, release_answer, scores_answer
+from serving.contract import DecisionsRequest, EventsRequest, OutcomeRequest, ScoresRequest, TransactionsRequest
 from serving.decide import Assessment, Decider
+from serving.intake import Intake, LiveFeatures
 from serving.meters import Meters
 from serving.problems import FieldProblem, ProblemError, contract
 
@@ -54,10 +56,13 @@ class Reply:
 class Desk:
     """Serve one release; reading features and scoring happen on one thread beside the event loop."""
 
-    def __init__(self, decider: Decider, source: FeatureSource, log: DecisionLog, *, world: World) -> None:
+    def __init__(
+        self, decider: Decider, source: FeatureSource, log: DecisionLog, *, live: LiveFeatures, world: World
+    ) -> None:
         self.decider, self._source, self._log, self._world = decider, source, log, world
+        self._intake = Intake(live, world.clock)
         self.meters = Meters()
-        self.meters.serve(decider.release.release_id, lambda: log.backlog)
+        self.meters.serve(decider.release.release_id, log=lambda: log.backlog, live=lambda: self._intake.backlog)
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
 
@@ -109,6 +114,12 @@ class Desk:
         self.meters.received(duplicate=not new)
         return not new
 
+    async def take(self, table: str, request: TransactionsRequest | EventsRequest) -> Reply:
+        """Take rows of a table; the next decision sees them."""
+        taken = await self._intake.take(table, [row.model_dump(exclude_none=True) for row in request.rows])
+        self.meters.took_rows(table, taken.statuses)
+        return Reply(dump({"as_of": taken.as_of.isoformat(), "rows": taken.statuses}))
+
     def look_up(self, decision_id: str) -> Reply:
         """Answer with a decision as it was logged.
 
@@ -131,6 +142,7 @@ class Desk:
 
     def close(self) -> None:
         """Finish what is being written, then let go."""
+        self._intake.close()
         self._thread.shutdown()
         self._log.close()
 

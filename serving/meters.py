@@ -29,12 +29,16 @@ class Meters:
             registry=self.registry,
         )
         self._outcomes = Counter("holdfast_outcomes", "Outcomes received", ["duplicate"], registry=self.registry)
+        self._rows = Counter("holdfast_live_rows", "Rows taken live", ["table", "status"], registry=self.registry)
         self._replays = Counter("holdfast_replays", "Answers given again for the same key", registry=self.registry)
         self._age = Histogram(
             "holdfast_feature_age_seconds", "Age of the features decided on", buckets=AGES, registry=self.registry
         )
         self._release = Gauge("holdfast_release", "The release that serves", ["release_id"], registry=self.registry)
         self._backlog = Gauge("holdfast_log_backlog", "Entries that wait for the disk", registry=self.registry)
+        self._owed = Gauge(
+            "holdfast_live_backlog", "Requests with live rows that wait, and members owed", registry=self.registry
+        )
 
     def answered(self, call: str, status: int, seconds: float) -> None:
         """Count an answer."""
@@ -60,10 +64,16 @@ class Meters:
         """Count an outcome."""
         self._outcomes.labels(str(duplicate).lower()).inc()
 
-    def serve(self, release_id: str, backlog: Callable[[], int]) -> None:
-        """Name the release that serves, and where to read the backlog."""
+    def took_rows(self, table: str, statuses: Sequence[str]) -> None:
+        """Count rows that were taken."""
+        for status in statuses:
+            self._rows.labels(table, status).inc()
+
+    def serve(self, release_id: str, *, log: Callable[[], int], live: Callable[[], int]) -> None:
+        """Name the release that serves, and where to read the backlogs."""
         self._release.labels(release_id).set(1)
-        self._backlog.set_function(backlog)
+        self._backlog.set_function(log)
+        self._owed.set_function(live)
 
     def text(self) -> bytes:
         """Write every metric in Prometheus' text format."""

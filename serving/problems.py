@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
@@ -158,7 +159,16 @@ def _too_large() -> NoReturn:
 
 def _field(item: Mapping[str, Any], model: type[BaseModel]) -> FieldProblem:
     """Point at a field, by names of the contract only: a key that the caller made up may be anything."""
-    known = [str(part) for part in item["loc"][:2] if isinstance(part, int) or part in model.model_fields]
+    names = _names(model)
+    pointer = "".join(f"/{part}" for part in item["loc"] if isinstance(part, int) or part in names)
     if item["type"] == "extra_forbidden":
-        return FieldProblem(pointer="", detail=f"an unknown field came; known are {', '.join(model.model_fields)}")
-    return FieldProblem(pointer="".join(f"/{part}" for part in known), detail=item["msg"])
+        return FieldProblem(pointer=pointer, detail=f"an unknown field came; known are {', '.join(names)}")
+    return FieldProblem(pointer=pointer, detail=item["msg"])
+
+
+@cache
+def _names(model: type[BaseModel]) -> tuple[str, ...]:
+    """Name the fields of a body and of its parts."""
+    schema = model.model_json_schema()
+    parts = (schema, *schema.get("$defs", {}).values())
+    return tuple(dict.fromkeys(name for part in parts for name in part["properties"]))

@@ -63,12 +63,14 @@ def open_desk(home: Home) -> Desk:
             f"nothing to serve: {home.releases} has no champion; `holdfast demo`, or `train` and `promote`"
         )
     decider = Decider(load_release(home.releases / release_id))
+    from features.live import Live
     from features.store import open_store  # Feast takes seconds to import: after all that can be refused
 
     # a programme of the past is replayed alike each time; a live one is drawn for
     seed = decider.programme.seed if decider.programme.replay_from else None
     world = World(clock=_clock(decider.programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng(seed))
-    return Desk(decider, open_store(home), DecisionLog(home.decisions), world=world)
+    store = open_store(home)
+    return Desk(decider, store, DecisionLog(home.decisions), live=Live(home, store), world=world)
 
 
 def serve(home: Home, *, host: str = "127.0.0.1", port: int = 3000, ready: Callable[[str], None] | None = None) -> None:

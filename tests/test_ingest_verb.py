@@ -52,6 +52,11 @@ def test_named_files_and_options_from_rehearsal_to_nothing_changed(run, tmp_path
         (["somewhere", "--mapping", "none.toml"], "--init"),
         (["complete-journey", "--dry-run"], "take no mapping and no rehearsal"),
         (["--init", "nowhere"], "to look at"),
+        (["synthetic", "--members", "m.csv"], "such as --members 10000"),
+        (["synthetic", "--members", "10"], "members from 1,000 to 10,000,000"),
+        (["synthetic", "--shape", "round"], "wanted retail, subscription, both"),
+        (["synthetic", "--currency", "EUR"], "take no mapping and no rehearsal"),
+        (["somewhere", "--seed", "1"], "holdfast ingest synthetic --shape"),
     ],
 )
 def test_what_was_typed_wrong_is_one_line_that_says_what_to_type(run, tmp_path, typed, wanted):

@@ -15,14 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from features.catalogue import CATALOGUE
 from features.definitions import DECISION, MODEL_FEATURES
 from features.home import Home
-from features.known import moment
-from features.programme import read_programme
-from features.snapshots import built, snapshot
 from features.store import open_store
-from features.warehouse import open_warehouse, quietly
 from training.artifacts import load_release
 from training.promotion import champion_id
 
@@ -60,25 +55,6 @@ def bench_online_read(home, n):
     ours = seconds(lambda: store.online(ids, MODEL_FEATURES))
     rival = seconds(lambda: store.feast.get_online_features(service, rows).to_df())
     show(f"online features of {n} members", ours, rival, "get_online_features().to_df()")
-
-
-def bench_snapshot(home):
-    """One as_of over every receipt line, against reading the same lines and grouping them by visit in pandas."""
-    warehouse, programme = open_warehouse(home), read_programme(home.settings)
-    tables = {name: warehouse.expression(name) for name in warehouse.tables}
-    as_of = built(home)[-1]
-
-    def ours():
-        with quietly():
-            snapshot(tables, at=moment(as_of, programme), programme=programme).to_pyarrow()
-
-    def rival():
-        lines = warehouse.frame("transactions")
-        visits = lines.groupby(["member_id", "transaction_id"], sort=False)
-        visits.agg(amount=("amount", "sum"), discount=("discount", "sum"), at=("local_time", "min"))
-
-    what = f"{len(CATALOGUE)} features of every member, one as_of"
-    show(what, seconds(ours, 3), seconds(rival, 3), "pandas, the visits alone")
 
 
 def bench_score(home):

@@ -8,10 +8,10 @@ import statistics
 import time
 from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +19,7 @@ from feast import FeatureStore, RepoConfig
 
 from features.definitions import DECISION, MODEL_FEATURES, NUMBERS, VIEW, WORDS, feast_objects
 from features.home import Home
+from features.packed_redis import _keys
 from features.snapshots import STEM
 from features.store import PROJECT, open_store
 
@@ -39,14 +40,14 @@ def snapshot(home, members, rng, as_of=AS_OF):
     pq.write_table(table, home.features / f"{as_of:{STEM}}.parquet")
 
 
-def theirs(home, root):
-    """The same definitions over the same snapshots, with Feast's DuckDB and SQLite stores."""
+def theirs(home, root, online):
+    """The same definitions over the same snapshots, with Feast's DuckDB store and one of its online stores."""
     config = RepoConfig(
         project=PROJECT,
         provider="local",
-        registry={"path": str(root / "feast.pb"), "cache_ttl_seconds": 0},
+        registry={"path": str(root / f"{online['type']}.pb"), "cache_ttl_seconds": 0},
         offline_store={"type": "duckdb"},
-        online_store={"type": "sqlite", "path": str(root / "feast.db")},
+        online_store=online,
         entity_key_serialization_version=3,
         repo_path=str(root),
     )
@@ -60,16 +61,39 @@ def materialize(store):
         store.materialize(AS_OF - timedelta(seconds=1), AS_OF, feature_views=[VIEW])
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("few")
+@pytest.fixture(scope="module", params=["SQLite", "Redis"])
+def world(request, redis_server, tmp_path_factory):
+    """Ours and Feast's store of one kind, both filled with few members by materialising."""
+    root, redis = tmp_path_factory.mktemp("few"), request.param == "Redis"
+    redis_server.client.flushall()
     home = Home(root / "home")
     snapshot(home, FEW, np.random.default_rng(1))
-    ours = open_store(home)
+    engine = f'[engine]\nonline = "{redis_server.address}"\n' if redis else ""
+    home.settings.write_text(engine)
+    own = {"type": "sqlite", "path": str(root / "feast.db")}
+    if redis:
+        own = {"type": "redis", "connection_string": f"127.0.0.1:{redis_server.port}"}
+    ours, feast = open_store(home), theirs(home, root, own)
     ours.apply()
-    feast = theirs(home, root)
-    packed, own = clock(lambda: ours.materialize(AS_OF)), clock(lambda: materialize(feast))
-    return SimpleNamespace(ours=ours, feast=feast, packed=packed, own=own)
+
+    def size():
+        return redis_server.client.info("memory")["used_memory"] if redis else home.online.stat().st_size
+
+    start = size() if redis else 0
+    packed = clock(lambda: ours.materialize(AS_OF))
+    middle = size()
+    taken = clock(lambda: materialize(feast))
+    kept = size() - middle if redis else (root / "feast.db").stat().st_size
+    return SimpleNamespace(
+        kind=request.param,
+        engine=engine,
+        server=redis_server.client,
+        ours=ours,
+        feast=feast,
+        seconds=SimpleNamespace(ours=packed, feast=taken),
+        kept=SimpleNamespace(ours=(middle - start) / FEW, feast=kept / FEW),
+        size=size,
+    )
 
 
 def clock(work):
@@ -98,61 +122,51 @@ def bench_online_read(world, n):
     service = world.feast.get_feature_service(DECISION)
     mine = world.ours.feast.get_feature_service(DECISION)
     ours = seconds(lambda: world.ours.online(ids, MODEL_FEATURES))
-    what = f"online features of {n} members"
-    show(what, ours, seconds(lambda: world.feast.get_online_features(service, rows)), "Feast's SQLite store")
-    own = seconds(lambda: world.feast.get_online_features(service, rows).to_df())
-    show(what, ours, own, "the same, to_df()")
+    what = f"{len(MODEL_FEATURES)} online features of {n} members, {world.kind}"
+    own = seconds(lambda: world.feast.get_online_features(service, rows))
+    show(what, ours, own, f"Feast's {world.kind} store")
+    frame = seconds(lambda: world.feast.get_online_features(service, rows).to_df())
+    show(what, ours, frame, "the same, to_df()")
     plugin = seconds(lambda: world.ours.feast.get_online_features(mine, rows))
     show(what, ours, plugin, "get_online_features over the packed store")
-    with world.ours._table._reading:
-        raw = seconds(lambda: _raw(world.ours._table._reader, ids))
-    show(what, ours, raw, "the rows' bytes, by key")
+    show(what, ours, seconds(_raw(world, ids)), "the rows' bytes, by key: the floor")
 
 
-def _raw(db, ids):
-    marks = ",".join("?" * len(ids))
-    query = f"SELECT numbers FROM vectors WHERE view = ? AND member_id IN ({marks})"  # noqa: S608 (marks only)
-    packed = b"".join(row[0] for row in db.execute(query, (VIEW, *ids)))
-    return np.frombuffer(packed, dtype="<f8").reshape(len(ids), -1)
+def _raw(world, ids):
+    """Read nothing but bytes, as numbers: SELECT, or MGET."""
+    if world.kind == "Redis":
+        keys, _ = _keys("holdfast", VIEW, ids)
+        return lambda: np.frombuffer(b"".join(row[:800] for row in world.server.mget(keys)), dtype="<f8")
+    db = world.ours._table._reader
+    query = f"SELECT numbers FROM vectors WHERE view = ? AND member_id IN ({','.join('?' * len(ids))})"  # noqa: S608 (marks)
+    return lambda: np.frombuffer(b"".join(row[0] for row in db.execute(query, (VIEW, *ids))), dtype="<f8")
 
 
 def bench_materialize(world, tmp_path):
     """Members a second, from the snapshot's file to rows that a reader sees; Feast's own on fewer."""
     home = Home(tmp_path / "home")
     snapshot(home, MANY, np.random.default_rng(2))
+    home.settings.write_text(world.engine)
     store = open_store(home)
     store.apply()
-    show("materialise, a member", world.packed / FEW, world.own / FEW, f"Feast's own, {FEW:,} members each")
-    for what in ("into an empty table", "over the same members"):
+    what = f"materialise, a member, {world.kind}"
+    show(what, world.seconds.ours / FEW, world.seconds.feast / FEW, f"Feast's own, {FEW:,} members each")
+    print(f"{'':8}kept a member: {world.kept.ours:,.0f} bytes, by Feast {world.kept.feast:,.0f}; ", end="")  # noqa: T201
+    print(f"the models' {len(MODEL_FEATURES)} features alone {8 * len(MODEL_FEATURES)}")  # noqa: T201
+    for where in ("into an empty table", "over the same members"):
+        before = peak(reset=True)
         busy = time.process_time()
         took = clock(lambda: store.materialize(AS_OF))
         busy = time.process_time() - busy
-        rates = f"{MANY / took:,.0f} a second, {MANY / busy:,.0f} a second of processor time"
-        print(f"materialise {MANY:,} members {what}: {rates}")  # noqa: T201
+        rates = (
+            f"{MANY / took:,.0f} a second ({1e6 * took / MANY:.1f} us a member), {MANY / busy:,.0f} a processor second"
+        )
+        print(f"materialise {MANY:,} members {where}, {world.kind}: {rates}, {peak() - before:,.0f} MB")  # noqa: T201
 
 
-MEMBERS, SNAPSHOTS, ASKED, JOINED = 50_000, 20, 100_000, NUMBERS[:30]
-
-
-def bench_join(tmp_path):
-    """Point-in-time: 100,000 questions, 30 features, a million rows; the rivals' rows that differ are counted."""
-    home, rng = Home(tmp_path / "home"), np.random.default_rng(3)
-    for week in range(SNAPSHOTS):
-        snapshot(home, MEMBERS, rng, AS_OF - timedelta(weeks=week))
-    ours = open_store(home)
-    ours.apply()
-    feast = theirs(home, tmp_path)
-    hours = rng.integers(0, SNAPSHOTS * 168, ASKED)
-    asked = pd.DataFrame({"member_id": [f"m{m:07d}" for m in rng.integers(0, MEMBERS, ASKED)], "row": range(ASKED)})
-    asked["event_timestamp"] = pd.to_datetime(AS_OF) - pd.to_timedelta(hours, unit="h")
-    names = [f"{VIEW}:{name}" for name in JOINED]
-
-    def join(store):
-        rows = store.get_historical_features(asked.copy(), names, filter_by_created_timestamp=True).to_df()
-        return rows.sort_values("row", ignore_index=True)[list(JOINED)]
-
-    first = clock(lambda: join(ours.feast))
-    unequal = (~np.isclose(join(ours.feast), join(feast), rtol=0, atol=0, equal_nan=True)).any(axis=1).sum()
-    own = statistics.median(clock(lambda: join(ours.feast)) for _ in range(3))
-    show(f"join of {ASKED:,} rows, {unequal} differ", own, clock(lambda: join(feast)), "Feast's DuckDB store")
-    print(f"sorting {MEMBERS * SNAPSHOTS:,} rows x {len(NUMBERS)} numbers, once: {first - own:.1f} s")  # noqa: T201
+def peak(*, reset=False):
+    """Give the most memory in use, in MB, and forget it if asked to."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    (line,) = (line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if "VmHWM" in line)
+    return int(line.split()[1]) / 1024

@@ -2,6 +2,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import features.warehouse
+from features import textfiles
 from features.errors import ContractError, NotFoundError
 from features.home import Home
-from features.ingest import ingest_source, warehouse_sheet
+from features.ingest import ingest_source, ingest_world, warehouse_sheet
+from features.programme import read_programme
 from features.warehouse import open_warehouse, order_tables
+from features.world.law import World
 
 # What comes out of other people's systems: formulas, quotes, line breaks, separators, right-to-left marks, emoji
 HOSTILE = ["=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", 'say "hi"', "a\nb", "a\r\nb", "a,b;c\td", "\u2028", "\u202e", "🛒"]
@@ -289,6 +294,66 @@ def test_an_ingest_killed_before_its_manifest_leaves_the_previous_state(home, fo
     assert fresh
     assert len(after.frame("transactions")) == 300
     assert len(list(home.warehouse.glob("transactions-*"))) == 1
+
+
+def test_what_a_killed_ingest_left_goes_with_the_next_one_and_two_at_once_are_refused(home, folder):
+    child = f"""
+import os, signal
+import features.ingest as it
+from features.home import Home
+it.judge = lambda *_, **__: (print("spilled", flush=True), signal.pause())
+it.ingest_source(Home(__import__("pathlib").Path({str(home.root)!r})), {str(folder)!r})
+"""
+    with subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "spilled\n"
+        with pytest.raises(ContractError, match="another ingest is at work"):
+            ingest_source(home, str(folder))
+        process.kill()
+    assert list((home.root / "ingest").glob("*.parquet"))
+    with pytest.raises(NotFoundError, match="holds no tables yet"):
+        open_warehouse(home)
+    ingest_source(home, str(folder))
+    assert {path.name for path in home.root.iterdir()} == {"warehouse"}
+
+
+def test_a_folder_with_two_files_of_one_table_is_refused(home, folder, tables):
+    _write(folder, {"members": tables["members"]}, ".parquet")
+    with pytest.raises(ContractError, match=r"members\.csv and .*members\.parquet are both there; .* --members"):
+        ingest_source(home, str(folder))
+
+
+def test_no_number_in_quarantine_breaks_it(home, tmp_path, tables):
+    rows = tables["transactions"].assign(score=np.linspace(0, 1, 500), category=b"\xff")
+    rows.loc[3, ["transaction_id", "score"]] = [None, float("inf")]
+    ingest_source(home, _write(tmp_path / "brought", tables | {"transactions": rows}, ".parquet"))
+    (record,) = _refused(home, "transactions")
+    assert (record["values"]["score"], record["values"]["category"]) == ("inf", "\\xff")
+
+
+def test_the_order_is_by_member_time_and_as_it_came(home, folder):
+    """Whole pandas is the oracle of what many parts, spilled and sorted by queries, become."""
+    came = pd.read_csv(folder / "transactions.csv", dtype={"transaction_id": "string"})
+    came["occurred_at"] = pd.to_datetime(came["occurred_at"], format="ISO8601", utc=True)
+    wanted = came.sort_values(["member_id", "occurred_at"], kind="stable")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(textfiles, "BLOCK", 2**12)
+        held = ingest_source(home, str(folder))[0].frame("transactions")
+    for column in ("member_id", "transaction_id", "amount"):
+        assert held[column].tolist() == wanted[column].tolist()
+
+
+@pytest.mark.parametrize("shape", ["retail", "both"])
+def test_a_synthetic_world_is_ingested_by_its_name_and_once(home, shape):
+    world = World(1_000, shape=shape, waves=4, first_campaign=1)
+    held = ingest_world(home, world, 0)
+    assert held.fresh
+    assert held.warehouse.tables["members"].rows == 1_000
+    assert {table.quarantined for table in held.warehouse.tables.values()} == {0}
+    assert read_programme(home.settings).tracked_offers == tuple(offer.offer_id for offer in world.offers)
+    before = _bytes(home.root)
+    assert not ingest_world(home, world, 0).fresh
+    assert _bytes(home.root) == before
+    assert ingest_world(home, world, 1).fresh
 
 
 def test_a_table_that_was_not_brought_is_named(home, folder):

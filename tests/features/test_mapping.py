@@ -7,15 +7,17 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.conform import conform
+from features.conform import Notes, Units, conform, written
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.ingest import bring
 from features.mapping import SourceMapping, option_values, read_mapping
+from features.parts import table_parts
 from features.sources import Source
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +41,12 @@ def put(tmp_path):
 
 
 def _amounts(values, **mapping):
-    raw = {"transactions": pd.DataFrame({"net": values, "occurred_at": "2024-01-01", "member_id": "m1"})}
+    raw = pd.DataFrame({"net": values, "occurred_at": "2024-01-01", "member_id": "m1"})
+    _, part = table_parts(pa.Table.from_pandas(raw, preserve_index=False))()
     form = SourceMapping.model_validate({"transactions": {"columns": {"amount": "net"}}} | mapping)
-    frames, notes = conform(raw, form, zone=ZoneInfo("UTC"), digits=2)
-    return frames["transactions"]["amount"].tolist(), notes
+    notes = Notes()
+    frame = conform("transactions", part, form.table("transactions"), units=Units(ZoneInfo("UTC"), 2), notes=notes)
+    return frame["amount"].tolist(), written(notes)
 
 
 @given(st.lists(st.integers(-(10**11), 10**11), min_size=1, max_size=50))

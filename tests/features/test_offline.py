@@ -1,4 +1,4 @@
-"""The point-in-time join against Feast's own DuckDB store, and against a loop that a person can read."""
+"""The point-in-time join against Feast's own DuckDB store, both by Feast's public call."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,17 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float64, String
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from features import offline
-from features.errors import ContractError
-from features.history import Columns, open_history
-from features.packed import Schema, microseconds
 
 START = datetime(2017, 11, 5, 5, tzinfo=UTC)  # New York's clocks change within the first day
-SCHEMA = Schema(("spend",), ("stage",))
-COLUMNS = Columns("member_id", "event_timestamp", "created_timestamp")
 
 
 def at(hours):
@@ -34,44 +27,6 @@ def write(path, rows):
     columns |= {"created_timestamp": pa.array([at(h) for h in created], stamp)}
     columns |= {"spend": pa.array(spend, pa.float64()), "stage": pa.array(stage, pa.string())}
     pq.write_table(pa.table(columns), path)
-
-
-def expected(rows, member, hour, *, known, ttl):
-    seen = [
-        (event, created, spend, stage)
-        for who, event, created, spend, stage in rows
-        if who == member and event <= hour and (created <= hour or not known) and (not ttl or hour <= event + ttl)
-    ]
-    return max(seen, key=lambda row: row[:2], default=(None,) * 4)[2:]
-
-
-names = st.sampled_from(["a", "b", "it's", "é"])
-events = st.lists(
-    st.tuples(names, st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=25, unique=True
-)  # of one member and time, no two rows are created at the same time: which counts then is nobody's business
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
-@given(
-    events=events,
-    asked=st.lists(st.tuples(st.one_of(names, st.just("nobody")), st.integers(-1, 12)), max_size=20),
-    known=st.booleans(),
-    ttl=st.sampled_from([None, 1, 4]),
-)
-def test_every_row_is_the_latest_that_was_known(events, asked, known, ttl, tmp_path_factory):
-    """Dormant members, late rows, ties, the same question twice, nobody: against a loop over all rows."""
-    folder = tmp_path_factory.mktemp("h")
-    rows = [(*event, float(place), "xyz"[place % 3]) for place, event in enumerate(events)]
-    write(folder / "a.parquet", rows[: len(rows) // 2 + 1])
-    write(folder / "b.parquet", rows[len(rows) // 2 + 1 :] or rows[:1])
-    files = [folder / "a.parquet", folder / "b.parquet"] if len(rows) > len(rows) // 2 + 1 else [folder / "a.parquet"]
-    history = open_history(files, SCHEMA, COLUMNS, folder=folder / "history")
-    hours = np.array([microseconds(at(hour)) for _, hour in asked], dtype=np.int64)
-    ids = pa.array([member for member, _ in asked], pa.string())
-    found = history.latest(ids, hours, known=known, max_age=ttl and ttl * 3_600_000_000)
-    spend, stage = (column.to_pylist() for column in history.take(found, ["spend", "stage"]))
-    answers = [expected(rows, member, hour, known=known, ttl=ttl) for member, hour in asked]
-    assert list(zip(spend, stage, strict=True)) == answers
 
 
 def feast_store(root, source, *, ttl=timedelta(0), **offline_store):
@@ -115,7 +70,9 @@ def sheet(rng, rows=4_000, members=200):
 def test_it_answers_as_feasts_duckdb_store(known, ttl, tmp_path):
     rng, source = np.random.default_rng(3), tmp_path / "source"
     source.mkdir()
-    write(source / "a.parquet", sheet(rng))
+    rows = sheet(rng)
+    for name, part in {"a": rows[::3], "b": rows[1::3], "c": rows[2::3]}.items():
+        write(source / f"{name}.parquet", part)
     entities = pd.DataFrame(
         {
             "member_id": [f"m{m}" for m in rng.integers(0, 220, 1_000)],  # some are nobody
@@ -141,26 +98,11 @@ def test_rows_come_out_as_they_went_in(tmp_path):
     write(tmp_path / "source" / "a.parquet", [("a", 1, 1, 5.0, "x"), ("b", 2, 2, None, None)])
     store = feast_store(tmp_path, tmp_path / "source", type=offline.STORE, history=str(tmp_path / "history"))
     entities = pd.DataFrame({"member_id": ["b", "a", "b", "z"], "event_timestamp": [at(9)] * 4, "note": list("1234")})
-    joined = store.get_historical_features(entities, ["v:stage", "v:spend"], full_feature_names=True).to_arrow()
+    entities.index = [7, 7, 8, 9]
+    job = store.get_historical_features(entities, ["v:stage", "v:spend"], full_feature_names=True)
+    joined = job.to_arrow()
     assert joined.column_names == ["member_id", "event_timestamp", "note", "v__stage", "v__spend"]
     assert joined.column("note").to_pylist() == list("1234")
     assert joined.column("v__spend").to_pylist() == [None, 5.0, None, None]
     assert joined.column("v__stage").to_pylist() == [None, "x", None, None]
-
-
-def test_a_file_that_changed_is_sorted_anew(tmp_path):
-    path = tmp_path / "a.parquet"
-    for spend in (1.0, 2.0):
-        write(path, [("a", 1, 1, spend, "x")] * int(spend))
-        history = open_history([path], SCHEMA, COLUMNS, folder=tmp_path / "history")
-        row = history.latest(pa.array(["a"]), np.array([microseconds(at(2))]), known=True, max_age=None)
-        assert history.take(row, ["spend"])[0].to_pylist() == [spend]
-    assert len(list((tmp_path / "history").iterdir())) == 1
-
-
-def test_a_row_without_a_time_is_refused_and_leaves_nothing(tmp_path):
-    path = tmp_path / "a.parquet"
-    write(path, [("a", 1, 1, 1.0, "x"), (None, 1, 1, 1.0, "x")])
-    with pytest.raises(ContractError, match="a row lacks one of member_id"):
-        open_history([path], SCHEMA, COLUMNS, folder=tmp_path / "history")
-    assert list((tmp_path / "history").iterdir()) == []
+    pd.testing.assert_frame_equal(job.to_df(), joined.to_pandas().reset_index(drop=True), check_index_type=True)

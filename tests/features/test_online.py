@@ -35,13 +35,14 @@ from features.definitions import MODEL_FEATURES
 from features.home import Home
 from features.snapshots import built
 from features.store import open_store
-home, fill, *ids = sys.argv[1:]
-store = open_store(Home(Path(home)))
-if fill == "fill":
-    store.apply()
-    store.materialize(built(Home(Path(home)))[-1])
-found = store.online(ids, MODEL_FEATURES)
-print(json.dumps([found.X.tobytes().hex(), [time.isoformat() for time in found.event_timestamp]]))
+root, *ids = sys.argv[1:]
+home = Home(Path(root))
+store = open_store(home)
+before = store.online(ids, MODEL_FEATURES)
+store.apply()
+store.materialize(built(home)[-1])
+for found in (before, store.online(ids, MODEL_FEATURES)):
+    print(json.dumps([found.X.tobytes().hex(), [time.isoformat() for time in found.event_timestamp]]))
 """
 
 
@@ -59,15 +60,38 @@ def write_snapshot(home, as_of, rng):
     return frame.set_index("member_id")
 
 
-def rows_of(home):
-    with closing(sqlite3.connect(home.online)) as db:
-        return db.execute("SELECT * FROM vectors").fetchall()
+def rows_of(store, server):
+    """Give what is kept, as it is kept."""
+    if store.engine.online == "sqlite":
+        with closing(sqlite3.connect(store.home.online)) as db:
+            return db.execute("SELECT * FROM vectors").fetchall()
+    keys = sorted(server.client.scan_iter(f"{store.engine.online_prefix}:{VIEW}:*", 1000))
+    return [(key.partition(b":")[2], value) for key, value in zip(keys, server.client.mget(keys), strict=True)]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def homes(engine, redis_server, tmp_path_factory):
+    """Make homes whose online stores are alike, and empty."""
+
+    def homes():
+        home = Home(tmp_path_factory.mktemp("home"))
+        prefix = f"{os.getpid()}.{home.root.name}"
+        settings = {"sqlite": "", "redis": f'online = "{redis_server.address}"\nonline_prefix = "{prefix}"\n'}
+        home.settings.write_text(f"[engine]\nonline_timeout_ms = 5000\n{settings[engine]}")
+        return home
+
+    return homes
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def engine(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def world(homes):
     """Two weekly snapshots, the later one materialised."""
-    home, rng = Home(tmp_path_factory.mktemp("home")), np.random.default_rng(5)
+    home, rng = homes(), np.random.default_rng(5)
     frames = {as_of: write_snapshot(home, as_of, rng) for as_of in (AS_OF, LATER)}
     store = open_store(home)
     store.apply()
@@ -111,14 +135,15 @@ def test_feast_answers_the_same(world):
     assert times == list(ours.event_timestamp)
 
 
-def test_feasts_own_materialize_writes_the_same_rows(world, tmp_path):
+def test_feasts_own_materialize_writes_the_same_rows(world, homes, redis_server):
     store, _ = world
-    shutil.copytree(store.home.features, tmp_path / "features")
-    other = open_store(Home(tmp_path))
+    home = homes()
+    shutil.copytree(store.home.features, home.features)
+    other = open_store(home)
     other.apply()
     with redirect_stdout(io.StringIO()):
         other.feast.materialize(LATER - timedelta(seconds=1), LATER, feature_views=[VIEW])
-    assert rows_of(other.home) == rows_of(store.home)
+    assert rows_of(other, redis_server) == rows_of(store, redis_server)
 
 
 def test_feasts_registry_knows_what_was_materialised(world):
@@ -138,21 +163,22 @@ def test_an_older_snapshot_or_push_changes_nothing(world):
     assert after.event_timestamp == before.event_timestamp
 
 
-@pytest.mark.parametrize("fill", ["read", "fill"])
-def test_another_time_zone_reads_and_writes_the_same(world, fill):
+def test_another_time_zone_reads_and_writes_the_same(world):
     store, _ = world
     asked, ours = IDS[:5], store.online(IDS[:5], MODEL_FEATURES)
-    command = [sys.executable, "-W", "ignore", "-c", READ, str(store.home.root), fill, *asked]
+    command = [sys.executable, "-W", "ignore", "-c", READ, store.home.root, *asked]
     done = subprocess.run(command, env=os.environ | {"TZ": "America/New_York"}, capture_output=True, check=True)
-    X, times = json.loads(done.stdout)
-    assert ours.X.tobytes().hex() == X
-    assert times == [LATER.isoformat()] * len(asked)
+    for line in done.stdout.splitlines():
+        X, times = json.loads(line)
+        assert ours.X.tobytes().hex() == X
+        assert times == [LATER.isoformat()] * len(asked)
+    assert len(done.stdout.splitlines()) == 2
 
 
-def test_a_model_that_reads_a_new_feature_is_refused(world, tmp_path):
+def test_a_model_that_reads_a_new_feature_is_refused(world, homes):
     """The table was filled by definitions without it: nothing is read in its place."""
     store, frames = world
-    other = open_store(Home(tmp_path))
+    other = open_store(homes())
     schema = schema_of(store.feast.get_feature_view(VIEW))
     fewer = replace(schema, numbers=tuple(name for name in schema.numbers if name != "visits_28d"))
     numbers = frames[LATER][list(fewer.numbers)].to_numpy()
@@ -174,8 +200,8 @@ def test_a_snapshot_without_a_feature_is_refused(tmp_path):
         store.materialize(LATER)
 
 
-def test_an_empty_store_says_what_to_type(tmp_path):
-    store = open_store(Home(tmp_path))
+def test_an_empty_store_says_what_to_type(homes):
+    store = open_store(homes())
     with pytest.raises(NotFoundError, match="holdfast features materialize"):
         store.online(["m000"], MODEL_FEATURES)
     with pytest.raises(NotFoundError, match="holdfast features apply"):
@@ -203,8 +229,8 @@ def test_what_cannot_be_packed_is_refused_when_it_is_defined(key, kind, problem,
         schema_of(view)
 
 
-def test_a_view_that_is_no_longer_defined_leaves_no_rows(tmp_path):
-    home = Home(tmp_path)
+def test_a_view_that_is_no_longer_defined_leaves_no_rows(homes):
+    home = homes()
     write_snapshot(home, LATER, np.random.default_rng(4))
     store = open_store(home)
     store.apply()

@@ -1,5 +1,6 @@
-"""The packed table by itself: order of writes, states seen, what is refused."""
+"""The packed table by itself, in a file and on a server: order of writes, states seen, what is refused."""
 
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import ContractError, CorruptError, NotFoundError
-from features.packed import Batch, PackedTable, Schema, microseconds
+from features.packed import Batch, Schema, microseconds
+from features.packed_redis import RedisTable
+from features.packed_sqlite import SqliteTable
 
 SCHEMA = Schema(("a", "b"), ("stage", "segment"))
 START = datetime(2017, 3, 12, 6, 30, tzinfo=UTC)  # half an hour before New York's clocks change
@@ -25,9 +28,34 @@ def first_number(table, member_id):
     return table.read("v", [member_id], numbers=["a"], words=[]).numbers[0, 0]
 
 
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def opened(request, tmp_path_factory):
+    """Open tables in which nothing was written yet, in a file or on a server."""
+    tables = []
+
+    def opened():
+        folder = tmp_path_factory.mktemp("t")
+        if request.param == "sqlite":
+            table = SqliteTable(folder / "online.db")
+        else:
+            address = request.getfixturevalue("redis_server").address
+            table = RedisTable(address, prefix=f"{os.getpid()}.{folder.name}", days=1, timeout_ms=5_000)
+        tables.append(table)
+        return table
+
+    yield opened
+    for table in tables:
+        table.close()
+
+
 @pytest.fixture
-def table(tmp_path):
-    table = PackedTable(tmp_path / "online.db")
+def table(opened):
+    return opened()
+
+
+@pytest.fixture
+def file(tmp_path):
+    table = SqliteTable(tmp_path / "online.db")
     yield table
     table.close()
 
@@ -73,9 +101,9 @@ writes = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_fro
 
 
 @given(writes=writes, cut=st.integers(0, 12))
-def test_whatever_the_order_the_newest_stands(writes, cut, tmp_path_factory):
+def test_whatever_the_order_the_newest_stands(opened, writes, cut):
     """The newest event wins, of one event the one known last, of equals the last written; in one write or in two."""
-    table = PackedTable(tmp_path_factory.mktemp("t") / "online.db")
+    table = opened()
     rows = [
         batch([member], place, START + timedelta(days=event), created=START + timedelta(days=event, hours=known))
         for place, (event, known, member) in enumerate(writes)
@@ -85,22 +113,31 @@ def test_whatever_the_order_the_newest_stands(writes, cut, tmp_path_factory):
     for member in {member for _, _, member in writes}:
         newest = max((event, known, place) for place, (event, known, who) in enumerate(writes) if who == member)
         assert first_number(table, member) == newest[2]
-    table.close()
 
 
-def test_a_write_that_fails_midway_leaves_the_old_state(table):
-    def half():
-        yield batch(["m1"], 2)
-        raise OSError("disk full")
+def half():
+    yield batch(["m1"], 2)
+    raise OSError("disk full")
 
+
+def test_a_write_to_a_file_that_fails_midway_leaves_the_old_state(file):
+    file.write("v", SCHEMA, [batch(["m1", "m2"], 1)])
+    with pytest.raises(OSError, match="disk full"):
+        file.write("v", SCHEMA, half())
+    assert (first_number(file, "m1"), first_number(file, "m2")) == (1, 1)
+
+
+def test_a_write_that_failed_midway_can_be_repeated(table):
     table.write("v", SCHEMA, [batch(["m1", "m2"], 1)])
     with pytest.raises(OSError, match="disk full"):
         table.write("v", SCHEMA, half())
-    assert (first_number(table, "m1"), first_number(table, "m2")) == (1, 1)
+    table.write("v", SCHEMA, [batch(["m1", "m2"], 2)])
+    assert (first_number(table, "m1"), first_number(table, "m2")) == (2, 2)
 
 
-def test_a_reader_sees_one_state_while_another_is_written(table):
+def test_a_reader_sees_one_state_of_a_file_while_another_is_written(file):
     """Every write changes all members, so any two values in one answer would be a mix."""
+    table = file
     ids, writes = [f"m{number}" for number in range(300)], 40
     table.write("v", SCHEMA, [batch(ids, 0)])
 
@@ -136,12 +173,12 @@ def test_a_feature_that_was_not_written_is_refused(table):
         table.read("v", ["m1"], numbers=["a", "c"], words=["tier"])
 
 
-def test_a_vector_of_another_length_is_refused(table):
-    table.write("v", Schema(("a", "b"), ()), [Batch(["m1"], np.zeros((1, 2)), [()], [0], [0])])
-    with table._writing() as db:
+def test_a_vector_of_another_length_is_refused(file):
+    file.write("v", Schema(("a", "b"), ()), [Batch(["m1"], np.zeros((1, 2)), [()], [0], [0])])
+    with file._writing() as db:
         db.execute("UPDATE vectors SET numbers = x'00'")
     with pytest.raises(CorruptError, match="another length"):
-        table.read("v", ["m1"], numbers=["a"], words=[])
+        file.read("v", ["m1"], numbers=["a"], words=[])
 
 
 def test_views_do_not_mix(table):
@@ -150,6 +187,15 @@ def test_views_do_not_mix(table):
     table.forget("w")
     assert first_number(table, "m1") == 1
     assert not table.read("w", ["m1"], numbers=["a"], words=[]).known.any()
+
+
+def test_a_view_whose_name_is_a_pattern_is_forgotten_alone(table):
+    for view in ("v", "*", "[v]", "v*", "v}"):
+        table.write(view, SCHEMA, [batch(["m1", "m2"], 1)])
+    for view in ("*", "[v]", "v*"):
+        table.forget(view)
+    known = [table.read(view, ["m1"], numbers=[], words=[]).known[0] for view in ("v", "*", "[v]", "v*", "v}")]
+    assert known == [True, False, False, False, True]
 
 
 def test_no_table_says_what_to_type(table):

@@ -46,12 +46,29 @@ def test_a_key_that_is_there_replaces_its_default_and_no_other(tmp_path):
         ('[[tiers]]\nname = "a"\nspend = 0\n[[tiers]]\nname = "a"\nspend = 5', "tiers: .*a name of its own"),
         ('tracked_offers = ["a", "b", "c", "d"]', "tracked_offers: .*at most 3"),
         ("[experiment]\nhold_out = -0.1", "experiment.hold_out: "),
+        ('[engine]\nonline = "postgres://host"', "engine.online: .*pattern.*postgres://host"),
+        ('[engine]\nonline_prefix = "a:b"', "engine.online_prefix: .*pattern"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_came(tmp_path, line, message):
     path = _settings(tmp_path, line)
     with pytest.raises(ContractError, match=f"holdfast.toml has 1 wrong settings: .*{message}"):
         read_programme(path)
+
+
+def test_a_password_in_an_address_is_never_shown(tmp_path):
+    path = _settings(tmp_path, '[engine]\nonline = "redis//user:s3cret@host:6379"')
+    with pytest.raises(ContractError, match="may hold a password") as refused:
+        read_programme(path)
+    assert "s3cret" not in str(refused.value)
+    path = _settings(tmp_path, '[engine]\nonline = "redis://user:s3cret@host:6379"')
+    assert "s3cret" not in f"{read_programme(path)!r} {read_programme(path).model_dump_json()}"
+
+
+def test_where_things_run_is_no_part_of_a_programme(tmp_path):
+    """Another engine makes no snapshot anew, and no release carries it."""
+    path = _settings(tmp_path, '[engine]\nonline = "redis://host:6379/0"')
+    assert read_programme(path).model_dump() == Programme().model_dump()
 
 
 def test_every_wrong_setting_is_said_at_once(tmp_path):

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from features.catalogue import CATALOGUE
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.programme import Programme, read_programme
-from features.snapshots import as_of_dates, build, built, read_snapshots
+from features.snapshots import as_of_dates, build, built, on_grid, read_snapshots
 from features.warehouse import open_warehouse
 
 TIME = {"transactions": "occurred_at", "contacts": "contacted_at", "redemptions": "occurred_at"} | {
@@ -215,27 +214,52 @@ def _state(home):
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.features.iterdir()}
 
 
-def test_as_ofs_are_local_midnights_a_week_apart_across_a_clock_change(home):
-    dates = as_of_dates(open_warehouse(home), NEW_YORK)
-    local = [date.astimezone(ZoneInfo("America/New_York")) for date in dates]
+def _as_ofs(company, tables, programme, times):
+    """Give the `as_of`s of a company that sold something once at each time."""
+    lines = tables["transactions"].head(1)
+    lines = pd.concat([lines.assign(occurred_at=time, transaction_id=str(time)) for time in times])
+    warehouse = company.ingest({"members": tables["members"], "transactions": lines}, programme=programme)
+    return as_of_dates(warehouse, programme)
+
+
+def test_as_ofs_are_local_midnights_a_week_apart_across_a_clock_change_and_the_last_one(company, tables):
+    first, last = datetime(2016, 12, 1, 15, tzinfo=UTC), datetime(2017, 4, 6, 3, 59, 59, 999_999, tzinfo=UTC)
+    dates = _as_ofs(company, tables, NEW_YORK, [first, last])
+    local = [date.astimezone(NEW_YORK.zone) for date in dates]
     assert {(date.hour, date.minute) for date in local} == {(0, 0)}
-    assert {(b.date() - a.date()).days for a, b in pairwise(local)} == {7}
+    assert {date.weekday() for date in local[:-1]} == {0}
+    assert {(b.date() - a.date()).days for a, b in pairwise(local[:-1])} == {7}
     assert len({date.utcoffset() for date in local}) == 2
     assert all(date.tzinfo is UTC for date in dates)
-    times = open_warehouse(home).frame("transactions")["occurred_at"]
-    assert times.max() < dates[-1] <= times.max() + timedelta(days=1)
-    assert dates[0] - times.min() >= timedelta(days=NEW_YORK.history_days, hours=-1)
+    assert dates[-1] == last + timedelta(microseconds=1)
+    history = timedelta(days=NEW_YORK.history_days)
+    assert history <= dates[0] - first < history + timedelta(days=7)
+
+
+@settings(max_examples=15, deadline=None)
+@given(span=st.integers(2400, 4800), more=st.integers(0, 20), days=st.integers(1, 30))
+def test_newer_and_older_data_move_no_as_of_of_the_grid(company, tables, *, span, more, days):
+    programme = Programme(timezone="America/New_York", snapshot_days=days)
+    first = datetime(2017, 1, 5, 0, 30, tzinfo=UTC)
+    last = first + timedelta(hours=span)
+    before = _as_ofs(company, tables, programme, [first, last])
+    after = _as_ofs(company, tables, programme, [first, last, last + timedelta(days=more)])
+    longer = _as_ofs(company, tables, programme, [first - timedelta(days=more), last])
+    grid = {as_of for as_of in before if on_grid(as_of, programme)}
+    assert set(before) - grid <= {before[-1]}
+    assert grid == {as_of for as_of in after if on_grid(as_of, programme) and as_of <= before[-1]}
+    assert grid == {as_of for as_of in longer if on_grid(as_of, programme) and as_of >= before[0]}
+    assert after[-1] == programme.days_before(before[-1], -more)
 
 
 def test_a_midnight_that_a_clock_change_leaves_out_moves_no_other(company, tables):
     """In Santiago the clock goes from 23:59:59 to 01:00 on August 13th 2017."""
-    programme = Programme(timezone="America/Santiago", history_days=28)
-    last = datetime(2017, 8, 26, 12, tzinfo=UTC)
-    lines = tables["transactions"].head(60).reset_index(drop=True)
-    lines = lines.assign(occurred_at=[last - timedelta(days=day) for day in range(60)])
-    warehouse = company.ingest({"members": tables["members"], "transactions": lines}, programme=programme)
-    local = [f"{date.astimezone(programme.zone):%m-%d %H:%M}" for date in as_of_dates(warehouse, programme)]
-    assert local == ["07-30 00:00", "08-06 00:00", "08-13 01:00", "08-20 00:00", "08-27 00:00"]
+    programme = Programme(timezone="America/Santiago", history_days=28, snapshot_days=1)
+    last = datetime(2017, 8, 14, 12, tzinfo=UTC)
+    dates = _as_ofs(company, tables, programme, [last - timedelta(days=31), last])
+    local = [f"{date.astimezone(programme.zone):%m-%d %H:%M}" for date in dates]
+    assert local == ["08-12 00:00", "08-13 01:00", "08-14 00:00", "08-15 00:00"]
+    assert all(on_grid(date, programme) for date in dates)
 
 
 def test_a_short_history_is_refused_with_what_was_wanted(company, tables):
@@ -263,7 +287,7 @@ def test_other_data_or_settings_rebuild_and_leave_no_old_snapshot(company, home)
     assert {name[:10] for name in after if name != "manifest.json"} == {f"{date:%Y-%m-%d}" for date in dates}
     assert all(before.get(name) != state for name, state in after.items())
     home.settings.write_text(SETTINGS + "snapshot_days = 14\n")
-    assert build(home, progress=_silent) == dates[::-2][::-1]
+    assert {dates[-1]} < set(build(home, progress=_silent)) < set(dates)
     assert set(_state(home)) < set(after)
 
 
@@ -284,6 +308,8 @@ def test_a_build_that_was_killed_goes_on_where_it_stopped(home, monkeypatch):
     dates = build(home, progress=_silent)
     assert len(dates) > 1
     assert built(home) == dates
+    del stopped["manifest.json"]
+    assert len(stopped) == 1
     assert stopped.items() <= _state(home).items()
 
 

@@ -25,7 +25,7 @@ FEATURES = (
     FeatureSpec("recency_days", "Days since the last visit.", "days", 0),
     FeatureSpec("visits_28d", "Visits in the last 28 days.", "visits", 0),
     FeatureSpec("spend_28d", "Spend in the last 28 days.", "money", 0),
-    FeatureSpec("weekend_share", "Share of visits on weekends.", "share", 0, 1),
+    FeatureSpec("weekend_share_84d", "Share of visits on weekends.", "share", 0, 1),
 )
 OFFERS = (
     OfferSpec("A", "Coupon", "mail", 50, 100, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00"),

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from features.decisions import DecisionLog
+from features.home import Home
+from features.live import Live
 from serving import service
 from serving.decide import Decider
 from serving.desk import Desk, World
@@ -19,6 +21,8 @@ if __name__ == "__main__":
     decider = Decider(load_release(Path(sys.argv[1])))
     clock = service._clock(decider.programme)
     world = World(clock=clock, new_id=lambda: service.uuid.uuid4().hex, rng=np.random.default_rng(5))
-    desk = Desk(decider, members.Memory(), DecisionLog(Path(sys.argv[2])), world=world)
+    log = Path(sys.argv[2])
+    nothing = Live(Home(log.parent / "nothing"), members.Memory())
+    desk = Desk(decider, members.Memory(), DecisionLog(log), live=nothing, world=world)
     with service._listen("127.0.0.1", 0) as listening:
         service.run(desk, listening, ready=lambda address: print(address, flush=True))  # noqa: T201 (the test reads it)

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 from features.decisions import DecisionLog, read_decisions
+from features.errors import UnwrittenError
+from features.home import Home
+from features.journal import Posted
+from features.live import Live
 from serving.app import create_app
 from serving.desk import Desk, World
 
@@ -31,13 +35,14 @@ class Held:
 @pytest.fixture
 def opened(decider, tmp_path):
     @contextmanager
-    def opened(source):
+    def opened(source, live=None):
         world = World(
             clock=lambda: decider.programme.replay_from,
             new_id=iter(map(str, range(100))).__next__,
             rng=np.random.default_rng(1),
         )
-        desk = Desk(decider, source, DecisionLog(tmp_path / "decisions.db"), world=world)
+        log, live = DecisionLog(tmp_path / "decisions.db"), live or Live(Home(tmp_path), source)
+        desk = Desk(decider, source, log, live=live, world=world)
         app = create_app(lambda: desk)
         app.state.desk = desk
         try:
@@ -97,3 +102,76 @@ def test_a_source_that_fails_is_logged_without_its_message(opened, members, capl
     with opened(members) as client:
         assert asyncio.run(ask(client)).json()["decisions"][0]["fallback_reason"] == "features_unavailable"
     assert caplog.messages == ["features_unavailable: ConnectionError"]
+
+
+class LiveTables:
+    """Live features whose store can be down, and whose journal can't be written."""
+
+    def __init__(self):
+        self.owed, self.down, self.full = set(), False, False
+
+    def tables(self):
+        return frozenset({"transactions"})
+
+    def keep(self, posts, *, now):
+        if self.full:
+            raise UnwrittenError("no space")
+        self.owed |= {entry.member_id for post in posts for entry in post}
+        return [Posted((True,) * len(post)) for post in posts], now
+
+    def rewrite(self, _):
+        if self.down:
+            raise ConnectionError(f"cannot write {self.owed}")
+        self.owed, known = set(), frozenset(self.owed)
+        return known
+
+    def close(self):
+        pass
+
+
+EVENT = {"event_id": "e1", "member_id": "m1", "occurred_at": "2017-06-20T12:00:00Z", "kind": "view"}
+PURCHASE = {"transaction_id": "t1", "member_id": "m1", "occurred_at": "2017-06-20T12:00:00Z", "amount": 1}
+
+
+def test_live_rows_that_can_not_be_kept_or_not_yet_be_seen_are_answered_so_and_decisions_go_on(
+    opened, members, monkeypatch, caplog
+):
+    live = LiveTables()
+    monkeypatch.setattr("serving.intake.RETRY_SECONDS", 0.01)
+
+    async def post(client):
+        answers = []
+        for live.full, live.down in ((True, False), (False, True), (False, False)):
+            answers.append(await client.post("/v1/transactions", json={"rows": [PURCHASE]}))
+            answers.append(await client.post("/v1/decisions", json=BODY))
+        return answers
+
+    with opened(members, live) as client:
+        full, _, down, _, fine, _ = answers = asyncio.run(post(client))
+    assert [answer.status_code for answer in answers] == [503, 200, 503, 200, 200, 200]
+    assert "nothing was kept" in full.json()["detail"]
+    assert "the rows are kept" in down.json()["detail"]
+    assert fine.json()["rows"] == ["accepted"]
+    assert "m1" not in caplog.text
+
+
+def test_what_could_not_be_seen_is_brought_in_without_another_request(opened, members, monkeypatch):
+    live, done = LiveTables(), threading.Event()
+    monkeypatch.setattr("serving.intake.RETRY_SECONDS", 0.01)
+    live.down, rewrite = True, live.rewrite
+    live.rewrite = lambda as_of: (rewrite(as_of), not live.owed and done.set())[0]
+    with opened(members, live) as client:
+        asyncio.run(client.post("/v1/transactions", json={"rows": [PURCHASE]}))
+        assert live.owed == {"m1"}
+        done.clear()
+        live.down = False
+        assert done.wait(timeout=10)
+    assert not live.owed
+
+
+def test_a_service_without_tables_of_its_own_says_so_and_decides(opened, members):
+    with opened(members) as client:
+        refused = asyncio.run(client.post("/v1/events", json={"rows": [EVENT]}))
+        assert asyncio.run(client.post("/v1/decisions", json=BODY)).status_code == 200
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:holdfast:problem:live")
+    assert "features materialize" in refused.json()["detail"]

@@ -1,0 +1,85 @@
+"""Numbers and times as text -> typed values; regular text at the speed of Arrow, and whatever else pandas reads.
+
+Each fast way gives `None` unless it reads every value, and then what the slow way would have given.
+"""
+
+import re
+from datetime import datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+CLOCK_WORDS: Final = ("now", "today")  # pandas reads them as times
+WHOLE: Final = r"^-?[0-9]{1,15}$"
+DECIMAL: Final = r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$"
+MARKED: Final = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"  # a time that says its own zone
+EARLIEST, LATEST = datetime(1678, 1, 1), datetime(2262, 1, 1)  # noqa: DTZ001 (about what pandas reads from text)
+LAST_YEAR: Final = 2037
+TEXT: Final = pa.large_string()  # what pandas holds text in: no part is copied on its way
+ARROW_TEXT: Final = pd.StringDtype("pyarrow")
+
+
+def read_text(values: pd.Series) -> pd.Series:
+    """Show values as text; whole floats, which is what whole numbers with gaps become, without their `.0`."""
+    if not pd.api.types.is_float_dtype(values):
+        return values.astype(ARROW_TEXT)
+    whole = (values % 1 == 0) & (values.abs() < 2**63)
+    text = values.where(whole).astype("Int64").astype(ARROW_TEXT)
+    return text if whole[values.notna()].all() else text.where(whole, values.astype("Float64").astype(ARROW_TEXT))
+
+
+def read_numbers(values: pd.Series) -> pd.Series:
+    """Read numbers; what is none is missing."""
+    fast = _matching(values, WHOLE, pa.int64())
+    fast = fast if fast is not None else _matching(values, DECIMAL, pa.float64())
+    return fast if fast is not None else pd.to_numeric(values, errors="coerce")
+
+
+def read_times(values: pd.Series, form: str = "ISO8601") -> pd.Series:
+    """Read times to the microsecond, in UTC, those that don't say their zone as well; what is none is missing."""
+    if pd.api.types.is_datetime64_any_dtype(values):
+        utc = values.dt.tz_convert("UTC") if values.dt.tz is not None else values.dt.tz_localize("UTC")
+        times: pd.Series = utc.astype("datetime64[us, UTC]")
+        return times
+    fast = regular_times(values) if form == "ISO8601" else None
+    if fast is not None:
+        return fast if fast.dt.tz is not None else fast.dt.tz_localize("UTC")
+    values = values.mask(values.astype(ARROW_TEXT).str.lower().isin(CLOCK_WORDS))
+    return pd.to_datetime(values, utc=True, errors="coerce", format=form).astype("datetime64[us, UTC]")
+
+
+def regular_times(values: pd.Series) -> pd.Series | None:
+    """Read ISO 8601 times, if either all or none of them say their zone; in UTC if they do."""
+    text = _arrow(values)
+    if text is None or text.null_count == len(text):
+        return None
+    some = next(value for chunk in text.chunks for value in chunk if value.is_valid)
+    zone = "UTC" if re.search(MARKED, some.as_py()) else None
+    try:
+        times = text.cast(pa.timestamp("us", tz=zone))
+    except pa.ArrowInvalid:
+        return None
+    span = pc.min_max(times.cast(pa.timestamp("us"))).as_py()
+    if span["min"] < EARLIEST or span["max"] > LATEST:
+        return None
+    return pd.Series(times.to_pandas().array, index=values.index)
+
+
+def fast_zone(zone: ZoneInfo, times: pd.Series) -> ZoneInfo | str:
+    """Name a zone in the way pandas computes with fastest; that way knows no clock change after 2037."""
+    return zone if times.max() >= pd.Timestamp(LAST_YEAR, 1, 1, tz=times.dt.tz) else zone.key
+
+
+def _matching(values: pd.Series, pattern: str, kind: pa.DataType) -> pd.Series | None:
+    text = _arrow(values)
+    if text is None or not pc.all(pc.match_substring_regex(text, pattern), min_count=0).as_py():
+        return None
+    read = text.cast(kind).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    return pd.Series(read.array, index=values.index)
+
+
+def _arrow(values: pd.Series) -> "pa.ChunkedArray | None":
+    return pa.chunked_array(values.array.__arrow_array__()) if values.dtype == ARROW_TEXT else None
