@@ -4,6 +4,8 @@ Three comparisons, each of every feature, by the bits of its values; a missing v
 """
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +34,7 @@ from features.warehouse import open_warehouse, quietly
 MOMENTS: Final = 3  # times at which live vectors are held against the definition
 MEMBERS: Final = 1_000  # whose live vectors are computed at one time
 CANARIES: Final = 2  # snapshots that are computed again in another future
+_SCRATCH: Final = ".check-"
 NAMED: Final = 5  # differences that are named
 KEY: Final = ["member_id", "as_of"]
 
@@ -94,11 +97,7 @@ def offline_online(home: Home, *, points: int, rng: np.random.Generator, progres
     progress("joining offline", 0, 1)
     words = offline.training_frame(drawn, DECISION)[list(WORDS)]
     wanted = offline.training_frame(drawn, ALL).join(words).assign(event_timestamp=drawn["as_of"])
-    with tempfile.TemporaryDirectory(dir=home.root, prefix=".check-") as folder:
-        apart = offline.engine.model_copy(update={"online_prefix": Path(folder).name.strip(".")})
-        online = open_store(Home(Path(folder)), apart)
-        online.home.features.mkdir()
-        online.apply()
+    with _scratch(offline) as online:
         dates = [as_of for as_of in built(home) if (drawn["as_of"] == as_of).any()]
         for done, as_of in enumerate(dates):
             progress("comparing with online", done, len(dates))
@@ -113,15 +112,14 @@ def live_definition(home: Home, *, rng: np.random.Generator, progress: Progress)
     warehouse, programme, dates = open_warehouse(home), read_programme(home.settings), built(home)
     tables = {name: warehouse.expression(name) for name in warehouse.tables}
     own, result = [*KEY, *(name for name in CATALOGUE if name not in compared())], Compared("live = definition")
-    with tempfile.TemporaryDirectory(dir=home.root, prefix=".check-") as folder, quietly():
+    with tempfile.TemporaryDirectory(dir=home.root, prefix=_SCRATCH) as folder, quietly():
         nobody = Path(folder) / "audience.parquet"
         pq.write_table(pq.read_schema(_file(home, dates[-1])).empty_table().select(["member_id", *compared()]), nobody)
         vectors = Vectors(make_plan(warehouse, programme, as_of=dates[-1], audience=nobody.resolve()), warehouse)
+        span = (dates[-1] - dates[0]) // timedelta(microseconds=1)
         for done in range(MOMENTS):
             progress("comparing with live", done, MOMENTS)
-            as_of = dates[0] + timedelta(
-                microseconds=int(rng.integers((dates[-1] - dates[0]) // timedelta(microseconds=1)))
-            )
+            as_of = dates[0] + timedelta(microseconds=int(rng.integers(span)))
             whole = _keyed(snapshot(tables, at=moment(as_of, programme), programme=programme).to_pyarrow())
             ids = rng.choice(whole["member_id"], min(MEMBERS, len(whole)), replace=False, shuffle=False).tolist()
             result = result.at(whole[whole["member_id"].isin(ids)][own], _keyed(vectors.at(as_of, ids))[own])
@@ -166,6 +164,21 @@ def sheet(found: tuple[Compared, ...]) -> Sheet:
         for it in one.first
     ]
     return Sheet("Offline and online, to the bit", ("compared", "points", "features", "differing"), rows, tuple(notes))
+
+
+@contextmanager
+def _scratch(store: Store) -> Iterator[Store]:
+    """Open an empty store whose online part is of the same kind as another's, and delete it at the end."""
+    apart = store.engine.model_copy(update={"online_prefix": f"{store.engine.online_prefix}-check"})
+    with tempfile.TemporaryDirectory(dir=store.home.root, prefix=_SCRATCH) as folder:
+        scratch = open_store(Home(Path(folder)), apart)
+        scratch.home.features.mkdir()
+        scratch.forget()
+        scratch.apply()
+        try:
+            yield scratch
+        finally:
+            scratch.forget()
 
 
 def _online(store: Store, snapshot: Path, member_ids: list[str], as_of: datetime) -> pd.DataFrame:

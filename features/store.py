@@ -75,6 +75,10 @@ class Store:
         """Bring vectors of members who did something since the snapshot into the online store."""
         self._table.write(VIEW, schema, (_batch(part, schema) for part in rows.to_batches()))
 
+    def forget(self) -> None:
+        """Delete what the online store holds."""
+        self._table.forget(VIEW)
+
     def vectors(self, member_ids: Sequence[str]) -> Vectors:
         """Read every feature of members as it stands online: `NUMBERS` as they are, and `WORDS`."""
         return self._table.read(VIEW, member_ids, numbers=NUMBERS, words=WORDS)
@@ -151,7 +155,12 @@ class Store:
 
 
 def open_store(home: Home, engine: Engine | None = None) -> Store:
-    """Open the feature store: DuckDB over Parquet, a registry file, and online SQLite or what `holdfast.toml` says."""
+    """Open the feature store: DuckDB over Parquet, a registry file, and online SQLite or what `holdfast.toml` says.
+
+    Parameters
+    ----------
+    engine : another one than the settings say
+    """
     # Feast switches everybody's deprecation warnings on, and reads in threads, which a local filter does not reach
     warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
     engine = engine or read_programme(home.settings).engine

@@ -1,5 +1,6 @@
 """A live vector is what a snapshot of that moment would be, had the same rows been ingested."""
 
+import json
 import shutil
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,10 +20,11 @@ from features.journal import Journal, entries_of
 from features.known import moment
 from features.live import Live, materialize
 from features.plan import compared, make_plan, read_plan
-from features.programme import Programme
+from features.programme import Engine, Programme
 from features.snapshots import build, built, snapshot
+from features.store import open_store
 from features.vectors import Vectors
-from features.warehouse import NewTable, open_warehouse, quietly, replace_tables
+from features.warehouse import open_warehouse, quietly
 
 OWN = [name for name in CATALOGUE if name not in compared()]
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Auckland")
@@ -302,11 +303,10 @@ def test_without_a_plan_nothing_is_kept(tmp_path):
 
 def test_a_warehouse_without_a_planned_column_is_said_in_words(shop):
     home, online, as_of, _ = shop
-    standing = open_warehouse(home)
-    tables = {name: pq.read_table(standing.path(name)) for name in standing.tables}
-    tables["transactions"] = tables["transactions"].drop_columns("category")
-    batch = {name: NewTable(partial(pq.write_table, rows), rows.num_rows, 0) for name, rows in tables.items()}
-    replace_tables(home, "test", "next", batch)
+    plan = home.live / "plan.json"
+    value = json.loads(plan.read_text())
+    value["columns"]["transactions"].append("colour")
+    plan.write_text(json.dumps(value))
     live = Live(home, online)
     with pytest.raises(ContractError, match="other columns"):
         live.keep([purchase(1, as_of)], now=as_of)
@@ -347,3 +347,20 @@ def test_the_plan_is_read_as_it_was_written(shop):
     assert (plan.as_of, plan.timezone, set(plan.columns)) == (as_of, "UTC", set(open_warehouse(home).tables))
     assert built(home)[-1] == plan.as_of
     assert ZoneInfo(plan.timezone)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_the_online_store_has_it_whatever_it_is(shop, kind, request):
+    home, _, as_of, _ = shop
+    address = request.getfixturevalue("redis_server").address if kind == "redis" else "sqlite"
+    store = open_store(home, Engine(online=address, online_prefix="live"))
+    store.apply()
+    materialize(store, as_of, now=as_of)
+    before, now = store.online(["m03", "m00"], ["visits_28d"]).X[:, 0], as_of + timedelta(hours=3)
+    live = Live(home, store)
+    _, at = live.keep([purchase(1, now)], now=now)
+    live.rewrite(at)
+    after = store.online(["m03", "m00"], ["visits_28d"])
+    assert after.X[:, 0].tolist() == [before[0] + 1, before[1]]
+    assert after.event_timestamp == (at, as_of)
+    live.close()

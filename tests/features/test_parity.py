@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import redis
+from typer.testing import CliRunner
 
 from features import known, parity, store
 from features.canary import scrambled
@@ -19,6 +22,7 @@ from features.packed import Batch
 from features.programme import Engine, Programme
 from features.snapshots import build, built, snapshot
 from features.warehouse import open_warehouse, quietly
+from holdfast import app
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -58,21 +62,21 @@ def test_all_is_the_same_to_the_bit_and_nothing_stays_behind(home):
     online, live, future = check(home)
     assert [one.differing for one in (online, live, future)] == [0, 0, 0]
     assert (online.features, live.features, future.features) == (108, 103, 107)
-    assert min(one.points for one in (online, live, future)) >= 30  # two futures of 15 members and more
+    assert min(one.points for one in (online, live, future)) >= 30
     assert set(home.root.iterdir()) - {home.history} == set(before) - {home.history}
 
 
-def test_a_store_on_redis_is_checked_on_redis_and_left_as_it_was(home, redis_server, monkeypatch):
-    engine = Engine(online=redis_server.address)
-    read = parity.open_store
-    monkeypatch.setattr(parity, "open_store", lambda home, apart=None: read(home, apart or engine))
-    commands = redis_server.client.info("commandstats")
-    online, *_ = check(home)
-    assert online.differing == 0
-    assert online.points >= 100
-    written = redis_server.client.info("commandstats")["cmdstat_eval"]["calls"]
-    assert written > commands.get("cmdstat_eval", {"calls": 0})["calls"]
-    assert not redis_server.client.keys("check-*:*{*")
+def test_redis_gives_the_same_and_keeps_what_it_serves(home, redis_server):
+    engine = Engine(online=redis_server.address, online_prefix="parity")
+    standing = store.open_store(home, engine)
+    standing.apply()
+    standing.materialize(built(home)[-1])
+    home.settings.write_text(f'[engine]\nonline = "{redis_server.address}"\nonline_prefix = "parity"\n')
+    found = parity.offline_online(home, points=300, rng=np.random.default_rng(3), progress=lambda *_: None)
+    assert (found.points, found.differing) == (min(300, found.points), 0)
+    with redis.Redis.from_url(redis_server.address) as asked:
+        assert not list(asked.scan_iter("parity-check:member_features:*"))
+    assert standing.vectors(["m00"]).event_timestamp == (built(home)[-1],)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +146,19 @@ def test_a_second_definition_on_the_live_way_is_found(home, monkeypatch):
     found = parity.live_definition(home, rng=np.random.default_rng(2), progress=lambda *_: None)
     assert found.differing > 0
     assert all("28d" in one.feature or "pace" in one.feature for one in found.first)
+
+
+def test_the_verb_says_what_it_found_by_its_exit_code(home, monkeypatch):
+    asked = ["features", "check", "--home", str(home.root), "--points", "60"]
+    fine = CliRunner().invoke(app, asked)
+    assert (fine.exit_code, "offline = online" in fine.output) == (0, True)
+    wrong = parity.Difference("m07", datetime(2017, 3, 1, tzinfo=UTC), "spend_28d", "1.0", "2.0")
+    monkeypatch.setattr(parity, "check", lambda *_, **__: (parity.Compared("live = definition", 9, 3, 1, (wrong,)),))
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 1
+    assert "m07 at 2017-03-01 00:00 UTC, spend_28d: 1.0 and 2.0" in " ".join(found.output.split())
+    (told,) = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)
+    assert (told["differing"], told["first"][0]["feature"]) == (1, "spend_28d")
 
 
 @pytest.mark.parametrize("seed", range(3))
