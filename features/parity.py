@@ -103,7 +103,6 @@ def offline_online(home: Home, *, points: int, rng: np.random.Generator, progres
             progress("comparing with online", done, len(dates))
             rows = wanted[wanted["as_of"] == as_of]
             result = result.at(rows, _online(online, _file(home, as_of), rows["member_id"].tolist(), as_of))
-        online.feast.teardown()
     return result
 
 

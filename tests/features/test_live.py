@@ -4,7 +4,6 @@ import json
 import shutil
 import warnings
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from zoneinfo import ZoneInfo
 
 import numpy as np

@@ -72,7 +72,10 @@ def test_redis_gives_the_same_and_keeps_what_it_serves(home, redis_server):
     standing.apply()
     standing.materialize(built(home)[-1])
     home.settings.write_text(f'[engine]\nonline = "{redis_server.address}"\nonline_prefix = "parity"\n')
-    found = parity.offline_online(home, points=300, rng=np.random.default_rng(3), progress=lambda *_: None)
+    try:
+        found = parity.offline_online(home, points=300, rng=np.random.default_rng(3), progress=lambda *_: None)
+    finally:
+        home.settings.write_text('timezone = "UTC"\n')
     assert (found.points, found.differing) == (min(300, found.points), 0)
     with redis.Redis.from_url(redis_server.address) as asked:
         assert not list(asked.scan_iter("parity-check:member_features:*"))
