@@ -18,6 +18,7 @@ import pytest
 from features.decisions import DecisionLog, read_decisions
 from features.definitions import NUMBERS, VIEW, WORDS
 from features.home import Home
+from features.live import Live
 from features.packed import Batch, Schema, microseconds
 from features.snapshots import STEM
 from features.store import open_store
@@ -77,7 +78,7 @@ def test_the_age_is_that_of_each_members_own_features(home, decider, now, filled
     rewrite(store, "m1", now - timedelta(seconds=HALF_AN_HOUR))
     filled(home)  # again: the snapshot is older than what m1 has
     world = World(clock=lambda: now, new_id=lambda: "d", rng=np.random.default_rng(1))
-    desk = Desk(decider, store, DecisionLog(home.decisions), world=world)
+    desk = Desk(decider, store, DecisionLog(home.decisions), live=Live(home, store), world=world)
     try:
         reply = asyncio.run(desk.score(ScoresRequest(members=("m0", "m1", "nobody"), offers=None)))
     finally:
