@@ -3,7 +3,7 @@
 import tomllib
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -90,7 +90,16 @@ class Programme(_Settings):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
     currency_digits: Annotated[int, Field(ge=0, le=4)] = Field(2, description="100 cents to the dollar: 2; yen: 0")
     margin_rate: Share = Field(0.25, description="margin as a share of sales, where transactions bring no margin")
+    churn: Literal["lapse", "contract"] = Field(
+        "lapse", description="what churn is: no purchase within the horizon, or a subscription that ends within it"
+    )
     horizon_days: Days = Field(28, description="what is predicted: the next so many days")
+    lead_days: Annotated[int, Field(ge=0)] = Field(
+        0, description="early warning: the horizon begins so many days after the prediction, which leaves time to act"
+    )
+    grace_days: Annotated[int, Field(ge=0)] = Field(
+        7, description="contracts: a subscription renewed so many days after its end never ended"
+    )
     activity_days: Days = Field(56, description="who is scored: members with a purchase in the last so many days")
     history_days: Days = Field(84, description="the first snapshot has so many days behind it, to fill every window")
     snapshot_days: Days = Field(7, description="a snapshot of the features every so many days")
@@ -138,6 +147,11 @@ class Programme(_Settings):
     def horizon(self) -> timedelta:
         """The label window's length."""
         return timedelta(days=self.horizon_days)
+
+    @property
+    def label_days(self) -> int:
+        """The days after `as_of` that have to pass before a label is known."""
+        return self.lead_days + self.horizon_days + (self.grace_days if self.churn == "contract" else 0)
 
     def money(self, minor: float) -> str:
         """Show minor units as people write them.

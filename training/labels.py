@@ -1,6 +1,10 @@
-"""What followed: for each member active before `as_of`, whether they lapsed and the margin they brought.
+"""What followed: for each member active before `as_of`, whether they left and the margin they brought.
 
-A label exists only when its window has fully passed. The window is [as_of, as_of + horizon), counted in local days.
+Without contracts, who buys nothing within the horizon has lapsed. With contracts, whose subscription ends within it and
+is not renewed within the grace period after its end has churned: a cancellation is no churn before the term is over.
+
+A label exists only when its window has fully passed. The window is [as_of + lead, as_of + lead + horizon), counted in
+local days, with the grace period after it where there are contracts.
 """
 
 from collections.abc import Sequence
@@ -31,19 +35,45 @@ def between(visits: pd.DataFrame, start: datetime, end: datetime) -> pd.DataFram
     return visits.iloc[times.searchsorted(pd.Timestamp(start)) : times.searchsorted(pd.Timestamp(end))]
 
 
+def spells(terms: pd.DataFrame, programme: Programme) -> pd.DataFrame:
+    """Give each term of a subscription, and when its spell ended: member_id, started_at, ends_at, ended_at.
+
+    A term that begins within the grace period after another's end goes on with it. A term that was renewed, and whose
+    next term is not there, is as long again.
+
+    Parameters
+    ----------
+    terms : the table `subscriptions`
+    """
+    rows = terms.sort_values(["member_id", "started_at", "ends_at"], kind="stable", ignore_index=True)
+    last = rows["ends_at"]
+    if "renewed_at" in rows:
+        last = last.where(rows["renewed_at"].isna(), last + (last - rows["started_at"]))
+    covered = last.groupby(rows["member_id"]).cummax().groupby(rows["member_id"]).shift()
+    begins = ~(rows["started_at"] <= covered + pd.Timedelta(days=programme.grace_days))  # also where none came before
+    ended = last.groupby(begins.cumsum()).transform("max")
+    return rows[["member_id", "started_at", "ends_at"]].assign(ended_at=ended)
+
+
 def mature(dates: Sequence[datetime], *, known_until: datetime, programme: Programme) -> list[datetime]:
     """Keep the dates whose label window has fully passed by `known_until`."""
-    return [as_of for as_of in dates if programme.days_before(as_of, -programme.horizon_days) <= known_until]
+    return [as_of for as_of in dates if programme.days_before(as_of, -programme.label_days) <= known_until]
 
 
 def label(
-    visits: pd.DataFrame, dates: Sequence[datetime], *, known_until: datetime, programme: Programme
+    visits: pd.DataFrame,
+    dates: Sequence[datetime],
+    *,
+    known_until: datetime,
+    programme: Programme,
+    subscribed: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Label every active member at every date.
+    """Label every active member at every date; members who are already gone have no label.
 
     Parameters
     ----------
     visits : as `margins` gives them
+    subscribed : as `spells` gives them, where churn is the end of a contract
 
     Returns
     -------
@@ -57,27 +87,49 @@ def label(
     early = sorted(set(dates) - set(mature(dates, known_until=known_until, programme=programme)))
     if early:
         raise ContractError(
-            f"the {programme.horizon_days} days after {early[0]:%Y-%m-%d} have not passed by {known_until:%Y-%m-%d}; "
+            f"the {programme.label_days} days after {early[0]:%Y-%m-%d} have not passed by {known_until:%Y-%m-%d}; "
             f"train with an earlier --as-of or a shorter horizon_days"
         )
-    return pd.concat([_label_one(visits, as_of, programme) for as_of in dates], ignore_index=True)
+    if (subscribed is None) == (programme.churn == "contract"):
+        came = "did not come" if subscribed is None else "came"
+        raise ContractError(
+            f'churn = "{programme.churn}" in holdfast.toml, and spells {came}; '
+            f'churn = "contract" needs the table subscriptions, "lapse" reads transactions alone'
+        )
+    return pd.concat([_label_one(visits, as_of, programme, subscribed) for as_of in dates], ignore_index=True)
 
 
-def _label_one(visits: pd.DataFrame, as_of: datetime, programme: Programme) -> pd.DataFrame:
+def _label_one(
+    visits: pd.DataFrame, as_of: datetime, programme: Programme, subscribed: pd.DataFrame | None
+) -> pd.DataFrame:
     days = programme.horizon_days
-    active = between(visits, programme.days_before(as_of, programme.activity_days), as_of)["member_id"].unique()
-    members = pd.Index(np.sort(active), name="member_id")
-    after = (
-        between(visits, as_of, programme.days_before(as_of, -days)).groupby("member_id")["margin"].agg(["size", "sum"])
-    )
+    start, end = (programme.days_before(as_of, -n) for n in (programme.lead_days, programme.lead_days + days))
+    after = between(visits, start, end).groupby("member_id")["margin"].agg(["size", "sum"])
     before = between(visits, programme.days_before(as_of, days), as_of).groupby("member_id")["margin"].sum()
-    after = after.reindex(members, fill_value=0)
+    if subscribed is None:
+        bought = between(visits, programme.days_before(as_of, programme.activity_days), as_of)["member_id"]
+        members = pd.Index(np.sort(bought.unique()), name="member_id")
+        gone = ~members.isin(after.index)
+    else:
+        ends = _ends(subscribed, as_of)
+        ends = ends[ends >= pd.Timestamp(start)]
+        members, gone = ends.index, (ends < pd.Timestamp(end)).to_numpy()
     return pd.DataFrame(
         {
             "member_id": members.to_numpy(),
             "as_of": pd.Timestamp(as_of).as_unit("us"),
-            "churned": (after["size"] == 0).to_numpy(dtype=np.int8),
-            "margin": after["sum"].to_numpy(dtype=np.int64),
+            "churned": gone.astype(np.int8),
+            "margin": after["sum"].reindex(members, fill_value=0).to_numpy(dtype=np.int64),
             "previous_margin": before.reindex(members, fill_value=0).to_numpy(dtype=np.int64),
         }
     )
+
+
+def _ends(subscribed: pd.DataFrame, as_of: datetime) -> pd.Series:
+    """Give when the spell of each member ends who is in a term at `as_of`, by member_id.
+
+    Who is in the grace period then is not among them: that they came back is not known yet.
+    """
+    moment = pd.Timestamp(as_of)
+    now = subscribed[(subscribed["started_at"] < moment) & (subscribed["ends_at"] > moment)]
+    return now.groupby("member_id")["ended_at"].max()

@@ -190,7 +190,10 @@ def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: 
     ]
     visits = labels.margins(warehouse.frame("transactions", columns), programme)
     mature = labels.mature(dates, known_until=dates[-1], programme=programme)
-    labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme)
+    subscribed = None
+    if programme.churn == "contract":
+        subscribed = labels.spells(warehouse.frame("subscriptions"), programme)
+    labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme, subscribed=subscribed)
     split = splits.split_by_time(mature, test_days=settings.test_days, programme=programme)
     folds = splits.time_folds(split.train, settings.folds, programme=programme)
     return Prepared(warehouse, programme, store.training_frame(labelled), visits, split, folds)

@@ -33,12 +33,12 @@ def split_by_time(dates: Sequence[datetime], *, test_days: int, programme: Progr
     ordered = sorted(dates)
     test = [as_of for as_of in ordered if as_of >= programme.days_before(ordered[-1], test_days)] if ordered else []
     train = (
-        [as_of for as_of in ordered if programme.days_before(as_of, -programme.horizon_days) <= test[0]] if test else []
+        [as_of for as_of in ordered if programme.days_before(as_of, -programme.label_days) <= test[0]] if test else []
     )
     if not train:
         raise ContractError(
-            f"{len(ordered)} snapshots with labels are too few for {test_days} days of test and a horizon of "
-            f"{programme.horizon_days} days before it; ingest a longer history"
+            f"{len(ordered)} snapshots with labels are too few for {test_days} days of test and "
+            f"{programme.label_days} days until a label is known before it; ingest a longer history"
         )
     return Split(tuple(train), tuple(test))
 
@@ -50,7 +50,7 @@ def time_folds(dates: Sequence[datetime], n: int, *, programme: Programme) -> li
     size = max(1, -(-(len(ordered) - first) // n))
     blocks = [ordered[start : start + size] for start in range(first, len(ordered), size)]
     splits = [
-        Split(tuple(a for a in ordered if programme.days_before(a, -programme.horizon_days) <= block[0]), tuple(block))
+        Split(tuple(a for a in ordered if programme.days_before(a, -programme.label_days) <= block[0]), tuple(block))
         for block in blocks
     ]
     folds = [split for split in splits if split.train]
@@ -63,7 +63,7 @@ def disjoint(dates: Sequence[datetime], *, programme: Programme) -> list[datetim
     """Thin dates, from the last backwards, until no two label windows overlap."""
     kept: list[datetime] = []
     for as_of in sorted(dates, reverse=True):
-        if not kept or programme.days_before(as_of, -programme.horizon_days) <= kept[-1]:
+        if not kept or programme.days_before(as_of, -programme.label_days) <= kept[-1]:
             kept.append(as_of)
     return kept[::-1]
 

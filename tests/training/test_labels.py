@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from features.errors import ContractError
 from features.programme import Programme
-from training.labels import label, margins, mature
+from training.labels import label, margins, mature, spells
 
 ZONE = ZoneInfo("America/New_York")
 PROGRAMME = Programme(timezone="America/New_York")  # horizon 28 days, active in the 56 before
@@ -152,3 +152,113 @@ def test_a_margin_that_is_known_is_not_assumed():
         {"member_id": "m", "transaction_id": ["t"], "occurred_at": [at], "amount": [1000], "margin": [777]}
     )
     assert margins(lines, Programme(margin_rate=0.25))["margin"].tolist() == [777]
+
+
+CONTRACT = Programme(timezone="America/New_York", churn="contract")  # horizon 28 days, grace 7
+NOBODY = visits_of(("nobody", datetime(2016, 1, 1, tzinfo=UTC), 1))
+
+
+def day(month: int, of: int) -> datetime:
+    return midnight(date(2017, month, of))
+
+
+def terms_of(*rows, **more):
+    frame = pd.DataFrame(rows, columns=["member_id", "started_at", "ends_at"]).assign(**more)
+    times = [name for name in frame if name != "member_id"]
+    return frame.assign(**{name: pd.to_datetime(frame[name], utc=True).astype("datetime64[us, UTC]") for name in times})
+
+
+def churned(terms, as_of, programme=CONTRACT, known_until=LATER):
+    subscribed = spells(terms, programme)
+    rows = label(NOBODY, [as_of], known_until=known_until, programme=programme, subscribed=subscribed)
+    return dict(zip(rows["member_id"], rows["churned"], strict=True))
+
+
+def test_who_renews_within_the_grace_period_has_not_churned_and_who_comes_back_later_has():
+    terms = terms_of(
+        ("ends", day(1, 1), day(6, 15)),
+        ("renews at once", day(1, 1), day(6, 15)),
+        ("renews at once", day(6, 15), day(9, 1)),
+        ("in grace", day(1, 1), day(6, 15)),
+        ("in grace", day(6, 22), day(9, 1)),
+        ("comes back", day(1, 1), day(6, 15)),
+        ("comes back", day(6, 22) + SECOND, day(9, 1)),
+        ("ends later", day(1, 1), day(7, 3)),
+        ("ends in time", day(1, 1), day(7, 3) - SECOND),
+        ("gone before", day(1, 1), day(6, 1)),
+        ("not yet", day(6, 6), day(9, 1)),
+    )
+    assert churned(terms, day(6, 5)) == {
+        "comes back": 1,
+        "ends": 1,
+        "ends in time": 1,
+        "ends later": 0,
+        "in grace": 0,
+        "renews at once": 0,
+    }
+
+
+def test_a_cancellation_is_no_churn_while_the_term_runs_and_a_renewal_without_its_term_is_as_long_again():
+    terms = terms_of(
+        ("cancelled", day(1, 1), day(9, 1)),
+        ("renewed", day(1, 1), day(6, 15)),
+        cancelled_at=[day(6, 6), None],
+        renewed_at=[None, day(6, 1)],
+    )
+    assert churned(terms, day(6, 5)) == {"cancelled": 0, "renewed": 0}
+    assert churned(terms, day(8, 14)) == {"cancelled": 1}
+
+
+def test_who_is_between_two_terms_is_in_no_audience_since_coming_back_is_not_known_yet():
+    terms = terms_of(("m", day(1, 1), day(6, 3)), ("m", day(6, 8), day(9, 1)))
+    assert churned(terms, day(6, 5)) == {}
+    assert churned(terms, day(6, 12)) == {"m": 0}
+
+
+def test_a_label_of_a_contract_waits_for_the_grace_period():
+    terms = terms_of(("m", day(1, 1), day(6, 15)))
+    matures = day(7, 10)  # 28 and 7 days after 5 June
+    assert churned(terms, day(6, 5), known_until=matures) == {"m": 1}
+    with pytest.raises(ContractError, match="35 days after 2017-06-05 have not passed"):
+        churned(terms, day(6, 5), known_until=matures - SECOND)
+
+
+def test_an_early_warning_leaves_out_who_is_gone_before_anybody_could_act():
+    terms = terms_of(
+        ("too soon", day(1, 1), day(6, 12)), ("in time", day(1, 1), day(6, 20)), ("no", day(1, 1), day(9, 1))
+    )
+    early = CONTRACT.model_copy(update={"lead_days": 14})
+    assert churned(terms, day(6, 5), early) == {"in time": 1, "no": 0}
+    late = PROGRAMME.model_copy(update={"lead_days": 14})
+    bought = visits_of(*[(name, day(6, 4), 1) for name in ("a", "b")], ("a", day(6, 18), 1), ("b", day(6, 19), 1))
+    rows = label(bought, [day(6, 5)], known_until=LATER, programme=late)
+    assert dict(zip(rows["member_id"], rows["churned"], strict=True)) == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize(("programme", "subscribed"), [(CONTRACT, False), (PROGRAMME, True)])
+def test_a_programme_of_contracts_needs_them_and_another_has_none(programme, subscribed):
+    given = spells(terms_of(("m", day(1, 1), day(9, 1))), CONTRACT) if subscribed else None
+    with pytest.raises(ContractError, match="needs the table subscriptions"):
+        label(NOBODY, [day(6, 5)], known_until=LATER, programme=programme, subscribed=given)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    terms=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 300), st.integers(1, 60)), min_size=1, max_size=25),
+    at=st.integers(0, 300),
+)
+def test_churn_of_contracts_is_what_going_through_the_days_finds(terms, at):
+    first = datetime(2017, 1, 1, tzinfo=UTC)
+    programme = Programme(churn="contract")
+    rows = [(m, first + timedelta(days=s), first + timedelta(days=s + n)) for m, s, n in terms]
+    found = churned(terms_of(*rows), first + timedelta(days=at) + SECOND, programme)
+    expected = {}
+    for member in sorted({m for m, _, _ in terms}):
+        own = [(s, s + n) for m, s, n in terms if m == member]
+        if not any(s <= at < e for s, e in own):
+            continue
+        end = max(e for s, e in own if s <= at < e)
+        while more := [e for s, e in own if s <= end + programme.grace_days and e > end]:
+            end = max(more)
+        expected[member] = int(end <= at + programme.horizon_days)
+    assert found == expected
