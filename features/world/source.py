@@ -32,9 +32,11 @@ def world_settings(world: World) -> str:
     """Write the settings of a programme in this world: its clock starts where the history ends."""
     end = world.start + timedelta(days=world.days)
     offers = ", ".join(f'"{offer.offer_id}"' for offer in world.offers)
+    churn = "contract" if world.shape == "subscription" else "lapse"
     return (
         "# The settings of a synthetic world; every key that is not here has its default (see features/programme.py).\n"
         f'name = "A synthetic world"\ncurrency = "USD"\ntimezone = "UTC"\ntracked_offers = [{offers}]\n'
+        f'churn = "{churn}"\n'
         f"replay_from = {end:%Y-%m-%dT%H:%M:%SZ}      # the history is over: the service's clock starts where it ends\n"
     )
 

@@ -13,12 +13,27 @@ from features.definitions import MODEL_FEATURES
 from features.errors import ContractError, NotFoundError
 from features.files import write_json
 from features.home import Home
-from features.programme import Programme
+from features.ingest import ingest_world
+from features.programme import Programme, read_programme
+from features.snapshots import build
+from features.store import open_store
 from features.synthetic import READ, TRUTH, OfferTerms
+from features.warehouse import open_warehouse
+from features.world.law import World
 from training import pipeline
 from training.artifacts import read_manifest
-from training.metrics import Estimate
-from training.pipeline import Prepared, feature_specs, last_trained, offer_specs, plain, promote_release, simulate_log
+from training.churn import fit_churn
+from training.metrics import Estimate, auc
+from training.pipeline import (
+    Prepared,
+    Settings,
+    feature_specs,
+    last_trained,
+    offer_specs,
+    plain,
+    promote_release,
+    simulate_log,
+)
 from training.promotion import Verdict, champion_id, ledger, promote
 from training.splits import Split
 
@@ -250,3 +265,19 @@ def test_a_release_that_does_not_exist_is_not_found(home, aliases):
     with pytest.raises(NotFoundError, match="holds no release"):
         raise_(home, "nowhere")
     assert aliases == []
+
+
+def test_a_programme_of_contracts_learns_who_does_not_renew(tmp_path):
+    home = Home(tmp_path)
+    ingest_world(home, World(1000, shape="subscription"), seed=3)
+    programme = read_programme(home.settings)
+    assert programme.churn == "contract"
+    build(home, progress=lambda *_: None)
+    store = open_store(home)
+    store.apply()
+    prepared = pipeline.prepare(open_warehouse(home), store, programme, Settings())
+    learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
+    assert 0.02 < learn["churned"].mean() < 0.5
+    assert learn["subscription_days_to_end"].min() >= 0  # whoever is in the audience is in a term
+    model = fit_churn(learn[list(prepared.features)], learn["churned"], clusters=learn["member_id"])
+    assert auc(test["churned"].to_numpy(), model.predict(test[list(prepared.features)])) > 0.6
