@@ -17,7 +17,7 @@ from features.journal import OCCURRED, OWN_ID, Entry
 from features.plan import AUDIENCE, Plan
 from features.programme import Programme
 from features.schema import TABLES
-from features.warehouse import LOCAL_TIME, Warehouse
+from features.warehouse import LOCAL_TIME, Warehouse, quietly
 
 MEMORY: Final = "1GB"  # what DuckDB may take
 _TYPES: Final = {
@@ -67,8 +67,9 @@ class Vectors:
         today = as_of.astimezone(self._zone).date()
         self._db.execute(f"SET VARIABLE as_of = TIMESTAMPTZ '{as_of.isoformat()}'")
         self._db.execute(f"SET VARIABLE today = DATE '{today.isoformat()}'")
-        vectors: pa.Table = self._db.sql("EXECUTE vectors").to_arrow_table()
-        return vectors
+        with quietly():  # DuckDB would rather have a relation, which holds Python's lock for 9 ms: decisions would wait
+            reader: pa.RecordBatchReader = self._db.execute("EXECUTE vectors").to_arrow_reader()
+            return reader.read_all()
 
     def stored(self, name: str, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Give those of the entries of a table, by id and member, that the warehouse has."""
