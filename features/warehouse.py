@@ -52,6 +52,7 @@ class Warehouse:
     home: Home
     source: str
     source_fingerprint: str
+    read_by: dict[str, Any]  # the programme's settings that its times and amounts follow from
     tables: dict[str, TableFile]
 
     @property
@@ -105,9 +106,11 @@ def open_warehouse(home: Home) -> Warehouse:
     return Warehouse(home=home, **value)
 
 
-def replace_tables(home: Home, source: str, source_fingerprint: str, batch: Mapping[str, NewTable]) -> Warehouse:
+def replace_tables(
+    home: Home, batch: Mapping[str, NewTable], *, source: str, source_fingerprint: str, read_by: dict[str, Any]
+) -> Warehouse:
     """Write a batch and let it take the old one's place at once."""
-    return _count(Warehouse(home, source, source_fingerprint, _write(home, batch)))
+    return _count(Warehouse(home, source, source_fingerprint, read_by, _write(home, batch)))
 
 
 def add_tables(standing: Warehouse, key: str, batch: Mapping[str, NewTable]) -> Warehouse:

@@ -277,6 +277,15 @@ def test_a_file_that_the_mapping_names_may_be_missing_today(take, add):
         take(named, transactions=LINES)
 
 
+def test_rows_of_two_time_zones_never_stand_in_one_table(take, add, home):
+    take(members=MEMBERS, transactions=LINES)
+    home.settings.write_text('timezone = "Asia/Kathmandu"\n')
+    with pytest.raises(ContractError, match=r"timezone was '\w+' and is 'Asia/Kathmandu' .*bring all without --add"):
+        add(transactions=LINES)
+    assert take(members=MEMBERS, transactions=LINES).fresh
+    assert not add(transactions=LINES).fresh
+
+
 def test_the_whole_after_an_addition_replaces_it(take, add, held):
     take(members=MEMBERS, transactions=LINES)
     add(transactions=LINES.head(1).assign(transaction_id="c"))
