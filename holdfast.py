@@ -103,6 +103,9 @@ def ingest(
     date_format: Annotated[str | None, typer.Option(help="Such as %d/%m/%Y; ISO 8601 unless said.")] = None,
     separator: Annotated[str | None, typer.Option(help="Between a text file's columns.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text files; UTF-8 unless said.")] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add to what is there, a day's rows; a row that comes again replaces itself.")
+    ] = False,
     allow: Annotated[
         str, typer.Option(help="Take a batch that looks wrong: any of shrink,median,columns,types,bad-rows.")
     ] = "",
@@ -137,7 +140,7 @@ def ingest(
         return
     shared = {
         "currency": currency, "major_units": major_units, "timezone": timezone, "date_format": date_format,
-        "separator": separator, "encoding": encoding,
+        "separator": separator, "encoding": encoding, "adds": add,
     }  # fmt: skip
     files = (members, transactions, subscriptions, events, offers, contacts, redemptions)
     allowed, bytes_allowed = parse_allowances(allow), int(memory * 2**30) if memory else None
@@ -145,7 +148,9 @@ def ingest(
         raise ContractError("--shape and --seed are of the synthetic world: holdfast ingest synthetic --shape both")
     if source in BUILT_IN or not (source or database or any(files)):
         if any([mapping, columns, query, dry_run, database, *files[1:], *shared.values()]):
-            raise ContractError("the built-in data take no mapping and no rehearsal; name a folder, files, or --from")
+            raise ContractError(
+                "the built-in data take no mapping, no rehearsal and no addition; name a folder, files, or --from"
+            )
         if source == "synthetic":
             world = make_world(str(members or 10_000), shape or "retail")
             brought = ingest_world(Home(home), world, seed or 0, allow=allowed, memory=bytes_allowed)

@@ -1,27 +1,36 @@
 """One batch: its rows judged together, in queries that need not fit into memory, and written in order."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection as Queries
 
 from features.checks import GUEST, too_many
-from features.parts import part_rows
+from features.held import columns_then, lay_over
+from features.parts import BYTES, ROWS
 from features.schema import TABLES
-from features.shifts import Profile, Shift, profile, refusals, shifts
+from features.shifts import Profile, Shift, profile, refusals, renamed_rows, shifts
 from features.staged import Staged, happened
 from features.warehouse import Warehouse, order_tables
+
+CHUNK: Final = 2**12  # rows: of them the parts of a file are gathered
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Say what became of one table: its good rows are the view `<name>_good`, the bad ones the table `<name>_bad`."""
+    """Say what became of one table: its good rows are the view `<name>_good`, the bad ones the table `<name>_bad`.
+
+    The view `<name>_then` is what the warehouse would hold.
+    """
 
     staged: Staged
-    reasons: tuple[tuple[str, int], ...]  # of the bad rows, the most frequent first
+    held: pa.Schema  # of the table that it adds to
+    kept: int  # rows of that table that stay
+    reasons: tuple[tuple[str, int], ...]  # of its bad rows, the most frequent first
 
     @property
     def bad(self) -> int:
@@ -33,6 +42,11 @@ class Verdict:
         """How many rows the warehouse would get."""
         return self.staged.rows - self.bad
 
+    @property
+    def rows(self) -> int:
+        """How many rows the warehouse would hold."""
+        return self.good + self.kept
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -43,15 +57,28 @@ class Judged:
 
 
 def judge(
-    queries: Queries, tables: Mapping[str, Staged], *, standing: Warehouse | None, allow: frozenset[str]
+    queries: Queries,
+    tables: Mapping[str, Staged],
+    *,
+    held: Mapping[str, pa.Schema],
+    standing: Warehouse | None,
+    allow: frozenset[str],
 ) -> Judged:
-    """Find rows that came before and rows of no member, then how far the batch is from what the warehouse holds."""
+    """Find rows that came before and rows of no member, then how far the batch is from what the warehouse holds.
+
+    Parameters
+    ----------
+    held : the tables that it adds to; one that comes without rows adds nothing
+    standing : what it is compared with
+    """
     verdicts = {}
-    for name in order_tables(set(tables)):  # members come first: a row of a refused member is refused too
+    queries.execute("CREATE TEMP TABLE members_known AS SELECT member_id FROM members_stand")
+    came = {name for name, staged in tables.items() if staged.rows or not held[name].names}
+    for name in order_tables(came):  # members come first: a row of a refused member is refused too
         queries.read_parquet(str(tables[name].path)).create_view(f"{name}_came")
         _find_again(queries, tables[name])
         _find_bad(queries, tables[name])
-        verdicts[name] = _verdict(queries, tables[name])
+        verdicts[name] = _verdict(queries, tables[name], held[name])
     found = [
         Shift("bad-rows", text)
         for name, verdict in verdicts.items()
@@ -59,7 +86,8 @@ def judge(
     ]
     if standing:
         now = {name: _profile(queries, verdict.staged) for name, verdict in verdicts.items()}
-        found += shifts(now, {name: _standing_profile(queries, standing, name) for name in standing.tables})
+        before = {name: _standing_profile(queries, standing, name) for name in standing.tables}
+        found += shifts(now, before) + renamed_rows(now, {name: before[name] for name in before if held[name].names})
     return Judged(verdicts, tuple(refusals(found, allow)))
 
 
@@ -72,23 +100,47 @@ def refusal(judged: Judged) -> str:
     )
 
 
-def write_rows(queries: Queries, staged: Staged, path: Path) -> None:
-    """Write a table's good rows, by member and time, those of one moment as they came."""
-    by = dict.fromkeys(("member_id", happened(staged.table) or "member_id", *staged.table.unique))
-    order = [*staged.columns(*(name for name in by if name in staged.schema.names)), "place"]
-    rows = queries.sql(f"SELECT * EXCLUDE (reason) FROM {staged.table.name}_good ORDER BY {', '.join(order)}")
-    with pq.ParquetWriter(path, staged.schema, compression="zstd") as writer:
-        for batch in rows.to_arrow_reader(part_rows(pq.read_metadata(staged.path))):
-            table = pa.Table.from_batches([batch]).drop_columns("place")
-            writer.write_table(table.rename_columns(staged.schema.names).cast(staged.schema))
+def write_rows(queries: Queries, verdict: Verdict, path: Path) -> None:
+    """Write a table's rows, by member, time and key, those that share them as they came."""
+    table, names = verdict.staged.table, columns_then(verdict.staged, verdict.held)
+    by = dict.fromkeys(("member_id", happened(table) or "member_id", *table.key))
+    order = [*(f"c{names.index(name)}" for name in by if name in names), "place"]
+    rows = queries.sql(f"FROM {table.name}_then ORDER BY {', '.join(order)}").to_arrow_reader(CHUNK)
+    schema = _schema(names, rows.schema, verdict)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for group in _row_groups(rows):
+            writer.write_table(group.drop_columns("place").rename_columns(names).cast(schema))
+
+
+def _schema(names: Sequence[str], came: pa.Schema, verdict: Verdict) -> pa.Schema:
+    """Give each column the type that it has, or where two differ the one that holds both."""
+    types = []
+    for name, both in zip(names, came.types, strict=False):  # the last is `place`
+        known = {schema.field(name).type for schema in (verdict.held, verdict.staged.schema) if name in schema.names}
+        types.append(known.pop() if len(known) == 1 else both)
+    return pa.schema(list(zip(names, types, strict=True)))
+
+
+def _row_groups(rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Gather rows by their size alone: equal rows make an equal file, wherever they came from."""
+    gathered, count, size = [], 0, 0
+    for batch in rows:
+        gathered.append(batch)
+        count, size = count + batch.num_rows, size + batch.nbytes
+        if count >= ROWS or size >= BYTES:
+            yield pa.Table.from_batches(gathered).combine_chunks()
+            gathered, count, size = [], 0, 0
+    if gathered:
+        yield pa.Table.from_batches(gathered).combine_chunks()
 
 
 def first_seen(queries: Queries, transactions: Staged, path: Path) -> int:
-    """Write when each member's first row of transactions was, as `member_id` and `joined_at`; give how many."""
+    """Write when each new member's first row of transactions was, as `member_id` and `joined_at`; give how many."""
     member, time = transactions.columns("member_id", "occurred_at")
     rows = queries.read_parquet(str(transactions.path)).filter(f"{member} IS NOT NULL AND {time} IS NOT NULL")
-    first = rows.aggregate(f"{member} AS member_id, min({time}) AS joined_at").order("member_id")
-    first.write_parquet(str(path))
+    first = rows.aggregate(f"{member} AS member_id, min({time}) AS joined_at")
+    new = first.join(queries.view("members_stand"), "member_id", how="anti").order("member_id")
+    new.write_parquet(str(path))
     return int(pq.read_metadata(path).num_rows)
 
 
@@ -118,7 +170,7 @@ def _find_bad(queries: Queries, staged: Staged) -> None:
     queries.execute(f"CREATE TEMP VIEW {name}_good AS FROM ({_rows(staged)}) ANTI JOIN {name}_bad USING (place)")
     if name == "members":
         (member,) = staged.columns("member_id")
-        queries.execute(f"CREATE TEMP TABLE members_known AS SELECT {member} AS member_id FROM members_good")
+        queries.execute(f"INSERT INTO members_known SELECT {member} FROM members_good")
 
 
 def _rows(staged: Staged) -> str:
@@ -131,9 +183,10 @@ def _rows(staged: Staged) -> str:
     return f"SELECT * EXCLUDE (again) REPLACE ({named}) FROM {name}_came LEFT JOIN {name}_again USING (place)"
 
 
-def _verdict(queries: Queries, staged: Staged) -> Verdict:
+def _verdict(queries: Queries, staged: Staged, held: pa.Schema) -> Verdict:
     counts = f"SELECT reason, count(*) FROM {staged.table.name}_bad GROUP BY ALL ORDER BY 2 DESC, 1"
-    return Verdict(staged, tuple((str(reason), int(rows)) for reason, rows in queries.execute(counts).fetchall()))
+    reasons = tuple((str(reason), int(rows)) for reason, rows in queries.execute(counts).fetchall())
+    return Verdict(staged, held, lay_over(queries, staged, held), reasons)
 
 
 def _profile(queries: Queries, staged: Staged) -> Profile:

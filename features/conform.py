@@ -164,8 +164,8 @@ def _localize(target: str, wall: pd.Series, zone: ZoneInfo, notes: Notes) -> pd.
 
 
 def _row_hash(raw: pd.DataFrame) -> pd.Series:
-    """Name rows by their content: equal rows get equal names, whatever is beside them."""
-    columns = [pa.chunked_array(read_text(raw[name]).array.__arrow_array__()) for name in raw.columns]
+    """Name rows by their content: equal rows get equal names, whatever is beside them and in whatever order."""
+    columns = [pa.chunked_array(read_text(raw[name]).array.__arrow_array__()) for name in sorted(raw.columns)]
     joined = pc.binary_join_element_wise(
         *columns, pa.scalar("\x1f", TEXT), null_handling="replace", null_replacement="\0"
     )

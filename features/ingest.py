@@ -18,6 +18,7 @@ from features.conform import Notes, written
 from features.databases import database_parts
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_whole
+from features.held import hold
 from features.home import Home
 from features.intake import Batch, stage_batch
 from features.mapping import SourceMapping, TableMapping
@@ -27,7 +28,7 @@ from features.proposal import propose
 from features.quarantine import quarantine
 from features.sheet import Sheet
 from features.sources import Source, table_paths
-from features.warehouse import NewTable, Warehouse, open_warehouse, replace_tables
+from features.warehouse import NewTable, Warehouse, add_tables, open_warehouse, replace_tables
 from features.workbench import Workbench, open_workbench
 from features.world.history import write_history
 from features.world.law import World
@@ -114,6 +115,8 @@ def bring(
 ) -> Brought:
     """Ingest any source by its mapping; a rehearsal reads and judges the same and leaves nothing.
 
+    An addition to an empty home is its first batch.
+
     Parameters
     ----------
     memory : what queries may take, in bytes; by default a share of what there is
@@ -124,6 +127,10 @@ def bring(
         If the batch is refused; the warehouse stays as it was.
     """
     programme, settings = _programme(home, mapping)
+    before = _standing(home)
+    mapping = mapping.model_copy(update={"adds": mapping.adds and before is not None})
+    if before and mapping.adds:
+        _refuse_other_units(before, programme)
     paths = {} if source.database else table_paths(source, mapping)
     tables = {name: file_parts(path, mapping.table(name)) for name, path in paths.items()}
     said = (mapping.model_dump(), programme.timezone, programme.currency, programme.currency_digits)
@@ -142,7 +149,7 @@ def bring(
         if rehearse:
             return Brought(_rehearsal(home, bench, batch, programme), fresh=True)
         warehouse, notes = _take(home, bench, batch, programme, settings=settings)
-    return Brought(warehouse_sheet(warehouse, *notes), fresh=True, warehouse=warehouse)
+    return Brought(warehouse_sheet(warehouse, *notes), fresh=warehouse != before, warehouse=warehouse)
 
 
 def write_proposal(folder: Path, path: Path) -> str:
@@ -193,15 +200,36 @@ def _take(
     if settings:
         _write_text(home.settings, settings)
     tables = {
-        name: NewTable(partial(write_rows, bench.queries, verdict.staged), verdict.good, verdict.bad)
+        name: NewTable(partial(write_rows, bench.queries, verdict), verdict.rows, verdict.bad)
         for name, verdict in verdicts.items()
     }
-    return replace_tables(home, batch.source, batch.key, tables), written(notes)
+    standing = _standing(home)
+    if standing and batch.mapping.adds:
+        return add_tables(standing, batch.key, tables), written(notes)
+    warehouse = replace_tables(
+        home, tables, source=batch.source, source_fingerprint=batch.key, read_by=_read_by(programme)
+    )
+    return warehouse, written(notes)
+
+
+def _read_by(programme: Programme) -> dict[str, object]:
+    return programme.model_dump(include={"timezone", "currency", "currency_digits"})
+
+
+def _refuse_other_units(standing: Warehouse, programme: Programme) -> None:
+    """Keep rows of two time zones or currencies from standing in one table."""
+    now = _read_by(programme)
+    changed = [f"{name} was {was!r} and is {now[name]!r}" for name, was in standing.read_by.items() if was != now[name]]
+    if changed:
+        raise ContractError(f"{' and '.join(changed)} since the rows that stand were read; bring all without --add")
 
 
 def _judge(home: Home, bench: Workbench, batch: Batch, programme: Programme) -> tuple[Judged, Notes]:
+    standing, adds = _standing(home), batch.mapping.adds
+    held = hold(bench.queries, standing if adds else None)
     staged, notes = stage_batch(bench, batch, programme)
-    return judge(bench.queries, staged, standing=_standing(home), allow=batch.allow), notes
+    allow = batch.allow | {"shrink"} if adds else batch.allow
+    return judge(bench.queries, staged, held=held, standing=standing, allow=allow), notes
 
 
 def _rehearsal(home: Home, bench: Workbench, batch: Batch, programme: Programme) -> Sheet:
@@ -214,7 +242,7 @@ def _rehearsal(home: Home, bench: Workbench, batch: Batch, programme: Programme)
     for name, verdict in judged.verdicts.items():
         before = f"{held[name].rows:,}" if name in held else "none"
         most = verdict.reasons[0][0] if verdict.reasons else ""
-        rows.append((name, before, f"{verdict.good:,}", f"{verdict.bad:,}", most))
+        rows.append((name, before, f"{verdict.rows:,}", f"{verdict.bad:,}", most))
     header = ("table", "rows now", "rows then", "to quarantine", "most often because")
     return Sheet("A rehearsal: nothing was written", header, tuple(rows), written(notes))
 

@@ -82,9 +82,9 @@ def _stage(bench: Workbench, batch: Batch, name: str, parts: Parts, *, programme
 
 
 def _joined(bench: Workbench, ids: pd.Series) -> pd.Series:
-    """Look up when members' first rows of transactions were."""
+    """Look up when members joined, or when their first rows of transactions were."""
     part = bench.queries.from_arrow(pa.table({"place": range(len(ids)), "member_id": read_text(ids)}))
-    first = bench.queries.read_parquet(str(bench.folder / FIRST))
+    first = bench.queries.read_parquet(str(bench.folder / FIRST)).union(bench.queries.view("members_stand"))
     times = part.join(first, "member_id", how="left").order("place").project("joined_at").to_arrow_table()
     joined = times["joined_at"].cast(pa.timestamp("us", tz="UTC"))
     return pd.Series(joined.to_pandas().array, index=ids.index)
@@ -92,7 +92,7 @@ def _joined(bench: Workbench, ids: pd.Series) -> pd.Series:
 
 def _refuse_faults(batch: Batch, programme: Programme) -> None:
     """Look at the start of each table before any is read whole."""
-    free = {"members"} if batch.derives else set()
+    free = set(TABLES) if batch.mapping.adds else {"members"} if batch.derives else set()
     faults = unknown_tables(batch.tables.keys() | free)
     for name, parts in batch.tables.items():
         if name in TABLES:
@@ -104,7 +104,7 @@ def _refuse_faults(batch: Batch, programme: Programme) -> None:
 def _table_faults(name: str, parts: Parts, batch: Batch, programme: Programme) -> list[str]:
     came = parts()
     first = next(came)
-    if next(came, None) is None:
+    if next(came, None) is None and not batch.mapping.adds:
         return [f"{name} is empty, at least one row was wanted"]
     units = Units(UTC, programme.currency_digits)
     columns = [*conform(name, first, batch.mapping.table(name), units=units, notes=Notes()).columns]

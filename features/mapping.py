@@ -70,6 +70,7 @@ class SourceMapping(_Strict):
     )
     date_format: str | None = None
     major_units: bool = Field(False, description="amounts are in dollars, not cents, in every table")
+    adds: bool = Field(False, description="rows come on top of what the warehouse holds, and do not replace it whole")
     separator: str | None = None
     encoding: str | None = None
     members: TableMapping = TableMapping()

@@ -50,11 +50,17 @@ class Table:
     columns: tuple[Column, ...]
     required: bool = False
     unique: tuple[str, ...] = ()  # the columns that name a row; () where rows may repeat
+    together: tuple[str, ...] = ()  # where they may: the columns that rows share which always come together
 
     @property
     def known(self) -> tuple[str, ...]:
         """Every column the contract names."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns by which rows that come again are known: they replace those that stand."""
+        return self.unique or self.together
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -96,6 +102,7 @@ TABLES: Final = {
                 KNOWN_AT,
             ),
             required=True,
+            together=("transaction_id", "member_id"),
         ),
         Table(
             "subscriptions",
@@ -107,6 +114,7 @@ TABLES: Final = {
                 *_optional(("auto_renew", "flag")),
                 KNOWN_AT,
             ),
+            together=("member_id", "started_at"),
         ),
         Table(
             "events",
@@ -155,6 +163,7 @@ TABLES: Final = {
                 *_optional(("contact_id", "id"), ("amount", "money")),
                 KNOWN_AT,
             ),
+            together=("member_id", "offer_id", "occurred_at"),
         ),
     )
 }

@@ -86,6 +86,17 @@ def shifts(batch: Mapping[str, Profile], standing: Mapping[str, Profile]) -> lis
     ]
 
 
+def renamed_rows(batch: Mapping[str, Profile], standing: Mapping[str, Profile]) -> list[Shift]:
+    """Find tables whose rows would not be known again: ids made from equal rows are equal if their columns are."""
+    text = "{} has ids made from its rows, and now {} came: rows that come again would count twice"
+    return [
+        Shift("columns", text.format(name, "other columns" if now.made_ids else repr(OWN_IDS[name])))
+        for name, now in batch.items()
+        if name in standing and (before := standing[name]).made_ids
+        if not now.made_ids or set(now.types) != set(before.types)
+    ]
+
+
 def refusals(found: Iterable[Shift], allow: frozenset[str]) -> list[str]:
     """Give what is not allowed, in words."""
     return [f"{shift.text} ({shift.allowance})" for shift in found if shift.allowance not in allow]

@@ -50,18 +50,8 @@ def table_paths(source: Source, mapping: SourceMapping) -> dict[str, Path]:
     folder = source.folder
     paths = dict(source.files)
     for name in TABLES:
-        told = mapping.table(name).file
-        if name in paths or folder is None:
-            continue
-        if told:
-            paths[name] = folder / told
-        else:
-            there = [path for path in (folder / f"{name}.csv", folder / f"{name}.parquet") if path.exists()]
-            if len(there) > 1:
-                both = " and ".join(map(str, there))
-                raise ContractError(f"{both} are both there; take one away, or type --{name} with the one that counts")
-            if there:
-                paths[name] = there[0]
+        if folder and name not in paths and (path := _find(folder, name, mapping)):
+            paths[name] = path
     for name, path in paths.items():
         if not path.is_file() and (folder is None or folder.is_dir()):
             raise NotFoundError(f"{path} is no file; name the one that holds {name}")
@@ -73,8 +63,21 @@ def table_paths(source: Source, mapping: SourceMapping) -> dict[str, Path]:
     return {name: paths[name] for name in TABLES if name in paths}
 
 
+def _find(folder: Path, name: str, mapping: SourceMapping) -> Path | None:
+    told = mapping.table(name).file
+    if told:  # an addition may come without it
+        return None if mapping.adds and not (folder / told).exists() else folder / told
+    there = [path for path in (folder / f"{name}.csv", folder / f"{name}.parquet") if path.exists()]
+    if len(there) > 1:
+        both = " and ".join(map(str, there))
+        raise ContractError(f"{both} are both there; take one away, or type --{name} with the one that counts")
+    return there[0] if there else None
+
+
 def missing_tables(there: set[str], mapping: SourceMapping) -> list[str]:
-    """Name the required tables that are not there and are not made from others."""
+    """Name the required tables that are not there and are not made from others; of an addition any table will do."""
+    if mapping.adds and there:
+        return []
     free = {"members"} if mapping.derives_members else set()
     return [name for name, table in TABLES.items() if table.required and name not in there | free]
 

@@ -8,7 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -53,6 +53,7 @@ class Warehouse:
     home: Home
     source: str
     source_fingerprint: str
+    read_by: dict[str, Any]  # the programme's settings that its times and amounts follow from
     tables: dict[str, TableFile]
 
     @property
@@ -106,18 +107,40 @@ def open_warehouse(home: Home) -> Warehouse:
     return Warehouse(home=home, **value)
 
 
-def replace_tables(home: Home, source: str, source_fingerprint: str, batch: Mapping[str, NewTable]) -> Warehouse:
+def replace_tables(
+    home: Home, batch: Mapping[str, NewTable], *, source: str, source_fingerprint: str, read_by: dict[str, Any]
+) -> Warehouse:
     """Write a batch and let it take the old one's place at once."""
+    return _count(Warehouse(home, source, source_fingerprint, read_by, _write(home, batch)))
+
+
+def add_tables(standing: Warehouse, key: str, batch: Mapping[str, NewTable]) -> Warehouse:
+    """Write a batch's tables in place of their namesakes, at once; a batch that changes no row changes nothing."""
+    tables = standing.tables.copy()
+    for name, file in _write(standing.home, batch).items():
+        before = tables[name].quarantined if name in tables else 0
+        tables[name] = replace(file, quarantined=before + file.quarantined)
+    ordered = {name: tables[name] for name in order_tables(set(tables))}
+    chained = fingerprint(standing.source_fingerprint, key)
+    after = replace(standing, source_fingerprint=chained, tables=ordered)
+    return standing if after.fingerprint == standing.fingerprint else _count(after)
+
+
+def _write(home: Home, batch: Mapping[str, NewTable]) -> dict[str, TableFile]:
     files = {}
     for name, table in batch.items():
         path, digest = write_by_content(home.warehouse, name, ".parquet", table.write)
         files[name] = TableFile(name, path.name, table.rows, table.quarantined, digest)
-    warehouse = Warehouse(home, source, source_fingerprint, files)
-    record = asdict(warehouse)
+    return files
+
+
+def _count(warehouse: Warehouse) -> Warehouse:
+    """Let a warehouse's files be those that count, and delete the others."""
+    home, record = warehouse.home, asdict(warehouse)
     del record["home"]
     write_json(home.warehouse / "manifest.json", record)
     for path in home.warehouse.glob("*.parquet"):
-        if path.name not in {file.file for file in files.values()}:
+        if path.name not in {file.file for file in warehouse.tables.values()}:
             path.unlink()
     return warehouse
 

@@ -1,10 +1,16 @@
 """`holdfast ingest` as people type it."""
 
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from features.home import Home
+from features.snapshots import build
 
 ROOT = Path(__file__).parent.parent
 MEMBERS = "member_id,joined_at\nm1,2024-01-01\nm2,2024-01-02\n"
@@ -50,12 +56,13 @@ def test_named_files_and_options_from_rehearsal_to_nothing_changed(run, tmp_path
         (["somewhere", "--map", "amount=net"], "--map transactions.amount=net_total"),
         (["somewhere", "--allow", "anything"], "median: a median is 5 times"),
         (["somewhere", "--mapping", "none.toml"], "--init"),
-        (["complete-journey", "--dry-run"], "take no mapping and no rehearsal"),
+        (["complete-journey", "--dry-run"], "take no mapping, no rehearsal and no addition"),
+        (["complete-journey", "--add"], "take no mapping, no rehearsal and no addition"),
         (["--init", "nowhere"], "to look at"),
         (["synthetic", "--members", "m.csv"], "such as --members 10000"),
         (["synthetic", "--members", "10"], "members from 1,000 to 10,000,000"),
         (["synthetic", "--shape", "round"], "wanted retail, subscription, both"),
-        (["synthetic", "--currency", "EUR"], "take no mapping and no rehearsal"),
+        (["synthetic", "--currency", "EUR"], "take no mapping, no rehearsal and no addition"),
         (["somewhere", "--seed", "1"], "holdfast ingest synthetic --shape"),
     ],
 )
@@ -66,3 +73,29 @@ def test_what_was_typed_wrong_is_one_line_that_says_what_to_type(run, tmp_path, 
     assert refused.stderr.startswith("error: ")
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "home").exists()
+
+
+def test_a_late_row_that_is_added_recomputes_what_it_touches_and_a_second_time_nothing(run, tmp_path):
+    days = pd.date_range("2024-01-01", "2024-06-30", freq="D").strftime("%Y-%m-%d")
+    lines = pd.DataFrame({"transaction_id": days, "member_id": "m1", "occurred_at": days, "amount": 100})
+    lines.to_csv(tmp_path / "sales.csv", index=False)
+    home, late = Home(tmp_path / "home"), tmp_path / "late.csv"
+    run("--members", f"{tmp_path / 'm.csv'}", "--transactions", f"{tmp_path / 'sales.csv'}")
+    dates = build(home, progress=lambda *_: None)
+    before = _written(home)
+    lines.iloc[[-10]].assign(transaction_id="late").to_csv(late, index=False)
+    rehearsal = run("--transactions", str(late), "--add", "--dry-run")
+    assert re.search(r"transactions +182 +183 +0", rehearsal.stdout)
+    assert "next: holdfast features build" in run("--transactions", str(late), "--add").stdout
+    assert build(home, progress=lambda *_: None) == dates
+    after = _written(home)
+    touched = {name for name in after if after[name] != before[name]}
+    assert touched == {f"{as_of:%Y-%m-%dT%H%MZ}" for as_of in dates if as_of > datetime(2024, 6, 21, tzinfo=UTC)}
+    assert 0 < len(touched) < len(dates) / 4
+    assert "nothing changed since the last ingest" in run("--transactions", str(late), "--add").stdout
+    build(home, progress=lambda *_: None)
+    assert _written(home) == after
+
+
+def _written(home):
+    return {path.stem: path.stat().st_mtime_ns for path in home.features.glob("*.parquet")}

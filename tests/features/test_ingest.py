@@ -330,11 +330,11 @@ def test_no_number_in_quarantine_breaks_it(home, tmp_path, tables):
     assert (record["values"]["score"], record["values"]["category"]) == ("inf", "\\xff")
 
 
-def test_the_order_is_by_member_time_and_as_it_came(home, folder):
+def test_the_order_is_by_member_time_and_receipt_and_as_it_came(home, folder):
     """Whole pandas is the oracle of what many parts, spilled and sorted by queries, become."""
     came = pd.read_csv(folder / "transactions.csv", dtype={"transaction_id": "string"})
     came["occurred_at"] = pd.to_datetime(came["occurred_at"], format="ISO8601", utc=True)
-    wanted = came.sort_values(["member_id", "occurred_at"], kind="stable")
+    wanted = came.sort_values(["member_id", "occurred_at", "transaction_id"], kind="stable")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(textfiles, "BLOCK", 2**12)
         held = ingest_source(home, str(folder))[0].frame("transactions")
