@@ -235,6 +235,8 @@ def features_check(
         out.print_json(data=[asdict(one) for one in found], default=str)
     else:
         _show(sheet(found))
+        if found[0].points < points:
+            _say(f"{points:,} points were asked for, {found[0].points:,} are all there are")
     raise typer.Exit(1 if any(one.differing for one in found) else 0)
 
 
