@@ -104,7 +104,7 @@ def ingest(
     separator: Annotated[str | None, typer.Option(help="Between a text file's columns.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text files; UTF-8 unless said.")] = None,
     add: Annotated[
-        bool, typer.Option("--add", help="Add to what is there, a day's rows; a row that comes again replaces itself.")
+        bool, typer.Option("--add", help="Add a day's rows to what is there; a row that comes again is replaced.")
     ] = False,
     allow: Annotated[
         str, typer.Option(help="Take a batch that looks wrong: any of shrink,median,columns,types,bad-rows.")

@@ -188,7 +188,7 @@ def test_a_warehouse_never_shrinks_by_an_addition_but_a_change_of_units_is_still
         add(transactions=many.head(40).assign(amount=60_000))
 
 
-def test_an_extra_column_is_null_where_it_did_not_come(take, add, held):
+def test_an_extra_column_is_null_where_it_did_not_come(take, add, held, home):
     take(members=MEMBERS, transactions=LINES.assign(shop=7))
     new = LINES.head(1).assign(transaction_id="c", till="x")
     with pytest.raises(ContractError, match=r"transactions lacks 'shop'.*type --allow columns"):
@@ -197,6 +197,7 @@ def test_an_extra_column_is_null_where_it_did_not_come(take, add, held):
     wanted = [["a", 7, None], ["a", 7, None], ["c", None, "x"], ["b", 7, None], ["b", 7, None]]
     came = held("transactions", "transaction_id", "shop", "till")
     assert [[None if pd.isna(value) else value for value in row] for row in came] == wanted
+    assert list(open_warehouse(home).frame("transactions"))[-3:] == ["shop", "till", "local_time"]
 
 
 def test_a_type_that_is_allowed_to_change_holds_both(take, add, held):
