@@ -97,14 +97,19 @@ def open_warehouse(home: Home) -> Warehouse:
     Raises
     ------
     NotFoundError
-        If nothing was ingested yet.
+        If nothing was ingested yet, or by another version.
     """
     path = home.warehouse / "manifest.json"
     if not path.exists():
         raise NotFoundError(f"{home.warehouse} holds no tables yet; `holdfast ingest` brings them in")
     value: dict[str, Any] = json.loads(path.read_bytes())
-    value["tables"] = {name: TableFile(**table) for name, table in value["tables"].items()}
-    return Warehouse(home=home, **value)
+    try:
+        value["tables"] = {name: TableFile(**table) for name, table in value["tables"].items()}
+        return Warehouse(home=home, **value)
+    except (KeyError, TypeError) as error:
+        raise NotFoundError(
+            f"{path} is of another version, which kept other things; `holdfast ingest` brings the tables in again"
+        ) from error
 
 
 def replace_tables(

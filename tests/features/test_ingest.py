@@ -364,3 +364,15 @@ def test_a_table_that_was_not_brought_is_named(home, folder):
 
 def test_tables_stand_in_the_contracts_order():
     assert order_tables({"redemptions", "members", "offers"}) == ["members", "offers", "redemptions"]
+
+
+def test_a_warehouse_of_another_version_is_ingested_anew(company):
+    tables = company.frames(np.random.default_rng(1))
+    warehouse = company.ingest(tables)
+    manifest = warehouse.home.warehouse / "manifest.json"
+    known = json.loads(manifest.read_bytes())
+    manifest.write_text(json.dumps({name: value for name, value in known.items() if name != "read_by"}))
+    with pytest.raises(NotFoundError, match="another version"):
+        open_warehouse(warehouse.home)
+    company.ingest(tables, home=warehouse.home)
+    assert json.loads(manifest.read_bytes()) == known
