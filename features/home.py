@@ -1,7 +1,11 @@
 """The one folder the program writes to, `HOLDFAST_HOME`, and what stands where in it."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
+
+STEM: Final = "%Y-%m-%dT%H%MZ"  # a snapshot's file is named after its as_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Home:
     def features(self) -> Path:
         """The weekly snapshots, one Parquet file per `as_of`."""
         return self.root / "features"
+
+    def snapshot(self, as_of: datetime) -> Path:
+        """Say where the snapshot of one `as_of` is."""
+        return self.features / f"{as_of.astimezone(UTC):{STEM}}.parquet"
 
     @property
     def history(self) -> Path:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from features.known import moment
 from features.plan import compared, make_plan
 from features.programme import read_programme
 from features.sheet import Progress, Sheet
-from features.snapshots import STEM, built, snapshot
+from features.snapshots import built, snapshot
 from features.store import Store, open_store
 from features.vectors import Vectors
 from features.warehouse import open_warehouse, quietly
@@ -102,7 +102,7 @@ def offline_online(home: Home, *, points: int, rng: np.random.Generator, progres
         for done, as_of in enumerate(dates):
             progress("comparing with online", done, len(dates))
             rows = wanted[wanted["as_of"] == as_of]
-            result = result.at(rows, _online(online, _file(home, as_of), rows["member_id"].tolist(), as_of))
+            result = result.at(rows, _online(online, home.snapshot(as_of), rows["member_id"].tolist(), as_of))
     return result
 
 
@@ -113,7 +113,9 @@ def live_definition(home: Home, *, rng: np.random.Generator, progress: Progress)
     own, result = [*KEY, *(name for name in CATALOGUE if name not in compared())], Compared("live = definition")
     with tempfile.TemporaryDirectory(dir=home.root, prefix=_SCRATCH) as folder, quietly():
         nobody = Path(folder) / "audience.parquet"
-        pq.write_table(pq.read_schema(_file(home, dates[-1])).empty_table().select(["member_id", *compared()]), nobody)
+        pq.write_table(
+            pq.read_schema(home.snapshot(dates[-1])).empty_table().select(["member_id", *compared()]), nobody
+        )
         vectors = Vectors(make_plan(warehouse, programme, as_of=dates[-1], audience=nobody.resolve()), warehouse)
         span = (dates[-1] - dates[0]) // timedelta(microseconds=1)
         for done in range(MOMENTS):
@@ -136,20 +138,20 @@ def other_futures(home: Home, *, rng: np.random.Generator, progress: Progress) -
         with quietly():
             tables = scrambled(warehouse, as_of, programme=programme, rng=rng)
             again = snapshot(tables, at=moment(as_of, programme), programme=programme).to_pyarrow()
-        result = result.at(_keyed(pq.read_table(_file(home, as_of))), _keyed(again))
+        result = result.at(_keyed(pq.read_table(home.snapshot(as_of))), _keyed(again))
     return result
 
 
 def draw(home: Home, points: int, rng: np.random.Generator) -> pd.DataFrame:
     """Draw (member_id, as_of) points at random from all snapshots, each at most once."""
     dates = built(home)
-    sizes = [pq.read_metadata(_file(home, as_of)).num_rows for as_of in dates]
+    sizes = [pq.read_metadata(home.snapshot(as_of)).num_rows for as_of in dates]
     chosen = np.sort(rng.choice(sum(sizes), min(points, sum(sizes)), replace=False, shuffle=False))
     parts = np.split(chosen, np.searchsorted(chosen, np.cumsum(sizes)[:-1]))
     starts = np.cumsum([0, *sizes])[:-1]
     frames = []
     for as_of, start, rows in zip(dates, starts, parts, strict=True):
-        members = pq.read_table(_file(home, as_of), columns=["member_id"])["member_id"]
+        members = pq.read_table(home.snapshot(as_of), columns=["member_id"])["member_id"]
         frames.append(pd.DataFrame({"member_id": members.take(rows - start).to_pylist(), "as_of": as_of}))
     return pd.concat(frames, ignore_index=True).astype({"as_of": "datetime64[us, UTC]"})
 
@@ -183,17 +185,13 @@ def _scratch(store: Store) -> Iterator[Store]:
 def _online(store: Store, snapshot: Path, member_ids: list[str], as_of: datetime) -> pd.DataFrame:
     """Materialise some members of a snapshot, and read them as the service does."""
     drawn = pq.read_table(snapshot, filters=pc.field("member_id").isin(member_ids))
-    pq.write_table(drawn, _file(store.home, as_of))
+    pq.write_table(drawn, store.home.snapshot(as_of))
     store.materialize(as_of)
     read = store.vectors(member_ids)
     values = dict(zip(NUMBERS, read.numbers.T, strict=True)) | dict(
         zip(WORDS, zip(*read.words, strict=True), strict=True)
     )
     return pd.DataFrame({"member_id": member_ids, "as_of": as_of, **values, "event_timestamp": read.event_timestamp})
-
-
-def _file(home: Home, as_of: datetime) -> Path:
-    return home.features / f"{as_of.astimezone(UTC):{STEM}}.parquet"
 
 
 def _keyed(rows: pa.Table) -> pd.DataFrame:

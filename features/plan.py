@@ -7,7 +7,7 @@ computed by, and whoever runs it needs no Ibis.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -41,10 +41,7 @@ class Plan:
 
 def write_plan(home: Home, as_of: datetime) -> None:
     """Compile the expression for the warehouse's tables, and keep it beside what the snapshot of `as_of` compares."""
-    from features.snapshots import STEM
-
-    path = home.features / f"{as_of.astimezone(UTC):{STEM}}.parquet"
-    snapshot = pq.read_table(path, columns=["member_id", *compared()])
+    snapshot = pq.read_table(home.snapshot(as_of), columns=["member_id", *compared()])
     audience, _ = write_by_content(home.live, AUDIENCE, ".parquet", partial(pq.write_table, snapshot))
     plan = make_plan(open_warehouse(home), read_programme(home.settings), as_of=as_of, audience=audience)
     write_json(home.live / _FILE, asdict(plan) | {"as_of": as_of.isoformat(), "audience": audience.name})

@@ -14,7 +14,7 @@ import pandas as pd
 from features.catalogue import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
 from features.files import write_json, write_whole
-from features.home import Home
+from features.home import STEM, Home
 from features.inputs import fingerprints
 from features.known import Moment, members_at, session_moment, sources_at, visible
 from features.programme import Programme, read_programme
@@ -23,7 +23,6 @@ from features.transforms import CODE
 from features.warehouse import Warehouse, open_warehouse, quietly
 
 ANCHOR: Final = date(2001, 1, 1)  # a Monday of the grid
-STEM: Final = "%Y-%m-%dT%H%MZ"  # a snapshot's file is named after its as_of
 
 
 def snapshot(tables: dict[str, ir.Table], *, at: Moment, programme: Programme) -> ir.Table:
@@ -81,13 +80,13 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
         tables = {name: warehouse.expression(name) for name in warehouse.tables}
         progress("looking for what changed", 0, 1)
         inputs = fingerprints(tables, dates, programme=programme, code=[*CODE, Path(__file__)])
-        manifest = _keep_fresh(home, {_name(as_of): key for as_of, key in inputs.items()})
-        stale = [as_of for as_of in dates if _name(as_of) not in manifest]
+        manifest = _keep_fresh(home, {home.snapshot(as_of).stem: key for as_of, key in inputs.items()})
+        stale = [as_of for as_of in dates if home.snapshot(as_of).stem not in manifest]
         write = _writer(tables, programme)
         for done, as_of in enumerate(stale):
             progress("computing features", done, len(stale))
-            write_whole(_path(home, as_of), partial(write, as_of))
-            manifest[_name(as_of)] = inputs[as_of]
+            write_whole(home.snapshot(as_of), partial(write, as_of))
+            manifest[home.snapshot(as_of).stem] = inputs[as_of]
             write_json(_manifest(home), manifest)
     progress("computing features", 1, 1)
     return dates
@@ -109,10 +108,10 @@ def built(home: Home) -> list[datetime]:
 
 def read_snapshots(home: Home, dates: Sequence[datetime]) -> pd.DataFrame:
     """Read whole snapshots: `member_id`, `as_of` and every feature, a row per member and date."""
-    missing = [f"{as_of:%Y-%m-%d}" for as_of in dates if not _path(home, as_of).exists()]
+    missing = [f"{as_of:%Y-%m-%d}" for as_of in dates if not home.snapshot(as_of).exists()]
     if missing:
         raise NotFoundError(f"there are no snapshots of {', '.join(missing)}; `holdfast features build` computes them")
-    frames = [pd.read_parquet(_path(home, as_of)).drop(columns="created_timestamp") for as_of in dates]
+    frames = [pd.read_parquet(home.snapshot(as_of)).drop(columns="created_timestamp") for as_of in dates]
     return pd.concat(frames, ignore_index=True).rename(columns={"event_timestamp": "as_of"})
 
 
@@ -148,14 +147,6 @@ def _writer(tables: dict[str, ir.Table], programme: Programme) -> Callable[[date
 
 def _manifest(home: Home) -> Path:
     return home.features / "manifest.json"
-
-
-def _name(as_of: datetime) -> str:
-    return f"{as_of.astimezone(UTC):{STEM}}"
-
-
-def _path(home: Home, as_of: datetime) -> Path:
-    return home.features / f"{_name(as_of)}.parquet"
 
 
 def _features(source: Source, *, words: bool | None = None) -> list[Feature]:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -63,12 +63,9 @@ class Store:
         Every member who ever joined has a row in it, so one snapshot is all of them. Columns go to the packed table as
         they are: Feast's own way, through a protobuf message per value, ends in the same rows a hundred times later.
         """
-        from features.snapshots import STEM  # computes features, which reading them does not need
-
         view = self._view()
         schema = schema_of(view)
-        path = self.home.features / f"{as_of.astimezone(UTC):{STEM}}.parquet"
-        self._table.write(VIEW, schema, _batches(path, schema))
+        self._table.write(VIEW, schema, _batches(self.home.snapshot(as_of), schema))
         self.feast.registry.apply_materialization(view, PROJECT, as_of - timedelta(seconds=1), as_of)
 
     def rewrite(self, rows: pa.Table, schema: Schema) -> None:

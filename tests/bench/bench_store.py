@@ -20,7 +20,6 @@ from feast import FeatureStore, RepoConfig
 from features.definitions import DECISION, MODEL_FEATURES, NUMBERS, VIEW, WORDS, feast_objects
 from features.home import Home
 from features.packed_redis import _keys
-from features.snapshots import STEM
 from features.store import PROJECT, open_store
 
 ROUNDS = 7
@@ -37,7 +36,7 @@ def snapshot(home, members, rng, as_of=AS_OF):
     times = pa.array([as_of] * members, pa.timestamp("us", tz="UTC"))
     home.features.mkdir(parents=True, exist_ok=True)
     table = pa.table(columns | {"event_timestamp": times, "created_timestamp": times})
-    pq.write_table(table, home.features / f"{as_of:{STEM}}.parquet")
+    pq.write_table(table, home.snapshot(as_of))
 
 
 def theirs(home, root, online):

@@ -22,7 +22,6 @@ from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.online import PackedOnlineStore, schema_of
 from features.packed import Batch, microseconds
-from features.snapshots import STEM
 from features.store import open_store
 
 AS_OF = datetime(2017, 11, 5, 5, 30, tzinfo=UTC)  # half an hour before New York's clocks change
@@ -56,7 +55,7 @@ def write_snapshot(home, as_of, rng):
     times = pd.DatetimeIndex([as_of] * len(IDS)).as_unit("us")
     frame = frame.assign(event_timestamp=times, created_timestamp=times)
     home.features.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(home.features / f"{as_of:{STEM}}.parquet")
+    frame.to_parquet(home.snapshot(as_of))
     return frame.set_index("member_id")
 
 
@@ -194,7 +193,7 @@ def test_a_model_that_reads_a_new_feature_is_refused(world, homes):
 def test_a_snapshot_without_a_feature_is_refused(tmp_path):
     store = open_store(Home(tmp_path))
     frame = write_snapshot(store.home, LATER, np.random.default_rng(3)).reset_index()
-    frame.drop(columns="visits_28d").to_parquet(store.home.features / f"{LATER:{STEM}}.parquet")
+    frame.drop(columns="visits_28d").to_parquet(store.home.snapshot(LATER))
     store.apply()
     with pytest.raises(ContractError, match=r"lacks visits_28d; `holdfast features build`"):
         store.materialize(LATER)

@@ -6,7 +6,6 @@ import pytest
 
 from features.errors import NotFoundError
 from features.home import Home
-from features.snapshots import STEM
 from monitoring.watch import current_window
 
 MONDAYS = [datetime(2017, 5, day, 4, tzinfo=UTC) for day in (1, 8, 15, 22, 29)]
@@ -22,7 +21,7 @@ def home(tmp_path):
 
 def _stand(home, dates):
     for as_of in dates:
-        (home.features / f"{as_of:{STEM}}.parquet").touch()
+        home.snapshot(as_of).touch()
 
 
 @pytest.mark.parametrize("served", [[], [datetime(2017, 5, 30, 4, tzinfo=UTC)], [datetime(2017, 6, 4, 4, tzinfo=UTC)]])

@@ -20,7 +20,6 @@ from features.definitions import NUMBERS, VIEW, WORDS
 from features.home import Home
 from features.live import Live
 from features.packed import Batch, Schema, microseconds
-from features.snapshots import STEM
 from features.store import open_store
 from serving.contract import ScoresRequest
 from serving.desk import Desk, World
@@ -49,7 +48,7 @@ def filled(now):
         times = pd.DatetimeIndex([as_of] * len(IDS)).as_unit("us")
         home.features.mkdir(parents=True, exist_ok=True)
         frame = frame.assign(event_timestamp=times, created_timestamp=times)
-        frame.to_parquet(home.features / f"{as_of:{STEM}}.parquet")
+        frame.to_parquet(home.snapshot(as_of))
         store = open_store(home)
         store.apply()
         store.materialize(as_of)
