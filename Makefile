@@ -33,15 +33,17 @@ lint: .venv/ready ## ruff, the type checker, the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: demo ## benchmarks, each against its rival in the same run
+bench: demo .oracles/ready ## benchmarks, each against its rival in the same run
 	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
 
 lock: ## compile requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra train --extra monitor --group dev pyproject.toml --output-file requirements.lock
+	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  tests/bench/oracles.in --output-file tests/bench/oracles.lock
 
 clean: ## remove the environment and everything the program wrote
-	rm -rf .venv .holdfast
+	rm -rf .venv .oracles .holdfast
 
 .venv/ready: requirements.lock pyproject.toml
 	@echo "Building .venv from requirements.lock, once: 1.6 GB, half a minute with uv, about two minutes with pip"
@@ -57,6 +59,13 @@ clean: ## remove the environment and everything the program wrote
 	  $(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.lock 2>&1 | awk $(PROGRESS); \
 	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . 2>/dev/null; \
 	fi
+	@touch $@
+
+# Rivals' libraries (causalml, lifetimes) bring what the product must not have, dill among it: a place of their own.
+.oracles/ready: tests/bench/oracles.lock .venv/ready
+	@rm -rf .oracles
+	@$(BIN)/uv venv --quiet --python $(PYTHON) .oracles
+	@$(BIN)/uv pip install --quiet --python .oracles/bin/python --requirements tests/bench/oracles.lock
 	@touch $@
 
 # pip's hundreds of lines as one that moves, and its errors as they come
