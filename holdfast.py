@@ -247,8 +247,8 @@ def train(
 ) -> None:
     """Tune, train and judge churn, value and uplift, and write a release that `promote` may put to work."""
     from training.model_card import sheets
-    from training.pipeline import Settings
     from training.pipeline import train as train_release
+    from training.preparation import Settings
 
     with working() as progress:
         manifest, fresh = train_release(Home(home), settings=Settings(trials=trials), progress=progress)
@@ -267,7 +267,7 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Show what a release learned, how good that is, and against what."""
-    from training.artifacts import read_manifest
+    from training.manifest import read_manifest
     from training.model_card import sheets
     from training.pipeline import last_trained
 
@@ -297,9 +297,9 @@ def promote(
 @app.command(rich_help_panel="The loop")
 def rollback(home: Where = DEFAULT_HOME) -> None:
     """Go back to the champion before."""
-    from training import promotion
+    from training import ledger
 
-    _say(f"{promotion.rollback(Home(home), who=getpass.getuser(), now=_now())} is champion again")
+    _say(f"{ledger.rollback(Home(home), who=getpass.getuser(), now=_now())} is champion again")
 
 
 @app.command(rich_help_panel="The loop")

@@ -12,7 +12,8 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.programme import Programme
-from training.artifacts import FeatureSpec, Matrix
+from training.artifacts import Matrix
+from training.manifest import FeatureSpec
 
 REASONS: Final = 3
 LARGE: Final = 100.0  # from here on decimals say nothing

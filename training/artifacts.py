@@ -7,7 +7,7 @@ golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -17,42 +17,19 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from features.errors import ContractError, CorruptError, NotFoundError
-from features.files import fingerprint, write_json, write_whole
+from features.errors import ContractError, CorruptError
 from features.files import sha256 as sha256_of
+from features.files import write_json, write_whole
 from training.calibration import Calibration, calibration_from_json
+from training.manifest import Manifest, read_manifest
+from training.manifest import identity as identity_of
 
 Matrix = NDArray[np.float32]  # (n_members, n_features), in the release's order, NaN where missing
 Floats = NDArray[np.float64]
 
-FORMAT: Final = 1
 MODELS: Final = ("churn", "value", "uplift")
 GOLDEN_DRAWS: Final = 8  # rows drawn for each that is wanted: one that happens to be a member's is left out
 GOLDEN_TOLERANCE: Final = 1e-5  # relative: one booster on two machines differs by float32 rounding only
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """Name one column a model reads, its meaning in words, its unit, and the range it may lie in."""
-
-    name: str
-    meaning: str
-    unit: str
-    minimum: float | None = None
-    maximum: float | None = None
-
-
-@dataclass(frozen=True)
-class OfferSpec:
-    """Describe one offer as decided on; money in minor units, times in ISO 8601 UTC."""
-
-    offer_id: str
-    name: str
-    channel: str
-    contact_cost: int
-    redemption_cost: int
-    valid_from: str
-    valid_until: str
 
 
 @dataclass(frozen=True)
@@ -92,22 +69,6 @@ class Models:
             value=np.maximum(np.asarray(self.value.inplace_predict(X), dtype=np.float64), 0.0),
             uplift=uplift,
         )
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Say what a release is made of and on what evidence; plain JSON."""
-
-    features: tuple[FeatureSpec, ...]
-    offers: tuple[OfferSpec, ...]
-    programme: dict[str, Any]  # the settings it was trained under
-    reference_as_of: tuple[str, ...]  # the snapshots it learned from: the reference window of monitoring
-    experiment: str  # "simulated", "randomised", "observational": where the uplift comes from
-    evidence: dict[str, Any]  # the tables of the training report
-    runs: dict[str, str] = field(default_factory=dict)  # model -> MLflow run id
-    release_id: str = ""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> {"bytes", "sha256"}
-    format: int = FORMAT
 
 
 @dataclass(frozen=True)
@@ -176,38 +137,12 @@ def write_release(folder: Path, manifest: Manifest, models: Models, golden: Matr
     )
     described = {name: {"bytes": len(body), "sha256": sha256(body).hexdigest()} for name, body in files.items()}
     named = replace(manifest, files=described)
-    complete = replace(named, release_id=_identity(named))
+    complete = replace(named, release_id=identity_of(named))
     root = folder / complete.release_id
     for name, body in files.items():
         write_whole(root / name, partial(_fill, body=body))
     write_json(root / "manifest.json", asdict(complete))  # last: a folder without a manifest is no release
     return complete
-
-
-def read_manifest(root: Path) -> Manifest:
-    """Read a release's manifest without its models; every value in it is the one that was written."""
-    path = root / "manifest.json"
-    if not path.exists():
-        raise NotFoundError(f"{root} holds no release (no manifest.json); `holdfast releases` lists those that exist")
-    try:
-        value = json.loads(path.read_bytes())
-        if value["format"] != FORMAT:
-            raise CorruptError(f"{path} has format {value['format']}, {FORMAT} was wanted; train a new release")
-        value["features"] = tuple(FeatureSpec(**feature) for feature in value["features"])
-        value["offers"] = tuple(OfferSpec(**offer) for offer in value["offers"])
-        value["reference_as_of"] = tuple(value["reference_as_of"])
-        manifest = Manifest(**value)
-        identity = _identity(manifest)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptError(
-            f"{path} is not the manifest of a release: {error}; `holdfast rollback` goes back"
-        ) from error
-    if identity != manifest.release_id:
-        raise CorruptError(
-            f"{path} is not the manifest that was released: its content is that of {identity}, {manifest.release_id} "
-            f"was wanted; `holdfast rollback` goes back"
-        )
-    return manifest
 
 
 def load_release(root: Path) -> Release:
@@ -281,12 +216,6 @@ def _fill(path: Path, *, body: bytes) -> None:
 
 def _dump(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, allow_nan=False).encode()
-
-
-def _identity(manifest: Manifest) -> str:
-    """Hash what the manifest says, the files' hashes among it; not the runs, which are new each time."""
-    content = asdict(replace(manifest, release_id="", runs={}))
-    return fingerprint(json.loads(json.dumps(content)))[:12]
 
 
 def _row_bytes(row: NDArray[Any]) -> bytes:

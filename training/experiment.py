@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from features.errors import ContractError
 from features.schema import CONTROL
 from features.synthetic import TRUTH, oracle
-from training.artifacts import OfferSpec, Release
+from training.artifacts import Release
 from training.estimators import Log, dr
 from training.evidence import estimate, sample_ratio_mismatch
+from training.manifest import OfferSpec
 from training.metrics import Estimate
 from training.ope import (
     BEST_FIXED,

@@ -6,8 +6,9 @@ from typing import Any, Final
 from features.home import Home
 from features.programme import Programme
 from features.sheet import Sheet
-from training.artifacts import Manifest
-from training.promotion import Verdict, champion_id, ledger
+from training.ledger import champion_id, ledger
+from training.manifest import Manifest
+from training.promotion import Verdict
 
 Figures = dict[str, Any]  # an Estimate as JSON: value, lower, upper, n
 

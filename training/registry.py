@@ -67,6 +67,18 @@ def set_champion(home: Home, release_id: str) -> None:
             client.set_registered_model_alias(version.name, "champion", version.version)
 
 
+def metrics_of(evidence: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Flatten every estimate of the evidence into `table.row.metric` and its bounds."""
+    found: list[tuple[str, float]] = []
+    for key, item in evidence.items():
+        name = "".join(c if c.isalnum() or c in "._- /" else " " for c in f"{prefix}{key}")
+        if isinstance(item, dict) and set(item) == {"value", "lower", "upper", "n"}:
+            found += [(name, item["value"]), (f"{name}.lower", item["lower"]), (f"{name}.upper", item["upper"])]
+        elif isinstance(item, dict):
+            found += metrics_of(item, f"{name}.")
+    return found
+
+
 def _uri(home: Home) -> str:
     return f"sqlite:///{home.tracking.resolve()}"
 

@@ -15,8 +15,9 @@ import xgboost as xgb
 
 from features.programme import Programme
 from serving.decide import Decider
-from training.artifacts import FeatureSpec, Manifest, Models, OfferSpec, load_release, write_release
+from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
+from training.manifest import FeatureSpec, Manifest, OfferSpec
 from training.policy import in_hold_out
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)

@@ -20,9 +20,11 @@ from features.snapshots import build
 from features.store import open_store
 from serving import contract
 from serving.problems import ProblemDocument
-from training.artifacts import FeatureSpec, Manifest, Models, OfferSpec, write_release
+from training.artifacts import Models, write_release
 from training.calibration import Platt
-from training.promotion import Verdict, promote
+from training.ledger import promote
+from training.manifest import FeatureSpec, Manifest, OfferSpec
+from training.promotion import Verdict
 
 LAST = datetime(2017, 6, 1, 17, tzinfo=UTC)  # the last purchase; a snapshot is of the midnight after
 START = datetime(2017, 6, 20, 12, tzinfo=UTC)  # where the service's clock starts

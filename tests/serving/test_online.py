@@ -23,7 +23,8 @@ from features.packed import Batch, Schema, microseconds
 from features.store import open_store
 from serving.contract import ScoresRequest
 from serving.desk import Desk, World
-from training.promotion import Verdict, promote
+from training.ledger import promote
+from training.promotion import Verdict
 
 IDS = [f"m{number}" for number in range(40)]
 SCHEMA = Schema(NUMBERS, WORDS)

@@ -10,8 +10,9 @@ import pytest
 import xgboost as xgb
 
 from features.programme import Programme
-from training.artifacts import FeatureSpec, Manifest, Models, OfferSpec, golden_rows, write_release
+from training.artifacts import Models, golden_rows, write_release
 from training.calibration import Isotonic
+from training.manifest import FeatureSpec, Manifest, OfferSpec
 
 FEATURES = (
     FeatureSpec("recency_days", "Days since the last visit", "days", 0),

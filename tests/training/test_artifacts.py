@@ -9,9 +9,9 @@ import pytest
 
 from features.errors import ContractError, CorruptError, NotFoundError
 from features.files import sha256
-from training import artifacts
-from training.artifacts import Manifest, golden_rows, load_release, read_manifest, write_release
+from training.artifacts import golden_rows, load_release, write_release
 from training.calibration import IDENTITY
+from training.manifest import Manifest, identity, read_manifest
 
 FILES = ("churn.json", "value.json", "uplift.json", "calibration.json", "golden.json")
 ALL = (*FILES, "manifest.json")
@@ -23,7 +23,7 @@ def sign(root, **changes):
     for name in read["files"]:
         path = root / name
         read["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    read["release_id"] = artifacts._identity(Manifest(**read))
+    read["release_id"] = identity(Manifest(**read))
     (root / "manifest.json").write_text(json.dumps(read))
 
 

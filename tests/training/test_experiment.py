@@ -7,8 +7,9 @@ import pytest
 
 from features.errors import ContractError
 from features.synthetic import READ, TRUTH, OfferTerms, overlay_experiment
-from training.artifacts import FeatureSpec, OfferSpec, Release
+from training.artifacts import Release
 from training.experiment import judge_policies, learn_uplift, log_of
+from training.manifest import FeatureSpec, OfferSpec
 from training.ope import BEST_FIXED, NO_CONTACT, RANDOM
 from training.value import fit_value
 

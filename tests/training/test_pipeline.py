@@ -20,21 +20,16 @@ from features.store import open_store
 from features.synthetic import READ, TRUTH, OfferTerms
 from features.warehouse import open_warehouse
 from features.world.law import World
-from training import pipeline
-from training.artifacts import read_manifest
+from training import pipeline, preparation
 from training.churn import fit_churn
+from training.ledger import champion_id, ledger, promote
+from training.logs import offer_specs, offer_terms, simulate_log
+from training.manifest import plain, read_manifest
 from training.metrics import Estimate, auc
-from training.pipeline import (
-    Prepared,
-    Settings,
-    feature_specs,
-    last_trained,
-    offer_specs,
-    plain,
-    promote_release,
-    simulate_log,
-)
-from training.promotion import Verdict, champion_id, ledger, promote
+from training.pipeline import last_trained, promote_release
+from training.preparation import Prepared, Settings, feature_specs, prepare
+from training.promotion import Verdict
+from training.registry import metrics_of
 from training.splits import Split
 
 NOW = datetime(2017, 11, 1, 12, tzinfo=UTC)
@@ -89,7 +84,7 @@ def test_plain_values_are_json_whatever_they_were():
 def test_every_estimate_becomes_three_metrics_with_names_that_mlflow_takes(about):
     evidence = {"churn": {"rows": {"best single feature (visits_56d)": {"auc": about(0.8, 0.1)}}}, "n": 3}
     name = "churn.rows.best single feature  visits_56d .auc"
-    assert pipeline._metrics(evidence) == [
+    assert metrics_of(evidence) == [
         (name, 0.8),
         (f"{name}.lower", pytest.approx(0.7)),
         (f"{name}.upper", pytest.approx(0.9)),
@@ -123,8 +118,8 @@ def test_offers_are_read_by_id_with_plain_numbers_and_iso_times():
 
 def test_only_the_built_in_set_has_a_simulated_experiment():
     with pytest.raises(ContractError, match="contacts with a known propensity, and my shop brings none"):
-        pipeline._terms(SimpleNamespace(source="my shop"), ())
-    assert pipeline._terms(SimpleNamespace(source=complete_journey.SOURCE), ()) == []
+        offer_terms(SimpleNamespace(source="my shop"), ())
+    assert offer_terms(SimpleNamespace(source=complete_journey.SOURCE), ()) == []
 
 
 @pytest.mark.parametrize(("brought", "margin"), [({}, 250), ({"margin": 70}, 70)])
@@ -133,9 +128,9 @@ def test_a_margin_that_the_company_brings_is_the_one_that_is_learned(monkeypatch
     rows = {"member_id": "m", "transaction_id": [f"t{i}" for i in range(30)], "occurred_at": dates, "amount": 1000}
     table = pd.DataFrame(rows | brought).assign(category="not read")
     warehouse = SimpleNamespace(expression=lambda _: table, frame=lambda _, columns: table[columns])
-    monkeypatch.setattr(pipeline, "as_of_dates", lambda *_: dates)
+    monkeypatch.setattr(preparation, "as_of_dates", lambda *_: dates)
     store = SimpleNamespace(training_frame=lambda labelled: labelled)
-    prepared = pipeline.prepare(warehouse, store, Programme(), pipeline.Settings())
+    prepared = prepare(warehouse, store, Programme(), Settings())
     assert set(prepared.frame["margin"]) == {4 * margin}  # a visit on each Monday of four weeks
     assert prepared.frame["as_of"].max() == dates[-5]  # the last whose four weeks are over by the last snapshot
 
@@ -275,7 +270,7 @@ def test_a_programme_of_contracts_learns_who_does_not_renew(tmp_path):
     build(home, progress=lambda *_: None)
     store = open_store(home)
     store.apply()
-    prepared = pipeline.prepare(open_warehouse(home), store, programme, Settings())
+    prepared = prepare(open_warehouse(home), store, programme, Settings())
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     assert 0.02 < learn["churned"].mean() < 0.5
     assert learn["subscription_days_to_end"].min() >= 0  # whoever is in the audience is in a term

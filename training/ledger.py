@@ -1,0 +1,154 @@
+"""Who is champion, who made it so, and when: the ledger of promotions.
+
+The ledger, `releases/ledger.jsonl`, is the truth about who is champion: one line per change, appended under a lock and
+flushed. A change has happened once its line ends in a newline; a torn last line never happened, and the next change
+cuts it off. `releases/champion.json` is a copy for people and other programs, written after the ledger and mended by
+the next change.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from features.errors import ContractError, CorruptError, NotFoundError
+from features.files import write_json
+from features.home import Home
+
+if TYPE_CHECKING:
+    from training.promotion import Verdict
+
+Action = Literal["promotion", "rollback"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Hold one line of the ledger; `at` is ISO 8601 UTC."""
+
+    action: Action
+    at: str
+    who: str
+    from_release: str | None
+    to_release: str
+    reasons: tuple[str, ...]
+
+
+def champion_id(home: Home) -> str | None:
+    """Name the release that serves, if any: where the last whole line of the ledger leads."""
+    changes = ledger(home)
+    return changes[-1].to_release if changes else None
+
+
+def ledger(home: Home) -> tuple[Change, ...]:
+    """Read every promotion and rollback, oldest first.
+
+    Raises
+    ------
+    CorruptError
+        If a line that was written whole can't be read: somebody else wrote here.
+    """
+    path = _ledger_path(home)
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    return tuple(_read_change(line, path) for line in whole.splitlines())
+
+
+def promote(
+    home: Home, release_id: str, *, expected: str | None, who: str, now: datetime, verdict: "Verdict"
+) -> Change:
+    """Make a release champion if `expected` still is (None: if there is none); of several at once exactly one succeeds.
+
+    Repeating a promotion that stands changes nothing.
+
+    Raises
+    ------
+    ContractError
+        If the verdict is against it, or another release is champion by now.
+    NotFoundError
+        If there is no such release.
+    """
+    if not verdict.promote:
+        raise ContractError(f"the gate refused release {release_id}: {'; '.join(verdict.reasons)}; train another")
+    if not (home.releases / release_id / "manifest.json").exists():
+        raise NotFoundError(f"there is no release {release_id!r}; `holdfast releases` lists those that exist")
+    with _locked(home):
+        changes = ledger(home)
+        serving = changes[-1].to_release if changes else None
+        if serving != expected:
+            raise ContractError(
+                f"the champion is {serving}, not {expected} as was expected: another promotion came between; "
+                "compare with it, then `holdfast promote` again"
+            )
+        if changes and serving == release_id:
+            _copy_champion(home, changes[-1])
+            return changes[-1]
+        change = Change("promotion", now.astimezone(UTC).isoformat(), who, serving, release_id, verdict.reasons)
+        _append(home, change)
+        return change
+
+
+def rollback(home: Home, *, who: str, now: datetime) -> str:
+    """Go back to the champion before the last promotion that still stands, and name it; twice goes back two.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none before, or its folder is gone.
+    """
+    with _locked(home):
+        standing: list[str] = []
+        for change in ledger(home):
+            if change.action == "promotion":
+                standing.append(change.to_release)
+            else:
+                standing.pop()
+        if len(standing) < 2:  # noqa: PLR2004 (one to leave, one to return to)
+            raise NotFoundError("there is no champion before this one to go back to; `holdfast releases` lists all")
+        serving, before = standing[-1], standing[-2]
+        if not (home.releases / before / "manifest.json").exists():
+            raise NotFoundError(f"release {before}, the champion before, is gone; `holdfast promote` another one")
+        at = now.astimezone(UTC).isoformat()
+        _append(home, Change("rollback", at, who, serving, before, (f"{serving} was taken back",)))
+        return before
+
+
+def _ledger_path(home: Home) -> Path:
+    return home.releases / "ledger.jsonl"
+
+
+def _read_change(line: bytes, path: Path) -> Change:
+    try:
+        value = json.loads(line)
+        return Change(**value | {"reasons": tuple(value["reasons"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptError(f"{path} has a line that is no change of champion: {error}; restore a copy") from error
+
+
+@contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    """Hold the one lock of promotions; the system releases it when its process dies."""
+    home.releases.mkdir(parents=True, exist_ok=True)
+    with (home.releases / ".lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _append(home: Home, change: Change) -> None:
+    path = _ledger_path(home)
+    written = path.read_bytes() if path.exists() else b""
+    with path.open("ab") as file:
+        file.truncate(written.rfind(b"\n") + 1)  # a torn last line never happened
+        file.write(json.dumps(asdict(change), sort_keys=True).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    _copy_champion(home, change)
+
+
+def _copy_champion(home: Home, change: Change) -> None:
+    write_json(
+        home.releases / "champion.json", {"release_id": change.to_release, "since": change.at, "who": change.who}
+    )
