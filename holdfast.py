@@ -240,18 +240,25 @@ def features_check(
     raise typer.Exit(1 if any(one.differing for one in found) else 0)
 
 
+WHICH = "An id, a name given by train --challenger, champion, or challenger: the one trained last."
+
+
 @app.command(rich_help_panel="The loop")
 def train(
     home: Where = DEFAULT_HOME,
     trials: Annotated[int, typer.Option(min=1, help="How many parameter sets to try.")] = 20,
+    as_of: Annotated[str, typer.Option(help="Learn only from what was known until this date.")] = "",
+    challenger: Annotated[str, typer.Option(help="What to call the release, beside its id.")] = "",
 ) -> None:
     """Tune, train and judge churn, value and uplift, and write a release that `promote` may put to work."""
+    from features.programme import read_programme
     from training.model_card import sheets
     from training.pipeline import train as train_release
-    from training.preparation import Settings
+    from training.preparation import Settings, parse_as_of
 
+    settings = Settings(trials=trials, as_of=parse_as_of(as_of, read_programme(Home(home).settings)))
     with working() as progress:
-        manifest, fresh = train_release(Home(home), settings=Settings(trials=trials), progress=progress)
+        manifest, fresh = train_release(Home(home), settings=settings, progress=progress, name=challenger)
     for sheet in sheets(manifest):
         _show(sheet)
     _say(
@@ -261,36 +268,53 @@ def train(
 
 @app.command(rich_help_panel="The loop")
 def evaluate(
-    release: Annotated[str, typer.Argument(help="A release; by default the one trained last.")] = "",
+    release: Annotated[str, typer.Argument(help=WHICH)] = "challenger",
+    other: Annotated[str, typer.Argument(help="A second one: both side by side, with paired differences.")] = "",
     home: Where = DEFAULT_HOME,
     *,
     json: AsJson = False,
 ) -> None:
-    """Show what a release learned, how good that is, and against what."""
-    from training.manifest import read_manifest
-    from training.model_card import sheets
-    from training.pipeline import last_trained
+    """Show what a release learned, how good that is, and against what; or set two side by side."""
+    from training.manifest import plain, read_manifest
+    from training.model_card import comparison_sheet, sheets
+    from training.names import resolve
 
-    manifest = read_manifest(Home(home).releases / (release or last_trained(Home(home))))
-    if json:
-        out.print_json(data=manifest.evidence)
+    place = Home(home)
+    manifest = read_manifest(place.releases / resolve(place, release))
+    if not other:
+        if json:
+            out.print_json(data=manifest.evidence)
+            return
+        for sheet in sheets(manifest):
+            _show(sheet)
         return
-    for sheet in sheets(manifest):
-        _show(sheet)
+    from features.programme import Programme
+    from training.comparison import compare_releases
+
+    compared = compare_releases(place, manifest.release_id, resolve(place, other))
+    if json:
+        out.print_json(data=plain(compared))
+    else:
+        _show(comparison_sheet(compared, Programme.model_validate(manifest.programme)))
 
 
 @app.command(rich_help_panel="The loop")
 def promote(
-    release: Annotated[str, typer.Argument(help="A release; by default the one trained last.")] = "",
+    release: Annotated[str, typer.Argument(help=WHICH)] = "challenger",
     home: Where = DEFAULT_HOME,
+    *,
+    json: AsJson = False,
 ) -> None:
     """Let the gate judge a release and, if it passes, make it champion; exit 1 if it is refused."""
     from training.model_card import verdict_lines
     from training.pipeline import promote_release
 
     verdict, release_id = promote_release(Home(home), release, who=getpass.getuser(), now=_now())
-    for line in verdict_lines(verdict, release_id):
-        _say(line)
+    if json:
+        out.print_json(data={"release_id": release_id, **asdict(verdict)})
+    else:
+        for line in verdict_lines(verdict, release_id):
+            _say(line)
     raise typer.Exit(0 if verdict.promote else 1)
 
 

@@ -74,6 +74,11 @@ class Home:
         return self.root / "studies.log"
 
     @property
+    def steps(self) -> Path:
+        """What each step of the last training came to."""
+        return self.root / "steps"
+
+    @property
     def artifacts(self) -> Path:
         """MLflow's files."""
         return self.root / "mlartifacts"

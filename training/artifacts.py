@@ -1,9 +1,10 @@
 """A release: one folder of data (never code) from which every number can be served.
 
-The folder holds three boosters as JSON, the calibration, golden rows with their expected scores, and `manifest.json`
-with the size and sha256 of each. The release's id is a hash of the manifest, so that it vouches for everything. A
-release is read in this order, and refused at the first thing that is wrong: manifest, sizes and hashes, structure,
-golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before parsing and scores after.
+The folder holds boosters as JSON (of uplift only where there are offers), the calibration, golden rows with their
+expected scores, and `manifest.json` with the size and sha256 of each. The release's id is a hash of the manifest, so
+that it vouches for everything. A release is read in this order, and refused at the first thing that is wrong: manifest,
+sizes and hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before
+parsing and scores after.
 """
 
 import json
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +29,7 @@ from training.manifest import identity as identity_of
 Matrix = NDArray[np.float32]  # (n_members, n_features), in the release's order, NaN where missing
 Floats = NDArray[np.float64]
 
-MODELS: Final = ("churn", "value", "uplift")
+ALWAYS: Final = ("churn", "value")  # the models every release has; uplift only where there are offers
 GOLDEN_DRAWS: Final = 8  # rows drawn for each that is wanted: one that happens to be a member's is left out
 GOLDEN_TOLERANCE: Final = 1e-5  # relative: one booster on two machines differs by float32 rounding only
 
@@ -47,8 +49,14 @@ class Models:
 
     churn: xgb.Booster
     value: xgb.Booster
-    uplift: xgb.Booster
+    uplift: xgb.Booster | None  # None where there is no offer
     calibration: Calibration
+
+    @property
+    def boosters(self) -> dict[str, xgb.Booster]:
+        """Those that there are, by name."""
+        found = {"churn": self.churn, "value": self.value}
+        return found if self.uplift is None else found | {"uplift": self.uplift}
 
     def score(self, X: Matrix) -> Scores:
         """Score members.
@@ -63,7 +71,9 @@ class Models:
             raise ContractError(f"features of shape {X.shape} came, (n_members, {wanted}) was wanted")
         if np.isinf(X).any():
             raise ContractError("an infinite feature came, finite or missing (NaN) was wanted")
-        uplift = np.asarray(self.uplift.inplace_predict(X), dtype=np.float64).reshape(len(X), -1)
+        uplift = np.empty((len(X), 0))
+        if self.uplift is not None:
+            uplift = np.asarray(self.uplift.inplace_predict(X), dtype=np.float64).reshape(len(X), -1)
         return Scores(
             churn_probability=self.calibration(np.asarray(self.churn.inplace_predict(X), dtype=np.float64)),
             value=np.maximum(np.asarray(self.value.inplace_predict(X), dtype=np.float64), 0.0),
@@ -127,7 +137,7 @@ def write_release(folder: Path, manifest: Manifest, models: Models, golden: Matr
     """
     scores = models.score(golden)
     _check_fit(manifest, models, scores)
-    files = {f"{name}.json": bytes(getattr(models, name).save_raw("json")) for name in MODELS}
+    files = {f"{name}.json": bytes(booster.save_raw("json")) for name, booster in models.boosters.items()}
     files["calibration.json"] = _dump(models.calibration.to_json())
     files["golden.json"] = _dump(
         {
@@ -154,19 +164,19 @@ def load_release(root: Path) -> Release:
         Nothing of a release that fails any check is ever used.
     """
     manifest = read_manifest(root)
-    missing = {f"{name}.json" for name in (*MODELS, "calibration", "golden")} - set(manifest.files)
+    names = (*ALWAYS, "uplift") if manifest.offers else ALWAYS
+    missing = {f"{name}.json" for name in (*names, "calibration", "golden")} - set(manifest.files)
     if missing:
         raise CorruptError(f"release {manifest.release_id} does not list {sorted(missing)}")
     for name, wanted in manifest.files.items():
         _check_bytes(root / name, wanted)
     try:
         models = Models(
-            **{name: _booster(root / f"{name}.json") for name in MODELS},
+            **{"uplift": None} | {name: _booster(root / f"{name}.json") for name in names},
             calibration=calibration_from_json(json.loads((root / "calibration.json").read_bytes())),
         )
-        golden = json.loads((root / "golden.json").read_bytes())
-        rows = np.array(golden["rows"], dtype=np.float32)
-        expected = {name: np.array(golden["scores"][name], dtype=np.float64) for name in Scores.__dataclass_fields__}
+        rows, golden = _golden(root)
+        expected = {name: np.array(golden[name], dtype=np.float64) for name in Scores.__dataclass_fields__}
         scores = models.score(rows)
         _check_fit(manifest, models, scores)
     except (xgb.core.XGBoostError, ValueError, TypeError, KeyError) as error:
@@ -174,6 +184,23 @@ def load_release(root: Path) -> Release:
     release = Release(manifest, models)
     _check_golden(release, scores, expected)
     return release
+
+
+def latency(root: Path, release: Release, members: int, *, repeats: int = 30) -> float:
+    """Measure how many milliseconds it takes to score so many members at once, the median of some repeats."""
+    rows, _ = _golden(root)
+    X = np.resize(rows, (members, rows.shape[1]))
+    took = []
+    for _ in range(repeats):
+        start = perf_counter()
+        release.score(X)
+        took.append(perf_counter() - start)
+    return float(np.median(took)) * 1e3
+
+
+def _golden(root: Path) -> tuple[Matrix, dict[str, Any]]:
+    golden = json.loads((root / "golden.json").read_bytes())
+    return np.array(golden["rows"], dtype=np.float32), golden["scores"]
 
 
 def _check_bytes(path: Path, wanted: dict[str, Any]) -> None:
@@ -188,9 +215,9 @@ def _check_bytes(path: Path, wanted: dict[str, Any]) -> None:
 
 
 def _check_fit(manifest: Manifest, models: Models, scores: Scores) -> None:
-    features = [getattr(models, name).num_features() for name in MODELS]
+    features = [booster.num_features() for booster in models.boosters.values()]
     offers = scores.uplift.shape[1]
-    if features != [len(manifest.features)] * len(MODELS) or offers != len(manifest.offers):
+    if set(features) != {len(manifest.features)} or offers != len(manifest.offers):
         raise ContractError(
             f"models of {features} features and {offers} offers came, {len(manifest.features)} features and "
             f"{len(manifest.offers)} offers of the manifest were wanted"

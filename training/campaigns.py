@@ -61,11 +61,14 @@ def judge_campaigns(
     programme: Programme,
     rng: np.random.Generator,
 ) -> dict[str, JudgedCampaign]:
-    """Estimate what each offer's campaigns brought, whether that can be known, and whether to act on it."""
+    """Estimate what each offer's campaigns brought, whether that can be known, and whether to act on it.
+
+    What a contact costs is nothing where it is not known.
+    """
     judged = {}
     for offer, cohort in found.items():
         effect = observational_effect(with_features(cohort), features=features, rng=rng, money=programme.money)
-        gate = judge_campaign(effect, contact_cost=contact_cost[offer], money=programme.money)
+        gate = judge_campaign(effect, contact_cost=contact_cost.get(offer, 0.0), money=programme.money)
         judged[offer] = JudgedCampaign(effect, gate)
     return judged
 

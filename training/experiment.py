@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.errors import ContractError
-from features.schema import CONTROL
 from features.synthetic import TRUTH, oracle
-from training.artifacts import Release
-from training.estimators import Log, dr
-from training.evidence import estimate, sample_ratio_mismatch
-from training.manifest import OfferSpec
+from training.artifacts import Release, Scores
+from training.estimators import dr
+from training.evidence import estimate
+from training.logs import log_of
+from training.manifest import OfferSpec, plain
 from training.metrics import Estimate
 from training.ope import (
     BEST_FIXED,
@@ -27,7 +27,6 @@ from training.ope import (
 )
 from training.policy import net_values, treatment_probabilities
 from training.uplift import UpliftModel, fit_uplift
-from training.value import predict_value
 
 Floats = NDArray[np.float64]
 MODEL, ORACLE, CHAMPION = "model", "oracle", "champion"
@@ -40,9 +39,14 @@ class Judgement:
     table: dict[str, PolicyRow]
     against_champion: Estimate | None
     best_fixed: str
-    sample_ratio_p: float
+    personalised: bool  # whether members are treated differently: a policy that is one offer for all is not
+    contacted: Floats  # (n,) probability that each decision sends something
     truth: dict[str, Estimate]  # by policy: its true gain over no contact; only where the truth is known
     truth_correlation: dict[str, float]  # by offer, of predicted with true uplift; likewise
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all but the single decisions as JSON values."""
+        return {name: plain(value) for name, value in vars(self).items() if name != "contacted"}
 
 
 def learn_uplift(
@@ -77,62 +81,61 @@ def learn_uplift(
 
 def judge_policies(
     log: pd.DataFrame,
-    model: UpliftModel,
-    value: xgb.Booster,
+    scores: Scores,
+    average_effect: Mapping[str, float],
     *,
-    features: Sequence[str],
     offers: Sequence[OfferSpec],
     champion: Release | None,
 ) -> Judgement:
     """Value the model's policy and its rivals on the later part of the log, doubly robust, clustered by member.
 
     The best fixed offer is the one the training part chose, so that it does not win by luck on the test part.
+
+    Parameters
+    ----------
+    scores : of the log's rows, columns of `uplift` in the order of `offers`
+    average_effect : by offer, in the training part
     """
-    X = log[list(features)].to_numpy(dtype=np.float32)
+    ids = [offer.offer_id for offer in offers]
     cost = np.array([offer.contact_cost for offer in offers], dtype=np.float64)
-    uplift = model.predict(X)
-    baseline = predict_value(value, X)[:, None]
+    policies = {MODEL: greedy(scores.uplift, cost)}
+    if f"{TRUTH}{ids[0]}" in log:
+        policies[ORACLE] = greedy(oracle(log, ids), cost)
+    if champion is not None and set(champion.offer_ids) <= set(ids):
+        policies[CHAMPION] = champion_policy(log, champion, ids)
+    best = int(np.argmax([average_effect[name] for name in ids] - cost))
     test = log_of(log, offers)
-    policies = {MODEL: greedy(uplift, cost)}
-    if f"{TRUTH}{offers[0].offer_id}" in log:
-        policies[ORACLE] = greedy(oracle(log, model.offers), cost)
-    if champion is not None and champion.offer_ids == model.offers:
-        policies[CHAMPION] = greedy(champion.score(_columns(log, champion)).uplift, cost)
-    average = np.array([model.record.average_effect[offer].value for offer in model.offers]) - cost
-    q = np.hstack([baseline, baseline + uplift])
+    q = np.hstack([scores.value[:, None], scores.value[:, None] + scores.uplift])
     everybody = np.ones((len(log), len(offers)), dtype=np.bool_)
-    best = int(np.argmax(average))
-    table = compare(test, policies, best_fixed=best + 1, eligible=everybody, q=q)
     everything = policies | {
         NO_CONTACT: fixed(0, everybody),
         RANDOM: uniform(everybody),
         BEST_FIXED: fixed(best + 1, everybody),
     }
-    counts = [int((test.treatment == arm).sum()) for arm in range(test.n_treatments)]
+    known = ORACLE in policies
     return Judgement(
-        table=table,
+        table=compare(test, policies, best_fixed=best + 1, eligible=everybody, q=q),
         against_champion=(
             estimate(dr(test, policies[MODEL], q) - dr(test, policies[CHAMPION], q), test.member_ids)
             if CHAMPION in policies
             else None
         ),
-        best_fixed=model.offers[best],
-        sample_ratio_p=sample_ratio_mismatch(counts, _expected_shares(log, offers)),
-        truth=_true_gains(log, model, everything, cost) if ORACLE in policies else {},
-        truth_correlation=_correlation(log, model, uplift) if ORACLE in policies else {},
+        best_fixed=ids[best],
+        personalised=len(np.unique(policies[MODEL], axis=0)) > 1,
+        contacted=1.0 - policies[MODEL][:, 0],
+        truth=_true_gains(log, everything, ids, cost) if known else {},
+        truth_correlation=_correlation(log, ids, scores.uplift) if known else {},
     )
 
 
-def log_of(log: pd.DataFrame, offers: Sequence[OfferSpec]) -> Log:
-    """Write a frame's log as arrays; treatment 0 is control."""
-    index = {CONTROL: 0} | {offer.offer_id: i + 1 for i, offer in enumerate(offers)}
-    return Log(
-        treatment=log["treatment"].map(index).to_numpy().astype(np.int64),
-        propensity=log["propensity"].to_numpy(dtype=np.float64),
-        outcome=log["outcome"].to_numpy(dtype=np.float64),
-        contact_cost=np.array([0.0, *[float(offer.contact_cost) for offer in offers]]),
-        member_ids=log["member_id"].to_numpy(),
-    )
+def champion_policy(log: pd.DataFrame, champion: Release, offer_ids: Sequence[str]) -> Floats:
+    """Write what a champion would do on these rows; an offer it does not know is never sent."""
+    uplift = np.full((len(log), len(offer_ids)), -np.inf)
+    uplift[:, [list(offer_ids).index(name) for name in champion.offer_ids]] = champion.score(
+        columns_of(log, champion)
+    ).uplift
+    known = {offer.offer_id: float(offer.contact_cost) for offer in champion.manifest.offers}
+    return greedy(uplift, np.array([known.get(name, 0.0) for name in offer_ids]))
 
 
 def greedy(uplift: Floats, contact_cost: Floats) -> Floats:
@@ -142,33 +145,34 @@ def greedy(uplift: Floats, contact_cost: Floats) -> Floats:
     return treatment_probabilities(value, everybody, np.zeros(len(value), dtype=np.bool_), exploration=0.0)
 
 
-def _columns(log: pd.DataFrame, release: Release) -> NDArray[np.float32]:
-    missing = [name for name in release.feature_names if name not in log]
+def columns_of(frame: pd.DataFrame, release: Release) -> NDArray[np.float32]:
+    """Give the matrix a release reads, `(n, n_features)`.
+
+    Raises
+    ------
+    ContractError
+        If one of its features is no longer computed.
+    """
+    missing = [name for name in release.feature_names if name not in frame]
     if missing:
         raise ContractError(
             f"the champion reads features that are no longer computed: {missing}; promote a new one by hand"
         )
-    return log[list(release.feature_names)].to_numpy(dtype=np.float32)
-
-
-def _expected_shares(log: pd.DataFrame, offers: Sequence[OfferSpec]) -> list[float]:
-    names = [CONTROL, *[offer.offer_id for offer in offers]]
-    shares = log.groupby("treatment")["propensity"].first().reindex(names).to_numpy(dtype=np.float64)
-    return [float(share) for share in shares / shares.sum()]
+    return frame[list(release.feature_names)].to_numpy(dtype=np.float32)
 
 
 def _true_gains(
-    log: pd.DataFrame, model: UpliftModel, policies: Mapping[str, Floats], cost: Floats
+    log: pd.DataFrame, policies: Mapping[str, Floats], offer_ids: Sequence[str], cost: Floats
 ) -> dict[str, Estimate]:
     """Average what the simulation gives each policy, without the noise of outcomes."""
-    gain = np.hstack([np.zeros((len(log), 1)), oracle(log, model.offers) - cost])
+    gain = np.hstack([np.zeros((len(log), 1)), oracle(log, offer_ids) - cost])
     members = log["member_id"].to_numpy()
     return {name: estimate((policy * gain).sum(axis=1), members) for name, policy in policies.items()}
 
 
-def _correlation(log: pd.DataFrame, model: UpliftModel, uplift: Floats) -> dict[str, float]:
-    truth = oracle(log, model.offers)
+def _correlation(log: pd.DataFrame, offer_ids: Sequence[str], uplift: Floats) -> dict[str, float]:
+    truth = oracle(log, offer_ids)
     return {
         offer: float(np.corrcoef(uplift[:, i], truth[:, i])[0, 1]) if np.ptp(uplift[:, i]) > 0 else 0.0
-        for i, offer in enumerate(model.offers)
+        for i, offer in enumerate(offer_ids)
     }

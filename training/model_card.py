@@ -1,15 +1,21 @@
 """What a release learned, how good that is and against what, as sheets that a terminal, MLflow and a page can show."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
 
 from features.home import Home
 from features.programme import Programme
 from features.sheet import Sheet
 from training.ledger import champion_id, ledger
 from training.manifest import Manifest
+from training.names import names_of
 from training.promotion import Verdict
 
+if TYPE_CHECKING:
+    from training.comparison import Comparison
+
+POLICY: Final = "policy_value"
 Figures = dict[str, Any]  # an Estimate as JSON: value, lower, upper, n
 
 HEADS: Final = {
@@ -21,6 +27,7 @@ HEADS: Final = {
     "mean_absolute_error": "mean absolute error",
     "root_mean_squared_error": "root mean squared error",
     "r_squared": "R²",
+    POLICY: "policy value, a decision",
 }
 IN_MONEY: Final = ("mean_absolute_error", "root_mean_squared_error")
 
@@ -32,21 +39,31 @@ def sheets(manifest: Manifest) -> Iterator[Sheet]:
     yield value_sheet(evidence, programme)
     if evidence["campaigns"]:
         yield campaigns_sheet(evidence["campaigns"], programme)
-    yield policies_sheet(manifest, programme)
+    if evidence["policies"]:
+        yield policies_sheet(manifest, programme)
+    if evidence["log"]["left_out"] or evidence["log"]["reasons"]:
+        yield log_sheet(evidence["log"])
+    if evidence["gate"]["groups"]:
+        yield groups_sheet(evidence["gate"]["groups"])
 
 
 def churn_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
     """Set the lapse model beside its rivals."""
-    table, data = evidence["churn"], evidence["data"]
+    table, data, lapse = evidence["churn"], evidence["data"], programme.churn == "lapse"
     rows = _by_metric(table["rows"], lambda _, figures: _plain(figures))
     leads = [f"AUC over {rival}: {_signed(lead)}" for rival, lead in table["lead"].items()]
     first, last, _ = data["dates"]["test"]
     split = (
         f"Out of time: snapshots of {first} to {last}, trained on {' to '.join(data['dates']['train'][:2])}; "
-        f"{data['churned']:.1%} lapse, and most of them come back. 95 % intervals, resampled by member."
+        f"{data['churned']:.1%} {'lapse, and most of them come back' if lapse else 'end'}. "
+        "95 % intervals, resampled by member."
     )
     days, before = programme.horizon_days, programme.activity_days
-    title = f"Lapse: no purchase within {days} days, by members active in the {before} before"
+    title = (
+        f"Lapse: no purchase within {days} days, by members active in the {before} before"
+        if lapse
+        else f"Churn: a subscription that ends within {days} days and is not renewed, by members in a term"
+    )
     return Sheet(title, ("", *table["rows"]), rows, (*leads, split))
 
 
@@ -60,10 +77,11 @@ def value_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
     leads = [
         f"error less that of {rival}: {_money(lead, programme, signed=True)}" for rival, lead in table["lead"].items()
     ]
-    note = (
-        f"Margin is {programme.margin_rate:.0%} of sales: an assumption of the settings (margin_rate), not of the data."
-    )
-    return Sheet(f"Value: margin within {programme.horizon_days} days", ("", *table["rows"]), rows, (*leads, note))
+    notes = [*leads]
+    if not evidence["data"]["margin_is_brought"]:
+        share = f"{programme.margin_rate:.0%} of sales"
+        notes.append(f"Margin is {share}: an assumption of the settings (margin_rate), not of the data.")
+    return Sheet(f"Value: margin within {programme.horizon_days} days", ("", *table["rows"]), rows, tuple(notes))
 
 
 def campaigns_sheet(campaigns: dict[str, Any], programme: Programme) -> Sheet:
@@ -125,6 +143,47 @@ def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
     )
 
 
+def log_sheet(log: dict[str, Any]) -> Sheet:
+    """Show what offers are not learned from, and why."""
+    counted = tuple((reason, f"{count:,}") for reason, count in log["left_out"].items())
+    rows = (*counted, *((reason, "") for reason in log["reasons"]))
+    return Sheet("What offers are not learned from", ("because", "contacts"), rows)
+
+
+def groups_sheet(groups: list[dict[str, Any]]) -> Sheet:
+    """Show whether groups of members are predicted and contacted alike."""
+    rows = tuple(
+        (
+            f"{row['attribute']}: {row['group']}",
+            f"{row['members']:,}",
+            *[_signed(row[gap]) if row[gap] else "not known" for gap in ("calibration_gap", "contact_gap")],
+        )
+        for row in groups
+    )
+    header = ("group", "members", "predicted less observed churn", "contact rate less that of all")
+    return Sheet("Groups of members, on the test's dates; 95 % intervals by member", header, rows)
+
+
+def comparison_sheet(compared: "Comparison", programme: Programme) -> Sheet:
+    """Set two releases side by side."""
+    in_money = (*IN_MONEY, POLICY)
+    rows = tuple(
+        (
+            HEADS[row.metric],
+            *[
+                _money(asdict(figures), programme, signed=signed)
+                if row.metric in in_money
+                else (_signed if signed else _plain)(asdict(figures))
+                for figures, signed in ((row.first, False), (row.second, False), (row.difference, True))
+            ],
+        )
+        for row in compared.rows
+    )
+    header = ("", compared.first, compared.second, "difference, paired")
+    note = "On the latest test dates, 95 % intervals by member; the difference is of the second less the first."
+    return Sheet("Two releases, on the same members and decisions", header, rows, (note, *compared.notes))
+
+
 def verdict_lines(verdict: Verdict, release_id: str) -> list[str]:
     """Say whether a release was let to serve, and every reason."""
     judged = "is champion" if verdict.promote else "is refused, the champion stays"
@@ -135,7 +194,8 @@ def releases_sheet(home: Home) -> Sheet:
     """List the releases that exist."""
     serving = champion_id(home)
     names = sorted(path.parent.name for path in home.releases.glob("*/manifest.json"))
-    return Sheet("Releases", ("release", ""), tuple((name, "champion" if name == serving else "") for name in names))
+    called = {name: [*(["champion"] if name == serving else []), *names_of(home, name)] for name in names}
+    return Sheet("Releases", ("release", ""), tuple((name, ", ".join(words)) for name, words in called.items()))
 
 
 def ledger_sheet(home: Home) -> Sheet:

@@ -1,112 +1,210 @@
-"""From the feature store to a release that was judged: a function per step, cached by a fingerprint of the inputs."""
+"""From the feature store to a release that was judged: the flow alone; what each step does stands in `steps`.
+
+A step is done once for the same inputs: churn, value, uplift and the past campaigns each by a fingerprint of their own,
+so that more trials refit churn alone, and a run that was killed goes on where it stood.
+"""
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from features.errors import CorruptError, NotFoundError
-from features.files import fingerprint, write_json
+from features.files import fingerprint
 from features.home import Home
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.store import open_store
-from features.warehouse import open_warehouse
-from training import experiment, judging, model_card, registry
-from training.artifacts import Models, golden_rows, load_release, write_release
+from features.warehouse import Warehouse, open_warehouse
+from training import model_card, names, registry, steps
+from training.artifacts import Models, Release, golden_rows, latency, load_release, write_release
+from training.cache import Step, cached
+from training.calibration import calibration_from_json
+from training.experiment import Judgement, judge_policies
+from training.grounds import Trained, evidence_of
 from training.ledger import champion_id, promote
-from training.logs import offer_specs, offer_terms, simulate_log
+from training.logs import ExperimentLog, experiment_log, offer_specs
 from training.manifest import Manifest, plain, read_manifest
-from training.preparation import Settings, described, feature_specs, prepare
-from training.promotion import Evidence, Verdict, evidence_from_json, judge
-from training.steps import fit_churn, fit_value, observe
+from training.preparation import Prepared, Settings, described, feature_specs, prepare
+from training.promotion import Verdict, evidence_from_json, judge
 
-STEPS: Final = ("features", "campaigns", "churn", "value", "uplift", "release")
+STREAMS: Final = ("log", "campaigns", "churn", "value", "uplift", "release")
 
 
-def train(home: Home, *, settings: Settings, progress: Progress) -> tuple[Manifest, bool]:
+@dataclass(frozen=True)
+class Inputs:
+    """Hold what a training starts from, and the fingerprint of it for each step."""
+
+    home: Home
+    warehouse: Warehouse
+    programme: Programme
+    settings: Settings
+
+    @cached_property
+    def data(self) -> str:
+        """Fingerprint what every step depends on: rows, programme, code, and how the dates are split."""
+        settings = (self.settings.test_days, self.settings.as_of)
+        return fingerprint(self.warehouse.fingerprint, self.programme.model_dump(mode="json"), settings, *_code())
+
+    @cached_property
+    def search(self) -> str:
+        """Fingerprint the search of churn's parameters, which more trials go on with."""
+        return fingerprint(self.data, self.settings.folds, self.settings.tune_every)
+
+    @cached_property
+    def churn(self) -> str:
+        """Fingerprint what churn depends on."""
+        return fingerprint(self.search, self.settings.trials)
+
+
+def train(home: Home, *, settings: Settings, progress: Progress, name: str = "") -> tuple[Manifest, bool]:
     """Train, judge and write a release; give its manifest, and whether anything had to be done.
+
+    Parameters
+    ----------
+    name : what to call the release, beside its id
 
     Raises
     ------
     ContractError
-        If the history is too short, or there is no experiment to learn uplift from.
+        If the history is too short, or there is nothing that can be learned from.
     """
-    warehouse, programme = open_warehouse(home), read_programme(home.settings)
-    key = fingerprint(warehouse.fingerprint, programme.model_dump(mode="json"), asdict(settings), *_code())
-    trained = _trained(home, key)
-    if trained:
-        return trained, False
+    names.check(name)
+    inputs = Inputs(home, open_warehouse(home), read_programme(home.settings), settings)
+    known = _trained(home, inputs.churn)
+    if known:
+        names.give(home, name, known.release_id)
+        return known, False
     store = open_store(home)
-    offers = offer_specs(warehouse)
-    terms = offer_terms(warehouse, offers)
-    rng = np.random.default_rng(programme.seed)
-    streams = dict(zip(STEPS, rng.spawn(len(STEPS)), strict=True))
-    progress("joining features, point in time", 0, 1)
-    prepared = prepare(warehouse, store, programme, settings)
+    streams = dict(zip(STREAMS, np.random.default_rng(inputs.programme.seed).spawn(len(STREAMS)), strict=True))
     serving = champion_id(home)
     champion = load_release(home.releases / serving) if serving else None
-    with registry.tracked(home, "train") as run:
-        progress("estimating what past campaigns brought", 0, 1)
-        observed = observe(prepared, store, offers, streams["campaigns"])
-        fitted, churn_table, tuned = fit_churn(
-            home, prepared, key=key, settings=settings, rng=streams["churn"], progress=progress
-        )
-        progress("fitting value", 0, 1)
-        worth, value_table = fit_value(prepared, streams["value"])
-        progress("learning uplift", 0, 1)
-        log = simulate_log(prepared, terms, streams["uplift"])
-        uplift = experiment.learn_uplift(log["train"], prepared.features, offers, streams["uplift"])
-        judged = experiment.judge_policies(
-            log["test"], uplift, worth, features=prepared.features, offers=offers, champion=champion
-        )
-        progress("writing the release", 0, 1)
-        gate = _gate(churn_table, judged)
-        evidence = plain(
-            {
-                "data": described(prepared),
-                "campaigns": observed,
-                "churn": churn_table,
-                "value": value_table,
-                "uplift": uplift.record,
-                "policies": judged,
-                "gate": gate.to_json(),
-                "compared_with": serving,
-                "tuning": tuned,
-            }
-        )
-        manifest = Manifest(
-            features=feature_specs(prepared.features),
-            offers=offers,
-            programme=programme.model_dump(mode="json"),
-            reference_as_of=tuple(as_of.isoformat() for as_of in prepared.split.train),
-            experiment=gate.experiment,
-            evidence=evidence,
-        )
-        models = Models(churn=fitted.booster, value=worth, uplift=uplift.booster, calibration=fitted.calibration)
-        rows = prepared.part(prepared.split.train)[list(prepared.features)].to_numpy(dtype=np.float32)
-        manifest = write_release(home.releases, manifest, models, golden_rows(rows, streams["release"]))
-        run.parameters = {"settings": asdict(settings), "programme": manifest.programme, **tuned["parameters"]}
-        run.metrics = dict(registry.metrics_of(evidence))
-        run.tags = {"release_id": manifest.release_id, "data": warehouse.fingerprint, "experiment": manifest.experiment}
-        run.models = {name: getattr(models, name) for name in ("churn", "value", "uplift")}
-        run.texts = {"evidence.json": json.dumps(evidence, indent=1), "model_card.md": model_card.markdown(manifest)}
-    record = {"inputs": key, "champion": serving, "release_id": manifest.release_id, "run_id": run.run_id}
-    write_json(home.releases / "trained.json", record)
+    progress("joining features, point in time", 0, 1)
+    prepared = prepare(inputs.warehouse, store, inputs.programme, settings)
+    offers = offer_specs(inputs.warehouse)
+    log = experiment_log(prepared, store.training_frame, offers, streams["log"])
+
+    def step(name: str, key: str, doing: str, compute: Callable[[], Step]) -> Step:
+        progress(doing, 0, 1)
+        return cached(home.steps, name, key, compute)
+
+    observed = step(
+        "campaigns",
+        inputs.data,
+        "estimating what past campaigns brought",
+        lambda: steps.observe(prepared, store, offers, streams["campaigns"]),
+    )
+    churn = step(
+        "churn",
+        inputs.churn,
+        "learning churn",
+        lambda: steps.fit_churn(
+            prepared,
+            study=f"churn-{inputs.search}",
+            studies=home.studies,
+            settings=settings,
+            rng=streams["churn"],
+            progress=progress,
+        ),
+    )
+    value = step("value", inputs.data, "learning value", lambda: steps.fit_value(prepared, streams["value"]))
+    uplift = step(
+        "uplift",
+        inputs.data,
+        "learning uplift",
+        lambda: steps.fit_uplift(log, prepared.features, streams["uplift"]),
+    )
+    progress("judging", 0, 1)
+    models = Models(
+        churn=churn.boosters["churn"],
+        value=value.boosters["value"],
+        uplift=uplift.boosters.get("uplift"),
+        calibration=calibration_from_json(churn.record["calibration"]),
+    )
+    judged = judge_log(log, models, uplift, prepared=prepared, champion=champion)
+    trained = Trained(prepared, log, models, churn.record["table"], judged)
+    evidence = plain(
+        {
+            "data": described(prepared),
+            "campaigns": observed.record,
+            "churn": churn.record["table"],
+            "value": value.record["table"],
+            "log": {"left_out": log.left_out, "reasons": log.reasons},
+            "uplift": uplift.record.get("uplift"),
+            "policies": judged.to_json() if judged else None,
+            "gate": evidence_of(trained, champion).to_json(),
+            "compared_with": serving,
+            "tuning": churn.record["tuning"],
+        }
+    )
+    manifest = release(home, trained, evidence, streams["release"])
+    run_id = log_run(home, manifest, models, inputs, name=name)
+    names.record_trained(home, manifest.release_id, inputs=inputs.churn, champion=serving, run_id=run_id)
+    names.give(home, name, manifest.release_id)
     return manifest, True
 
 
-def promote_release(home: Home, release_id: str, *, who: str, now: datetime) -> tuple[Verdict, str]:
+def judge_log(
+    log: ExperimentLog, models: Models, uplift: Step, *, prepared: Prepared, champion: Release | None
+) -> Judgement | None:
+    """Value the policies on the later part of the log; there is nothing to value where there are no offers."""
+    if not log.offers:
+        return None
+    scores = models.score(log.test[list(prepared.features)].to_numpy(dtype=np.float32))
+    effects = {offer: found["value"] for offer, found in uplift.record["uplift"]["average_effect"].items()}
+    return judge_policies(log.test, scores, effects, offers=log.offers, champion=champion)
+
+
+def release(home: Home, trained: Trained, evidence: dict[str, Any], rng: np.random.Generator) -> Manifest:
+    """Write the models with their evidence."""
+    prepared, log = trained.prepared, trained.log
+    manifest = Manifest(
+        features=feature_specs(prepared.features),
+        offers=log.offers,
+        programme=prepared.programme.model_dump(mode="json"),
+        reference_as_of=tuple(as_of.isoformat() for as_of in prepared.split.train),
+        experiment=log.experiment,
+        evidence=evidence,
+    )
+    rows = prepared.part(prepared.split.train)[list(prepared.features)].to_numpy(dtype=np.float32)
+    return write_release(home.releases, manifest, trained.models, golden_rows(rows, rng))
+
+
+def log_run(home: Home, manifest: Manifest, models: Models, inputs: Inputs, *, name: str) -> str:
+    """Log a release to MLflow and give the run's id."""
+    evidence = manifest.evidence
+    with registry.tracked(home, name or "train") as run:
+        settings = asdict(inputs.settings)
+        run.parameters = {"settings": settings, "programme": manifest.programme, **evidence["tuning"]["parameters"]}
+        run.metrics = dict(registry.metrics_of(evidence))
+        run.tags = {
+            "release_id": manifest.release_id,
+            "data": inputs.warehouse.fingerprint,
+            "experiment": manifest.experiment,
+            **({"challenger": name} if name else {}),
+        }
+        run.models = models.boosters
+        run.texts = {"evidence.json": json.dumps(evidence, indent=1), "model_card.md": model_card.markdown(manifest)}
+    return run.run_id
+
+
+def promote_release(home: Home, which: str, *, who: str, now: datetime) -> tuple[Verdict, str]:
     """Let the gate judge a release (by default the one trained last) and, if it passes, make it champion.
 
-    A comparison with a champion of the past says nothing about the one that serves, so it does not count.
+    A comparison with a champion of the past says nothing about the one that serves, so it does not count. What it takes
+    to score members is measured here, on the machine that promotes.
     """
-    release_id = release_id or last_trained(home)
-    manifest = read_manifest(home.releases / release_id)
-    evidence = evidence_from_json(manifest.evidence["gate"])
+    release_id = names.resolve(home, which)
+    root = home.releases / release_id
+    challenger = load_release(root)
+    manifest = challenger.manifest
+    milliseconds = (latency(root, challenger, 1), latency(root, challenger, 100))
+    evidence = replace(evidence_from_json(manifest.evidence["gate"]), milliseconds=milliseconds)
     serving = champion_id(home)
     other = serving if serving != release_id else None
     champion = evidence_from_json(read_manifest(home.releases / other).evidence["gate"]) if other else None
@@ -120,39 +218,9 @@ def promote_release(home: Home, release_id: str, *, who: str, now: datetime) -> 
     return verdict, release_id
 
 
-def last_trained(home: Home) -> str:
-    """Name the release that was trained last."""
-    release_id = _record(home).get("release_id")
-    if not release_id:
-        raise NotFoundError("nothing was trained yet; `holdfast train` writes a release")
-    return str(release_id)
-
-
-def _record(home: Home) -> dict[str, str | None]:
-    path = home.releases / "trained.json"
-    record: dict[str, str | None] = json.loads(path.read_bytes()) if path.exists() else {}
-    return record
-
-
-def _gate(table: judging.Judged, judged: experiment.Judgement) -> Evidence:
-    model = judged.table[experiment.MODEL]
-    single = next(lead for rival, lead in table.lead.items() if rival.startswith("best single feature"))
-    return Evidence(
-        experiment="simulated",
-        auc=table.rows[judging.MODEL]["auc"],
-        auc_over_best_feature=single,
-        calibration_error=table.rows[judging.MODEL]["calibration_error"],
-        against_no_contact=model.against_no_contact,
-        against_best_fixed=model.against_best_fixed,
-        against_champion=judged.against_champion,
-        effective_sample_size=model.effective_sample_size,
-        sample_ratio_p=judged.sample_ratio_p,
-    )
-
-
 def _trained(home: Home, key: str) -> Manifest | None:
     """Give the release trained last if its inputs and its rival are still the same."""
-    record = _record(home)
+    record = names.trained(home)
     rivals = (record.get("champion"), record.get("release_id"))
     if record.get("inputs") != key or champion_id(home) not in rivals:
         return None

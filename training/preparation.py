@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
+from features.canary import DECIDED, HAPPENED
 from features.catalogue import CATALOGUE
 from features.definitions import MODEL_FEATURES, model_features
+from features.errors import ContractError
 from features.programme import Programme
+from features.schema import KNOWN_AT
 from features.snapshots import as_of_dates
 from features.store import Store
 from features.warehouse import Warehouse
@@ -25,6 +29,7 @@ class Settings:
     folds: int = 3
     test_days: int = 56
     tune_every: int = 2  # tune on every second snapshot: neighbours a week apart say nearly the same
+    as_of: datetime | None = None  # only what was known until then; everything if not given
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,18 @@ class Prepared:
     programme: Programme
     frame: pd.DataFrame  # a row per active member and date: the features, and what followed
     visits: pd.DataFrame
+    dates: tuple[datetime, ...]  # of the snapshots; nothing is known of what came after the last
     split: splits.Split
     folds: list[splits.Split]
+
+    @property
+    def known_until(self) -> datetime:
+        """The moment after which nothing is known."""
+        return self.dates[-1]
+
+    def known(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
+        """Read the rows of a table that had happened and were known by then."""
+        return known(self.warehouse, name, self.known_until, columns)
 
     def part(self, dates: tuple[Any, ...]) -> pd.DataFrame:
         """Give the rows of some dates."""
@@ -49,24 +64,74 @@ class Prepared:
 
 
 def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: Settings) -> Prepared:
-    """Label every mature snapshot and join its features, point in time."""
-    dates = as_of_dates(warehouse, programme)
+    """Label every mature snapshot and join its features, point in time.
+
+    Raises
+    ------
+    ContractError
+        If the history is too short.
+    """
+    dates = known_dates(warehouse, programme, settings.as_of)
     brought = warehouse.expression("transactions").columns
-    columns = [
-        "member_id",
-        "transaction_id",
-        "occurred_at",
-        *(name for name in ("amount", "margin") if name in brought),
-    ]
-    visits = labels.margins(warehouse.frame("transactions", columns), programme)
+    columns = ["member_id", "transaction_id", "occurred_at", *(c for c in ("amount", "margin") if c in brought)]
+    visits = labels.margins(known(warehouse, "transactions", dates[-1], columns), programme)
     mature = labels.mature(dates, known_until=dates[-1], programme=programme)
-    subscribed = None
-    if programme.churn == "contract":
-        subscribed = labels.spells(warehouse.frame("subscriptions"), programme)
-    labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme, subscribed=subscribed)
     split = splits.split_by_time(mature, test_days=settings.test_days, programme=programme)
     folds = splits.time_folds(split.train, settings.folds, programme=programme)
-    return Prepared(warehouse, programme, store.training_frame(labelled), visits, split, folds)
+    subscribed = None
+    if programme.churn == "contract":
+        subscribed = labels.spells(known(warehouse, "subscriptions", dates[-1]), programme)
+    labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme, subscribed=subscribed)
+    return Prepared(warehouse, programme, store.training_frame(labelled), visits, tuple(dates), split, folds)
+
+
+def parse_as_of(text: str, programme: Programme) -> datetime | None:
+    """Read a date, at whose local midnight it begins, or a time in ISO 8601; nothing typed is no limit.
+
+    >>> parse_as_of("2017-10-01", Programme(timezone="Europe/Berlin")).isoformat()
+    '2017-09-30T22:00:00+00:00'
+
+    Raises
+    ------
+    ContractError
+        If it is neither.
+    """
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ContractError(f"--as-of {text} came; wanted a date such as 2017-10-01") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=programme.zone)).astimezone(UTC)
+
+
+def known_dates(warehouse: Warehouse, programme: Programme, as_of: datetime | None) -> list[datetime]:
+    """Give the `as_of` of every snapshot up to a moment.
+
+    Raises
+    ------
+    ContractError
+        If there is none.
+    """
+    dates = as_of_dates(warehouse, programme)
+    kept = [date for date in dates if as_of is None or date <= as_of]
+    if not kept:
+        raise ContractError(f"--as-of {as_of:%Y-%m-%d} came; the first snapshot is of {dates[0]:%Y-%m-%d}")
+    return kept
+
+
+def known(warehouse: Warehouse, name: str, until: datetime, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read the rows of a table that had happened and were known by a moment; what befell them later is undone."""
+    brought = warehouse.expression(name).columns
+    late = KNOWN_AT.name
+    extra = [late] if columns and late in brought else []
+    rows = warehouse.frame(name, [*columns, *extra] if columns else None)
+    time = next(column for column in HAPPENED if column in brought)
+    there = rows[time] < pd.Timestamp(until)
+    if late in rows:
+        there &= ~(rows[late] >= pd.Timestamp(until))
+    rows = rows[there].reset_index(drop=True)
+    return rows.assign(**{c: rows[c].where(rows[c] < pd.Timestamp(until)) for c in DECIDED if c in rows})
 
 
 def feature_specs(names: Sequence[str] = MODEL_FEATURES) -> tuple[FeatureSpec, ...]:
@@ -91,5 +156,7 @@ def described(prepared: Prepared) -> dict[str, Any]:
         "rows": len(prepared.frame),
         "members": int(prepared.frame["member_id"].nunique()),
         "churned": float(prepared.frame["churned"].mean()),
+        "known_until": prepared.known_until.isoformat(),
+        "margin_is_brought": "margin" in prepared.warehouse.expression("transactions").columns,
         "dates": days,
     }

@@ -1,44 +1,50 @@
 """The models of one training, each fitted on the training dates and judged on the test dates beside its rivals."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from features.definitions import NUMBERS
-from features.home import Home
 from features.sheet import Progress
-from features.snapshots import as_of_dates
 from features.store import Store
-from training import campaigns, churn, judging, splits, value
+from training import campaigns, churn, experiment, judging, splits, value
+from training.cache import Step
+from training.logs import ExperimentLog
 from training.manifest import OfferSpec
+from training.observational import FOLDS
 from training.preparation import Prepared, Settings
 from training.tuning import tune
 
 
-def observe(
-    prepared: Prepared, store: Store, offers: tuple[OfferSpec, ...], rng: np.random.Generator
-) -> dict[str, campaigns.JudgedCampaign]:
-    """Estimate what the real, targeted campaigns brought, with the checks that say whether that can be known."""
+def observe(prepared: Prepared, store: Store, offers: Sequence[OfferSpec], rng: np.random.Generator) -> Step:
+    """Estimate what targeted campaigns brought, with the checks that say whether that can be known.
+
+    Contacts with a propensity are an experiment, and no campaign of this kind.
+    """
     if "contacts" not in prepared.warehouse.tables:
-        return {}
-    dates = as_of_dates(prepared.warehouse, prepared.programme)
-    found = campaigns.cohorts(
-        prepared.warehouse.frame("contacts"), prepared.visits, snapshots=dates, programme=prepared.programme
-    )
-    return campaigns.judge_campaigns(
-        found,
+        return Step({})
+    contacts = prepared.known("contacts")
+    if "propensity" in contacts:
+        contacts = contacts[contacts["propensity"].isna()]
+    found = campaigns.cohorts(contacts, prepared.visits, snapshots=prepared.dates, programme=prepared.programme)
+    judged = campaigns.judge_campaigns(
+        {offer: cohort for offer, cohort in found.items() if _enough(cohort)},
         store.training_frame,
         features=NUMBERS,
         contact_cost={offer.offer_id: offer.contact_cost for offer in offers},
         programme=prepared.programme,
         rng=rng,
     )
+    return Step(dict(judged))
 
 
 def fit_churn(
-    home: Home, prepared: Prepared, *, key: str, settings: Settings, rng: np.random.Generator, progress: Progress
-) -> tuple[churn.ChurnModel, judging.Judged, dict[str, Any]]:
+    prepared: Prepared, *, study: str, studies: Path, settings: Settings, rng: np.random.Generator, progress: Progress
+) -> Step:
     """Tune on time-respecting folds, fit, calibrate, and judge on the test dates beside the rivals."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     X, churned, as_of = learn[list(prepared.features)], learn["churned"].to_numpy(dtype=np.float64), learn["as_of"]
@@ -47,8 +53,8 @@ def fit_churn(
     thin_folds = splits.row_folds(prepared.folds, as_of[thin])
     tuned = tune(
         lambda parameters: churn.fold_losses(rows, thin_folds, parameters),
-        study=f"churn-{key}",
-        storage=home.studies,
+        study=study,
+        storage=studies,
         trials=settings.trials,
         rng=rng,
         progress=lambda done, of: progress("tuning churn", done, of),
@@ -66,10 +72,11 @@ def fit_churn(
     table = judging.judge_churn(
         test["churned"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng
     )
-    return model, table, asdict(tuned)
+    record = {"table": table, "tuning": asdict(tuned), "calibration": model.calibration.to_json()}
+    return Step(record, {"churn": model.booster})
 
 
-def fit_value(prepared: Prepared, rng: np.random.Generator) -> tuple[Any, judging.Judged]:
+def fit_value(prepared: Prepared, rng: np.random.Generator) -> Step:
     """Fit expected margin and judge it on the test dates beside the last period and the mean of the last three."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     booster = value.fit_value(learn[list(prepared.features)], learn["margin"].to_numpy(dtype=np.float64))
@@ -82,4 +89,17 @@ def fit_value(prepared: Prepared, rng: np.random.Generator) -> tuple[Any, judgin
     table = judging.judge_value(
         test["margin"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng
     )
-    return booster, table
+    return Step({"table": table}, {"value": booster})
+
+
+def fit_uplift(log: ExperimentLog, features: Sequence[str], rng: np.random.Generator) -> Step:
+    """Learn the uplift of every offer that was tried; nothing where none was."""
+    if not log.offers:
+        return Step({})
+    model = experiment.learn_uplift(log.train, features, log.offers, rng)
+    return Step({"uplift": model.record}, {"uplift": model.booster})
+
+
+def _enough(cohort: pd.DataFrame) -> bool:
+    sides: dict[Any, int] = cohort.groupby("treated")["member_id"].nunique().to_dict()
+    return len(sides) > 1 and min(sides.values()) >= 2 * FOLDS

@@ -66,6 +66,7 @@ def evidence():
             "rows": 12345,
             "members": 2345,
             "churned": 0.262,
+            "margin_is_brought": False,
             "dates": {"train": ["2017-03-27", "2017-08-07", 20], "test": ["2017-09-11", "2017-11-06", 9]},
         },
         "campaigns": {
@@ -104,6 +105,7 @@ def evidence():
             "best_fixed": "A",
             "truth": {name: _about(row["against_no_contact"]["value"] + 3.0, 4.0) for name, row in table.items()},
         },
+        "log": {"left_out": {"its horizon has not passed": 17}, "reasons": []},
         "gate": {
             "experiment": "simulated",
             "auc": _about(0.86, 0.01),
@@ -115,6 +117,15 @@ def evidence():
             "effective_sample_size": 900.0,
             "sample_ratio_p": 0.4,
             "not_identified": [],
+            "groups": [
+                {
+                    "attribute": "age",
+                    "group": "below 30",
+                    "members": 321,
+                    "calibration_gap": _about(0.021, 0.013),
+                    "contact_gap": None,
+                }
+            ],
         },
         "compared_with": None,
     }

@@ -197,9 +197,9 @@ def test_a_champion_before_whose_folder_is_gone_is_not_gone_back_to(home):
     assert champion_id(home) == "b"
 
 
-def test_serving_can_import_promotion_without_the_trainers_toolkit():
+def test_serving_can_import_the_ledger_without_the_trainers_toolkit():
     program = (
-        "import sys, training.policy, training.promotion, training.ledger\n"
+        "import sys, training.policy, training.ledger, training.manifest\n"
         "print([name for name in ('sklearn', 'mlflow', 'optuna', 'scipy') if name in sys.modules])"
     )
     seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from features.home import Home
 from features.programme import Programme
-from training.model_card import markdown, releases_sheet, sheets, value_sheet, verdict_lines
+from training.model_card import churn_sheet, markdown, releases_sheet, sheets, value_sheet, verdict_lines
 from training.promotion import Verdict
 
 INTERVAL = re.compile(r"^[+-]?[\d,.]+ \[[+-]?[\d,.]+, [+-]?[\d,.]+\]$")
@@ -31,11 +31,13 @@ def test_the_sheets_come_in_the_order_of_the_models(all_sheets):
         "Value",
         "What the real campaigns brought, per contacted member",
         "Next best offer",
+        "What offers are not learned from",
+        "Groups of members, on the test's dates; 95 % intervals by member",
     ]
 
 
 def test_every_figure_of_the_models_comes_with_its_interval(all_sheets):
-    lapse, value, _, offers = all_sheets
+    lapse, value, _, offers, _, _ = all_sheets
     cells = [cell for sheet in (lapse, value) for row in sheet.rows for cell in row[1:] if cell]
     cells += [cell for row in offers.rows for cell in row[1:-1]]
     assert len(cells) > 20
@@ -100,10 +102,26 @@ def test_what_is_observed_or_simulated_is_called_so(parts, all_sheets):
 def test_a_real_experiment_is_not_called_simulated_and_has_no_known_truth(parts, evidence):
     policies = evidence["policies"] | {"truth": {}}
     manifest = replace(parts.manifest, experiment="randomised", evidence=evidence | {"policies": policies})
-    *_, offers = sheets(manifest)
+    offers = list(sheets(manifest))[3]
     assert "RANDOMISED experiment" in offers.title
     assert {row[4] for row in offers.rows} == {"not known"}
     assert "simulat" not in "".join([offers.title, *offers.notes]).lower()
+
+
+def test_a_release_without_offers_says_why_and_shows_no_policy(parts, evidence):
+    none = {"policies": None, "uplift": None, "log": {"left_out": {}, "reasons": ["there are no contacts"]}}
+    page = markdown(replace(parts.manifest, offers=(), experiment="none", evidence=evidence | none))
+    assert "Next best offer" not in page
+    assert "there are no contacts" in page
+
+
+def test_a_margin_that_the_company_brings_is_no_assumption(evidence):
+    sheet = value_sheet(evidence | {"data": evidence["data"] | {"margin_is_brought": True}}, Programme())
+    assert "assumption" not in "".join(sheet.notes)
+
+
+def test_the_churn_of_contracts_is_not_called_lapse(evidence):
+    assert churn_sheet(evidence, Programme(churn="contract")).title.startswith("Churn: a subscription that ends")
 
 
 def test_without_campaigns_there_is_no_sheet_of_them(parts, evidence):

@@ -3,14 +3,18 @@ from dataclasses import replace
 
 import pytest
 
+from training.fairness import GroupRow
 from training.metrics import Estimate
 from training.promotion import Evidence, Gate, evidence_from_json, judge
+from training.soundness import DataChecks
 
 
 def about(value, spread=0.01):
     return Estimate(value, value - spread, value + spread, 5000)
 
 
+SOUND = DataChecks(repeated=0, shared=0.0, fewest_of_a_class=400, best_feature="visits_56d", best_feature_auc=0.76)
+YOUNG = GroupRow("age", "below 30", 640, about(0.01, 0.01), about(-0.05, 0.02))
 GOOD = Evidence(
     experiment="randomised",
     auc=about(0.86),
@@ -20,6 +24,15 @@ GOOD = Evidence(
     against_best_fixed=about(9.0, 12.0),
     effective_sample_size=900.0,
     sample_ratio_p=0.4,
+    balance_p=0.6,
+    personalised=True,
+    fewest_of_an_arm=500,
+    data=SOUND,
+    groups=(YOUNG,),
+    auc_spread=0.03,
+    score_shift=0.02,
+    top_overlap=0.8,
+    milliseconds=(0.3, 0.9),
 )
 CHAMPION = replace(GOOD, auc=about(0.85))
 CHALLENGER = replace(GOOD, against_champion=about(6.0, 5.0))
@@ -44,7 +57,25 @@ def test_a_good_first_release_is_promoted_with_its_reasons_in_numbers():
         ({"auc_over_best_feature": about(-0.02)}, "best single feature -0.020"),
         ({"effective_sample_size": 40.0}, "worth 40 decisions"),
         ({"sample_ratio_p": 1e-6}, "disagree with the plan"),
+        ({"balance_p": 1e-6}, "the arms' members disagree with the plan"),
+        ({"fewest_of_an_arm": 1}, "the arm with the fewest members has 1, at least 30 wanted"),
+        ({"data": replace(SOUND, repeated=3)}, "3 rows are of a member and a date that came before"),
+        ({"data": replace(SOUND, shared=0.2)}, "20.0% of the test's rows are also in the training"),
+        ({"data": replace(SOUND, fewest_of_a_class=4)}, "the test has 4 members of the rarer class"),
+        ({"data": replace(SOUND, best_feature_auc=0.99)}, "visits_56d alone ranks who left with an AUC of 0.990"),
+        ({"groups": (replace(YOUNG, calibration_gap=about(0.08)),)}, "age below 30: predicted churn differs"),
+        ({"groups": (replace(YOUNG, calibration_gap=about(-0.08)),)}, "age below 30: predicted churn differs"),
+        (
+            {"groups": (replace(YOUNG, contact_gap=about(0.4)),)},
+            "age below 30: the contact rate differs",
+        ),
+        ({"auc_spread": 0.2}, "the AUC of the test's dates differs by 0.200"),
+        ({"score_shift": 0.4}, "scores moved by a stability index of 0.400"),
+        ({"top_overlap": 0.1}, "10% of those at most risk are so by the champion"),
+        ({"milliseconds": (9.0, 1.0)}, "scoring 1 member took 9.0 ms, at most 5 wanted"),
+        ({"milliseconds": (1.0, 90.0)}, "scoring 100 members took 90.0 ms, at most 25 wanted"),
         ({"auc": about(float("nan"))}, "not a finite number: auc"),
+        ({"groups": (replace(YOUNG, contact_gap=about(float("nan"))),)}, "not a finite number: groups"),
         ({"sample_ratio_p": float("inf")}, "not a finite number: sample_ratio_p"),
     ],
 )
@@ -63,7 +94,8 @@ def test_nothing_acts_on_an_effect_that_is_not_identified_however_large(experime
     evidence = replace(GOOD, experiment=experiment, not_identified=why, against_no_contact=about(1e6))
     verdict = judge(evidence, None)
     assert not verdict.promote
-    assert all(reason in verdict.reasons[0] for reason in why)
+    (against,) = (reason for reason in verdict.reasons if reason.startswith("against"))
+    assert all(reason in against for reason in why)
     assert not any("minor units" in reason for reason in verdict.reasons)  # no money is claimed for it
 
 
@@ -96,3 +128,79 @@ def test_a_champion_without_a_paired_comparison_stays():
 def test_evidence_survives_json():
     for evidence in (GOOD, CHALLENGER, replace(GOOD, against_best_fixed=None, not_identified=("no overlap",))):
         assert evidence_from_json(json.loads(json.dumps(evidence.to_json(), allow_nan=False))) == evidence
+
+
+# One offer for all, and one for each
+
+
+ONE_FOR_ALL = replace(CHAMPION, personalised=False)
+
+
+@pytest.mark.parametrize(
+    ("difference", "promoted"), [(about(2.0, 5.0), False), (about(5.0, 5.0), False), (about(6.0, 5.0), True)]
+)
+def test_telling_members_apart_has_to_beat_a_champion_that_sends_all_the_same(difference, promoted):
+    verdict = judge(replace(CHALLENGER, against_champion=difference), ONE_FOR_ALL)
+    assert verdict.promote is promoted
+    assert any("one offer for all" in reason for reason in verdict.reasons)
+
+
+def test_where_members_do_not_differ_the_best_fixed_offer_is_kept_and_may_follow_itself():
+    as_before = Estimate(0.0, 0.0, 0.0, 5000)
+    assert judge(replace(CHALLENGER, personalised=False, against_champion=as_before), ONE_FOR_ALL).promote
+    assert not judge(replace(CHALLENGER, against_champion=as_before), ONE_FOR_ALL).promote
+
+
+# A release without offers
+
+
+SILENT = replace(
+    GOOD,
+    experiment="none",
+    against_no_contact=None,
+    against_best_fixed=None,
+    effective_sample_size=None,
+    not_identified=("there are no contacts",),
+)
+
+
+def test_a_release_that_makes_no_offer_needs_no_experiment():
+    verdict = judge(SILENT, None)
+    assert verdict.promote
+    assert "for: it makes no offer: there are no contacts" in verdict.reasons
+    assert judge(SILENT, SILENT).promote
+
+
+def test_it_does_not_follow_a_champion_that_makes_offers():
+    verdict = judge(SILENT, CHAMPION)
+    assert not verdict.promote
+    assert "against: the champion makes offers: following it with none would end them unseen" in verdict.reasons
+
+
+def test_offers_may_follow_a_champion_without_any_if_they_pay():
+    assert judge(replace(CHALLENGER, against_champion=about(40.0, 15.0)), SILENT).promote
+    assert not judge(replace(CHALLENGER, against_champion=about(-40.0, 15.0)), SILENT).promote
+
+
+# Groups
+
+
+def test_a_gap_that_may_be_chance_is_none():
+    unsure = replace(YOUNG, calibration_gap=about(0.08, 0.05))
+    assert judge(replace(GOOD, groups=(unsure,)), None).promote
+
+
+def test_a_group_of_few_is_named_and_not_judged():
+    few = replace(YOUNG, members=99, calibration_gap=about(0.5))
+    verdict = judge(replace(GOOD, groups=(few,)), None)
+    assert verdict.promote
+    assert "for: too few members to judge, below 100: age below 30" in verdict.reasons
+
+
+def test_data_come_first_and_money_before_the_rest():
+    reasons = judge(CHALLENGER, CHAMPION).reasons
+    places = [
+        next(place for place, reason in enumerate(reasons) if words in reason)
+        for words in ("rarer class", "randomised", "no contact", "calibration error", "groups", "dates differs", "took")
+    ]
+    assert places == sorted(places)

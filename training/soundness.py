@@ -1,0 +1,99 @@
+"""Whether the data can be learned from, and whether what was learned stays: leaks, copies, thin classes, stability."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.metrics import auc
+
+Floats = NDArray[np.float64]
+
+DECILES: Final = np.linspace(0.1, 0.9, 9)
+TOP: Final = 0.1  # the share of members a campaign against churn would begin with
+
+
+@dataclass(frozen=True)
+class DataChecks:
+    """Hold what is found in the rows a churn model learns from and is judged on."""
+
+    repeated: int  # rows of a member and an as_of that came before
+    shared: float  # share of the test's rows that are, to the last digit, a row of the training
+    fewest_of_a_class: int  # members in the test who left, or who stayed, whichever are fewer
+    best_feature: str  # the single feature that ranks best who left in the training
+    best_feature_auc: float
+
+
+def check_data(learn: pd.DataFrame, test: pd.DataFrame, features: Sequence[str]) -> DataChecks:
+    """Look for what makes a model look better than it is.
+
+    Parameters
+    ----------
+    learn, test : member_id, as_of, churned, margin and the features
+    """
+    both = pd.concat([frame[["member_id", "as_of"]] for frame in (learn, test)], ignore_index=True)
+    columns = [*features, "margin"]
+    hashes = [pd.util.hash_pandas_object(frame[columns], index=False).to_numpy() for frame in (learn, test)]
+    left = test["churned"].to_numpy() == 1
+    members = test["member_id"]
+    ranks = {name: _ranking(learn["churned"].to_numpy(dtype=np.float64), learn[name]) for name in features}
+    best = max(ranks, key=lambda name: ranks[name])
+    return DataChecks(
+        repeated=int(both.duplicated().sum()),
+        shared=float(np.isin(hashes[1], hashes[0]).mean()),
+        fewest_of_a_class=min(members[left].nunique(), members[~left].nunique()),
+        best_feature=best,
+        best_feature_auc=ranks[best],
+    )
+
+
+def auc_spread(churned: Floats, probability: Floats, as_of: pd.Series) -> float:
+    """Give how far apart the AUC of the best and the worst date are; dates with one class say nothing.
+
+    >>> dates = pd.Series([1, 1, 2, 2])
+    >>> auc_spread(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.1, 0.9, 0.9, 0.1]), dates)
+    1.0
+    """
+    dates = [as_of.to_numpy() == date for date in as_of.unique()]
+    found = [auc(churned[there], probability[there]) for there in dates if 0 < churned[there].mean() < 1]
+    return float(np.ptp(found)) if found else 0.0
+
+
+def population_stability(reference: Floats, current: Floats) -> float:
+    """Say how far scores have moved, by deciles of the reference: sum (q - p) ln(q / p), each share at least 0.0001.
+
+    Below 0.1 nothing moved, above 0.25 much did (Siddiqi, "Credit Risk Scorecards", 2006).
+
+    >>> scores = np.arange(100.0)
+    >>> population_stability(scores, scores)
+    0.0
+    >>> population_stability(scores, scores + 100) > 0.25
+    True
+    """
+    edges = np.unique(np.quantile(reference, DECILES))
+    shares = [
+        np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1) / len(scores)
+        for scores in (reference, current)
+    ]
+    p, q = (np.maximum(share, 1e-4) for share in shares)
+    return float(np.sum((q - p) * np.log(q / p)))
+
+
+def top_overlap(one: Floats, other: Floats) -> float:
+    """Say which share of those at most risk by one model is so by another; of equal scores the first counts.
+
+    >>> top_overlap(np.arange(20.0), np.arange(20.0)[::-1])
+    0.0
+    """
+    size = max(1, int(TOP * len(one)))
+    chosen = [set(np.argsort(-scores, kind="stable")[:size].tolist()) for scores in (one, other)]
+    return len(chosen[0] & chosen[1]) / size
+
+
+def _ranking(churned: Floats, feature: pd.Series) -> float:
+    values = feature.to_numpy(dtype=np.float64)
+    ranked = auc(churned, np.where(np.isnan(values), -np.inf, values))
+    return max(ranked, 1 - ranked)
