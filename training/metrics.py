@@ -61,6 +61,20 @@ def average_precision(outcome: Array, score: Array, *, weight: Array | None = No
     return float(precision @ positive[::-1] / found[-1])
 
 
+def lift(outcome: Array, score: Array, *, share: float = 0.1, weight: Array | None = None) -> float:
+    """Divide the rate of the outcome among the top `share` of rows by that of all; of those tied at the cut a due part.
+
+    >>> lift(np.array([1, 0, 0, 0]), np.array([0.9, 0.5, 0.2, 0.1]), share=0.5)
+    2.0
+    """
+    if not 0 < share <= 1:
+        raise ContractError(f"share {share} came, above 0 and at most 1 was wanted")
+    positive, negative = by_score(score, *_classes(outcome, weight))
+    found = np.concatenate([[0.0], np.cumsum(positive[::-1])])
+    rows = np.concatenate([[0.0], np.cumsum((positive + negative)[::-1])])
+    return float(np.interp(share * rows[-1], rows, found) / share / found[-1])
+
+
 def log_loss(outcome: Array, probability: Array, *, weight: Array | None = None) -> float:
     """Average -log of the probability given to what happened, in nats.
 
@@ -91,8 +105,7 @@ def calibration_error(outcome: Array, probability: Array, *, weight: Array | Non
     """
     p = np.asarray(probability, dtype=np.float64)
     w = np.ones(len(p)) if weight is None else weight
-    bin_of = np.searchsorted(np.quantile(p, np.linspace(0, 1, bins + 1))[1:-1], p)
-    gap = np.bincount(bin_of, weights=w * (p - outcome), minlength=bins)
+    gap = np.bincount(bins_of(p, bins), weights=w * (p - outcome), minlength=bins)
     return float(np.abs(gap).sum() / w.sum())
 
 
@@ -137,6 +150,15 @@ def by_score(score: Array, *columns: Floats) -> tuple[Floats, ...]:
     return tuple(np.add.reduceat(column[order], starts) for column in columns)
 
 
+def bins_of(score: Array, bins: int) -> NDArray[np.intp]:
+    """Give each score the number of its bin: bins hold equally many rows, lowest first, and equal scores share one.
+
+    >>> bins_of(np.array([0.5, 0.1, 0.4, 0.9]), 2).tolist()
+    [1, 0, 0, 1]
+    """
+    return np.searchsorted(np.quantile(score, np.linspace(0, 1, bins + 1))[1:-1], score)
+
+
 def bootstrap(
     metric: Metric, *arrays: Array, clusters: Clusters, rng: np.random.Generator, n_resamples: int = 200
 ) -> Estimate:
@@ -160,19 +182,34 @@ def bootstrap(
     Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 1979; Field and Welsh,
     "Bootstrapping clustered data", JRSS B 2007.
     """
+    value, lower, upper = bootstrap_all(metric, *arrays, clusters=clusters, rng=rng, n_resamples=n_resamples)
+    return Estimate(value=float(value), lower=float(lower), upper=float(upper), n=len(arrays[0]))
+
+
+def bootstrap_all(
+    metrics: Callable[..., Any],
+    *arrays: Array,
+    clusters: Clusters,
+    rng: np.random.Generator,
+    n_resamples: int = 200,
+) -> tuple[Floats, Floats, Floats]:
+    """Give value, lower and upper of many numbers that share their work, such as the points of a curve.
+
+    Arguments as in `bootstrap`; `metrics` gives an array, each number of which has an interval of its own.
+    """
     # The order of rows means nothing to a metric, and a sort of what is sorted is one pass.
     order = np.argsort(arrays[1], kind="stable")
     ordered = [np.asarray(array)[order] for array in arrays]
     _, member = np.unique(np.asarray(clusters)[order], return_inverse=True)
-    value = metric(*ordered, weight=None)
-    if not np.isfinite(value):
+    value = np.asarray(metrics(*ordered, weight=None), dtype=np.float64)
+    if not np.isfinite(value).all():
         raise ContractError(f"the metric is {value} on {len(order)} rows; outcomes and predictions have to be finite")
-    draws = [_try(metric, ordered, times[member]) for times in _multiplicities(int(member.max()) + 1, rng, n_resamples)]
-    defined = [draw for draw in draws if draw is not None]
+    times = _multiplicities(int(member.max()) + 1, rng, n_resamples)
+    defined = [draw for drawn in times if (draw := _try(metrics, ordered, drawn[member])) is not None]
     if len(defined) < DEFINED * n_resamples:
         raise ContractError(f"{len(defined)} of {n_resamples} resamples define the metric; bring more rows")
-    lower, upper = np.percentile(defined, LEVEL)
-    return Estimate(value=float(value), lower=float(lower), upper=float(upper), n=len(order))
+    lower, upper = np.percentile(np.asarray(defined, dtype=np.float64), LEVEL, axis=0)
+    return value, lower, upper
 
 
 def paired_bootstrap(
@@ -206,9 +243,9 @@ def _multiplicities(n_clusters: int, rng: np.random.Generator, n_resamples: int)
     return [np.bincount(drawn, minlength=n_clusters).astype(np.float64) for drawn in draws]
 
 
-def _try(metric: Metric, arrays: list[Array], weight: Floats) -> float | None:
+def _try(metrics: Callable[..., Any], arrays: list[Array], weight: Floats) -> Any:  # noqa: ANN401 (a number, or many)
     try:
-        return metric(*arrays, weight=weight)
+        return metrics(*arrays, weight=weight)
     except ContractError:
         return None
 

@@ -149,3 +149,21 @@ def test_a_class_too_rare_to_draw_again_has_no_interval(rng):
     outcome = np.array([1, *[0] * 9])  # the one positive is in 63 % of the resamples
     with pytest.raises(ContractError, match="resamples define the metric"):
         bootstrap(metrics.auc, outcome, np.arange(10.0), clusters=np.arange(10), rng=rng)
+
+
+def test_lift_done_in_the_head_with_ties_and_weights():
+    churned, score = np.array([1, 1, 0, 0, 0]), np.array([9, 5, 5, 1, 1])
+    assert metrics.lift(churned, score, share=0.2) == pytest.approx(5 / 2)  # all of the top fifth, two fifths of all
+    # Of the two that are tied for the second place one half each: 1.5 of 2 churned in two fifths.
+    assert metrics.lift(churned, score, share=0.4) == pytest.approx(1.5 / 2 / 0.4)
+    assert metrics.lift(churned, score, share=1) == 1
+    again = np.repeat(np.arange(5), [1, 2, 0, 3, 1])
+    assert metrics.lift(churned, score, share=0.3, weight=np.array([1, 2, 0, 3, 1])) == pytest.approx(
+        metrics.lift(churned[again], score[again], share=0.3)
+    )
+
+
+@pytest.mark.parametrize("share", [0, 1.1, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ContractError, match="above 0 and at most 1"):
+        metrics.lift(np.array([0, 1]), np.array([0, 1]), share=share)
