@@ -22,7 +22,7 @@ from training.evidence import bootstrap, effective_sample_size, estimate, smalle
 from training.frames import read_log, read_policy
 from training.learners import Experiment, fit_nuisance, folds_of
 from training.metrics import Estimate
-from training.overlap import assignment_p
+from training.overlap import sample_ratio_p
 
 Key = TypeVar("Key")
 
@@ -139,7 +139,7 @@ def evaluate_policy(
     of resampled members as `_bootstrap_lower` and `_bootstrap_upper`, in the outcome's unit per decision;
     smallest_detectable_effect, the difference from the best fixed offer that a log like this finds four times in five;
     effective_sample_size; contacted, the share that is sent something; sample_ratio_p, of the whole log (see
-    `training.overlap.assignment_p`). Missing where fewer than 10 members got what the policy takes.
+    `training.overlap.sample_ratio_p`). Missing where fewer than 10 members got what the policy takes.
 
     The best fixed offer is chosen on the other half of the members each time, so it does not win by luck.
 
@@ -168,7 +168,7 @@ def evaluate_policy(
         for name, by in estimators.items()
         for (key, measure), terms in _measures({key: _terms(data, by, p) for key, p in policies.items()}).items()
     }
-    found, p_value = _intervals(columns, data, rng), assignment_p(data)
+    found, p_value = _intervals(columns, data, rng), sample_ratio_p(data)
     rows = {
         (key, name): {
             **dict(_cells({measure: found[key, name, measure] for measure in MEASURES})),

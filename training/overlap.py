@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import erfc
 
 from features.schema import CONTROL
 from training.estimators import Floats, Log, importance_weights
@@ -53,15 +54,21 @@ def _known_of(data: Log, arm: int, weights: Floats, probability: Floats) -> dict
     }
 
 
-def assignment_p(log: Log) -> float:
-    """Give the p value that treatments came as often as their propensities say; see `evidence.sample_ratio_mismatch`.
+def sample_ratio_p(log: Log) -> float:
+    """Give the p value that treatments came as often as their propensities say; below 0.001 do not believe the log.
 
-    It needs a plan that is the same for every row, so it is missing (NaN) where a treatment's propensity differs
-    between rows: there `overlap` says what is reached. Propensities that add up to more than 1 are no plan: 0.
+    Where each treatment has one propensity throughout, that is Pearson's χ² of `evidence.sample_ratio_mismatch`; more
+    than 1 in all is no plan, and gives 0. Else the sum of 1{T = a} / p - 1 over its standard deviation is a normal
+    deviate for every treatment a that everybody might get, and the smallest p is multiplied by how many there are
+    (Bonferroni). Decisions that were certain, such as those on a hold-out group, tell nothing and are left out.
     """
-    planned = [log.propensity[log.treatment == arm] for arm in np.unique(log.treatment)]
+    drawn = log.propensity < 1
+    treatment, propensity = log.treatment[drawn], log.propensity[drawn]
+    planned = [propensity[treatment == arm] for arm in np.unique(treatment)]
     if any(np.ptp(each) > ROUNDING for each in planned):
-        return np.nan
+        weight = (treatment[:, None] == np.unique(treatment)) / propensity[:, None] - 1.0
+        deviate = np.abs(weight.sum(axis=0)) / np.sqrt(np.sum(weight**2, axis=0))
+        return float(min(1.0, len(deviate) * erfc(deviate.max() / np.sqrt(2.0))))
     counts, shares = [len(each) for each in planned], [float(each[0]) for each in planned]
     rest = 1.0 - sum(shares)
     if rest < -ROUNDING:

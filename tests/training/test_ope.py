@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from features.errors import ContractError
 from training import estimators, evidence, ope
 from training.estimators import Log
 from training.metrics import Estimate
-from training.overlap import assignment_p, overlap
+from training.overlap import overlap, sample_ratio_p
 from training.policy import draw, treatment_probabilities
 
 COST = np.array([0.0, 5.0, 20.0])
@@ -317,10 +318,10 @@ def test_the_doubly_robust_interval_is_the_narrowest():
 
 
 def test_without_effects_the_best_fixed_offer_does_not_win_by_luck():
-    # 200 logs of nothing, ten offers: chosen on the rows it is judged on, the best would seem to earn a lot
+    # 60 logs of nothing, ten offers: chosen on the rows it is judged on, the best would seem to earn a lot
     rng = np.random.default_rng(7)
     gains = []
-    for _ in range(200):
+    for _ in range(60):
         n = 400
         log = pd.DataFrame({"treatment": rng.choice(["control", *"abcdefghij"], n), "propensity": 1 / 11})
         log["outcome"] = rng.normal(0, 1, n)
@@ -453,6 +454,16 @@ def test_treatments_come_as_often_as_their_propensities_say(propensity, low, hig
     assert found.between(low, high).all()
 
 
-def test_a_plan_that_differs_between_rows_is_not_tested():
-    log, *_ = world(np.random.default_rng(0), 500)
-    assert np.isnan(assignment_p(log))
+def test_a_plan_that_differs_between_rows_is_tested_too_and_certain_rows_are_not():
+    rng, p = np.random.default_rng(0), []
+    for _ in range(200):
+        log, *_ = world(rng, 500)
+        p.append(sample_ratio_p(log))
+    assert np.mean(np.array(p) < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)  # Bonferroni errs on this side
+    certain = rng.random(len(log)) < 0.2  # a hold-out group
+    held_out = replace(
+        log, treatment=np.where(certain, 0, log.treatment), propensity=np.where(certain, 1.0, log.propensity)
+    )
+    assert sample_ratio_p(held_out) == sample_ratio_p(log.take(~certain)) > 1e-3
+    halved = log.propensity * np.where(log.treatment == 2, 0.5, 1.0)  # as if it had been drawn half as often as it was
+    assert sample_ratio_p(replace(log, propensity=halved)) < 1e-6
