@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from features.errors import ContractError
@@ -11,7 +13,8 @@ from training import estimators, evidence, ope
 from training.estimators import Log
 from training.metrics import Estimate
 from training.overlap import overlap, sample_ratio_p
-from training.policy import draw, treatment_probabilities
+from training.policy import draw as draw_treatment
+from training.policy import treatment_probabilities
 
 COST = np.array([0.0, 5.0, 20.0])
 
@@ -27,7 +30,7 @@ def world(rng, n_members, *, rows=1, heterogeneous=True, exploration=0.5):
     net, everybody = (mean - COST)[:, 1:] - mean[:, :1], np.ones((len(kind), 2), bool)
     guess = rng.normal(0, 30, net.shape)  # the logging policy knows nothing
     logging = treatment_probabilities(guess, everybody, np.zeros(len(kind), bool), exploration=exploration)
-    treatment = draw(logging, rng.random(len(kind)))
+    treatment = draw_treatment(logging, rng.random(len(kind)))
     each = np.arange(len(kind))
     # what a member's rows share, and what they don't
     noise = np.repeat(rng.normal(0, 30, n_members), rows) + rng.normal(0, 30, len(kind))
@@ -467,3 +470,57 @@ def test_a_plan_that_differs_between_rows_is_tested_too_and_certain_rows_are_not
     assert sample_ratio_p(held_out) == sample_ratio_p(log.take(~certain)) > 1e-3
     halved = log.propensity * np.where(log.treatment == 2, 0.5, 1.0)  # as if it had been drawn half as often as it was
     assert sample_ratio_p(replace(log, propensity=halved)) < 1e-6
+
+
+@st.composite
+def logs_and_policies(draw):
+    """Any randomised log of two offers on a few members, and two policies on it."""
+    n = draw(st.integers(4, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    logging, *policies = (rng.dirichlet(np.ones(3) * draw(st.sampled_from([0.3, 1.0, 5.0])), n) for _ in range(3))
+    logging = 0.9 * logging + 0.1 / 3
+    treatment = draw_treatment(logging, rng.random(n))
+    members = np.concatenate([[0, 1], rng.integers(0, draw(st.integers(2, 10)), n - 2)])
+    return Log(treatment, logging[np.arange(n), treatment], rng.lognormal(3, 1, n), COST, members), policies
+
+
+@settings(deadline=None)
+@given(logs_and_policies(), st.floats(0, 1), st.floats(-50, 50))
+def test_a_mixture_of_policies_is_worth_the_mixture_of_their_values(case, share, level):
+    log, (one, other) = case
+    q = np.full((len(log), 3), level)
+    for value in (estimators.ips, lambda *of: estimators.dm(*of, q), lambda *of: estimators.dr(*of, q)):
+        mixed = value(log, share * one + (1 - share) * other)
+        assert mixed == pytest.approx(share * value(log, one) + (1 - share) * value(log, other), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(logs_and_policies(), st.floats(-1e4, 1e4), st.floats(0.01, 100))
+def test_intervals_move_and_stretch_with_their_terms_and_hold_the_mean(case, shift, scale):
+    log, (policy, _) = case
+    terms = estimators.ips(log, policy)
+    columns = np.column_stack([terms, shift + scale * terms])
+    resampled = evidence.bootstrap(columns, log.member_ids, rng=np.random.default_rng(0), n_resamples=200)
+    asymptotic = [evidence.estimate(column, log.member_ids) for column in columns.T]
+    for plain, moved in (resampled, asymptotic):
+        assert [moved.value, moved.lower, moved.upper] == pytest.approx(
+            [shift + scale * each for each in (plain.value, plain.lower, plain.upper)], rel=1e-6, abs=1e-6
+        )
+        assert plain.lower <= plain.upper
+    assert asymptotic[0].lower <= asymptotic[0].value <= asymptotic[0].upper
+
+
+@settings(deadline=None)
+@given(logs_and_policies())
+def test_the_overlap_accounts_for_every_row_and_all_of_the_policy(case):
+    log, (policy, _) = case
+    names = np.array(["control", "a", "b"])
+    frame = pd.DataFrame({"treatment": names[log.treatment], "propensity": log.propensity, "outcome": 0.0})
+    found = overlap(frame, pd.DataFrame(policy, columns=names)).loc[names]
+    weights = estimators.importance_weights(log, policy)
+    assert found["rows"].sum() == len(log)
+    assert found["policy_share"].sum() == pytest.approx(1)
+    assert found["largest_weight"].max() == pytest.approx(weights.max())
+    assert (found["reached"] * found["policy_share"]).sum() == pytest.approx(weights.mean())
+    assert (found["effective_sample_size"] <= found["rows"] + 1e-9).all()
+    assert found["thin_share"].between(0, 1).all()
