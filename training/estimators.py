@@ -67,6 +67,11 @@ class Log:
         """The outcome after contact costs, `(n,)`."""
         return np.asarray(self.outcome - self.contact_cost[self.treatment], dtype=np.float64)
 
+    @property
+    def clusters(self) -> NDArray[np.intp]:
+        """The number of each row's member, `(n,)`."""
+        return np.unique(np.asarray(self.member_ids), return_inverse=True)[1]
+
     def take(self, rows: Flags) -> "Log":
         """Give the log of some rows."""
         return replace(

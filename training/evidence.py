@@ -1,36 +1,84 @@
 """How much a log says: means with intervals that know whose rows are whose, and whether the log can be believed."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincc
+from scipy.special import gammaincc, ndtr, stdtrit
 
 from features.errors import ContractError
 from training.metrics import Estimate
 
 Floats = NDArray[np.float64]
 
-Z: Final = 1.959964  # two-sided 95 %
+SURE: Final = 0.975  # the upper end of a two-sided interval of 95 %
+Z: Final = 1.959964  # its normal quantile
 Z_POWER: Final = 0.841621  # the 80 % quantile
+GROUPS: Final = 10_000
 
 
 def estimate(terms: Floats, member_ids: Sequence[Any] | NDArray[Any]) -> Estimate:
-    """Average terms `(n,)`, with the normal 95 % interval of a mean clustered by member.
+    """Average terms `(n,)`, with the 95 % interval of a mean clustered by member.
 
     se² = C / (C - 1) Σ_c (Σ_{i in c} (t_i - mean))² / n², over C members; Liang and Zeger, Biometrika 1986.
+    The quantile is Student's of C - 1 degrees.
 
-    >>> round(estimate(np.array([1.0, 3.0]), ["a", "b"]).upper, 2)  # 2 + 1.96 · sqrt(2 · (1 + 1) / 2²)
-    3.96
+    >>> round(estimate(np.array([1.0, 3.0]), ["a", "b"]).upper, 2)  # 2 + 12.71 · sqrt(2 · (1 + 1) / 2²)
+    14.71
     """
-    _, member = np.unique(np.asarray(member_ids), return_inverse=True)
-    n, n_members, mean = len(terms), int(member.max()) + 1, float(np.mean(terms))
-    if n_members < 2:  # noqa: PLR2004 (one member has no spread)
-        raise ContractError("decisions on one member came, at least two members were wanted; an interval needs both")
-    sums = np.bincount(member, weights=terms - mean)
-    error = float(np.sqrt(n_members / (n_members - 1) * np.sum(sums**2))) / n
-    return Estimate(value=mean, lower=mean - Z * error, upper=mean + Z * error, n=n)
+    members = _Members.of(member_ids)
+    n, mean = len(terms), float(np.mean(terms))
+    error = float(np.sqrt(members.count / (members.count - 1) * np.sum(members.sums(terms - mean) ** 2))) / n
+    reach = float(stdtrit(members.count - 1, SURE)) * error
+    return Estimate(value=mean, lower=mean - reach, upper=mean + reach, n=n)
+
+
+def bootstrap(
+    terms: Floats, member_ids: Sequence[Any] | NDArray[Any], *, rng: np.random.Generator, n_resamples: int = 1000
+) -> list[Estimate]:
+    """Average each column of terms `(n, k)`, with percentile 95 % intervals over members drawn anew.
+
+    All columns see the same draws. Percentiles lie as far out as makes the interval Student's where terms are normal:
+    plain ones are too narrow for few members (Hesterberg, "What teachers should know about the bootstrap", The American
+    Statistician 2015). Of more than 10,000 members groups are drawn, for the same interval in less time.
+    """
+    members = _Members.of(member_ids, most=GROUPS)
+    sums = np.column_stack([members.sums(column) for column in (*terms.T, np.ones(len(terms)))])
+    draws = (rng.integers(members.count, size=members.count) for _ in range(n_resamples))
+    # einsum, since a product by BLAS may differ in the last bit between columns that are the same
+    drawn = np.stack([np.einsum("c,ck", np.bincount(draw, minlength=members.count), sums) for draw in draws])
+    means = drawn[:, :-1] / drawn[:, -1:]
+    tail = ndtr(-np.sqrt(members.count / (members.count - 1)) * stdtrit(members.count - 1, SURE))
+    lower, upper = np.quantile(means, [tail, 1 - tail], axis=0)
+    return [
+        Estimate(float(mean), float(low), float(high), len(terms))
+        for mean, low, high in zip(terms.mean(axis=0), lower, upper, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Members:
+    """Know whose rows are whose."""
+
+    member: NDArray[np.intp]  # (n,)
+    count: int
+
+    @classmethod
+    def of(cls, member_ids: Sequence[Any] | NDArray[Any], *, most: int | None = None) -> Self:
+        """Give each member a number; with `most`, so many groups of members one."""
+        _, member = np.unique(np.asarray(member_ids), return_inverse=True)
+        count = int(member.max()) + 1
+        if count < 2:  # noqa: PLR2004 (one member has no spread)
+            raise ContractError(
+                "decisions on one member came, at least two members were wanted; an interval needs both"
+            )
+        return cls(member, count) if most is None or count <= most else cls(member % most, most)
+
+    def sums(self, column: Floats) -> Floats:
+        """Add up a column `(n,)` by member."""
+        return np.bincount(self.member, weights=column, minlength=self.count).astype(np.float64)
 
 
 def effective_sample_size(weights: Floats) -> float:

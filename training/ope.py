@@ -1,12 +1,14 @@
 """Off-policy evaluation: policies side by side, each with what it would have earned and how sure that is.
 
-The estimators are in `estimators`; column 0 of every policy `(n, 1 + n_offers)` is `control`.
+The estimators are in `estimators`, what the log can't know in `overlap`; column 0 of every policy `(n, 1 + n_offers)`
+is `control`. Every interval stands twice, asymptotic and of resampled members: where they differ much, few decisions of
+large weight or outcome carry the estimate, and neither is one of 95 %.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,15 +18,20 @@ from features.errors import ContractError
 from features.schema import CONTROL
 from training.encoding import fit_encoding
 from training.estimators import Flags, Floats, Log, dm, dr, importance_weights, ips, snips
-from training.evidence import effective_sample_size, estimate
+from training.evidence import bootstrap, effective_sample_size, estimate, smallest_detectable_effect
+from training.frames import read_log, read_policy
 from training.learners import Experiment, fit_nuisance, folds_of
 from training.metrics import Estimate
+from training.overlap import sample_ratio_p
+
+Key = TypeVar("Key")
 
 NO_CONTACT: Final = "no contact"
 RANDOM: Final = "random"
 BEST_FIXED: Final = "best fixed offer"
 GIVEN: Final = "policy"  # the one that `evaluate_policy` was asked about
-NEEDED: Final = ("treatment", "propensity", "outcome")
+MEASURES: Final = ("policy_value", "against_no_contact", "against_best_fixed")
+FEWEST_MEMBERS: Final = 10  # with a treatment: fewer are no evidence, and by SNIPS one row would seem to be certain
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class PolicyRow:
     policy_value: Estimate
     against_no_contact: Estimate
     against_best_fixed: Estimate
+    bootstrap: dict[str, Estimate]  # the same three, with intervals of resampled members
+    smallest_detectable_effect: float  # the difference from the best fixed offer that is found four times in five
     effective_sample_size: float
     contacted: float  # share of decisions that send something
 
@@ -68,7 +77,13 @@ def choose_fixed(log: Log, eligible: Flags, *, q: Floats | None = None) -> int:
 
 
 def compare(
-    log: Log, policies: Mapping[str, Floats], *, best_fixed: int, eligible: Flags, q: Floats | None = None
+    log: Log,
+    policies: Mapping[str, Floats],
+    *,
+    best_fixed: int,
+    eligible: Flags,
+    q: Floats | None = None,
+    rng: np.random.Generator | None = None,
 ) -> dict[str, PolicyRow]:
     """Set no contact, random, the best fixed offer and given policies side by side, in that order.
 
@@ -79,15 +94,17 @@ def compare(
     best_fixed : the offer that `choose_fixed` took on the training part
     eligible : (n, n_offers)
     q : (n, 1 + n_offers) predicted outcomes, for `dr`; without them the estimator is `snips`
+    rng : draws the members of the bootstrap; the same every time if not given
     """
     rivals = {NO_CONTACT: fixed(0, eligible), RANDOM: uniform(eligible), BEST_FIXED: fixed(best_fixed, eligible)}
     everything = rivals | dict(policies)
     terms = {name: snips(log, p) if q is None else dr(log, p, q) for name, p in everything.items()}
+    found = _intervals(_measures(terms), log, rng or np.random.default_rng(0))
     return {
         name: PolicyRow(
-            policy_value=estimate(terms[name], log.member_ids),
-            against_no_contact=estimate(terms[name] - terms[NO_CONTACT], log.member_ids),
-            against_best_fixed=estimate(terms[name] - terms[BEST_FIXED], log.member_ids),
+            **{measure: found[name, measure].asymptotic for measure in MEASURES},
+            bootstrap={measure: found[name, measure].bootstrap for measure in MEASURES},
+            smallest_detectable_effect=smallest_detectable_effect(found[name, "against_best_fixed"].asymptotic),
             effective_sample_size=effective_sample_size(importance_weights(log, policy)),
             contacted=float(1 - policy[:, 0].mean()),
         )
@@ -113,101 +130,116 @@ def evaluate_policy(
     features : columns of the log from which outcomes are predicted, by models that have not seen the member; without
         them there is no direct and no doubly robust estimate
     contact_cost : by offer, in the outcome's unit; nothing if not given
-    rng : draws the folds; the same every time if not given
+    rng : draws the folds and the members of the bootstrap; the same every time if not given
 
     Returns
     -------
     indexed by policy and estimator (`snips`, `ips`, and `dr`, `dm` where features are given): policy_value,
-    against_no_contact and against_best_fixed, each with its 95 % interval as `_lower` and `_upper`, in the outcome's
-    unit per decision; effective_sample_size; contacted, the share that is sent something. Missing where the log never
-    took what the policy takes.
+    against_no_contact and against_best_fixed, each with its asymptotic 95 % interval as `_lower` and `_upper` and that
+    of resampled members as `_bootstrap_lower` and `_bootstrap_upper`, in the outcome's unit per decision;
+    smallest_detectable_effect, the difference from the best fixed offer that a log like this finds four times in five;
+    effective_sample_size; contacted, the share that is sent something; sample_ratio_p, of the whole log (see
+    `training.overlap.sample_ratio_p`). Missing where fewer than 10 members got what the policy takes.
 
     The best fixed offer is chosen on the other half of the members each time, so it does not win by luck.
 
     Raises
     ------
     ContractError
-        For columns or probabilities that are not there, and rows from which nothing can be estimated.
+        For columns or probabilities that are not there, decisions that come twice, and rows from which nothing can be
+        estimated.
     """
     rng = rng or np.random.default_rng(0)
-    offers, data = _read(log, contact_cost or {})
+    offers, data = read_log(log, contact_cost or {})
+    given = read_policy(policy, (CONTROL, *offers), len(data))
     q = _cross_fitted(log[list(features)], data, rng) if features else None
     eligible = np.ones((len(data), len(offers)), dtype=np.bool_)
     policies = {
         NO_CONTACT: fixed(0, eligible),
         RANDOM: uniform(eligible),
         BEST_FIXED: _best_of_the_other_half(data, eligible, q, rng),
-        GIVEN: _probabilities(policy, (CONTROL, *offers), len(data)),
+        GIVEN: given,
     }
     estimators: dict[str, Callable[[Floats], Floats]] = {"snips": partial(snips, data), "ips": partial(ips, data)}
     if q is not None:
         estimators = {"dr": partial(dr, data, q=q), **estimators, "dm": partial(dm, data, q=q)}
-    terms = {name: {key: _terms(data, by, p) for key, p in policies.items()} for name, by in estimators.items()}
+    columns = {
+        (key, name, measure): terms
+        for name, by in estimators.items()
+        for (key, measure), terms in _measures({key: _terms(data, by, p) for key, p in policies.items()}).items()
+    }
+    found, p_value = _intervals(columns, data, rng), sample_ratio_p(data)
     rows = {
         (key, name): {
-            **_interval("policy_value", found[key], data),
-            **_interval("against_no_contact", found[key] - found[NO_CONTACT], data),
-            **_interval("against_best_fixed", found[key] - found[BEST_FIXED], data),
+            **dict(_cells({measure: found[key, name, measure] for measure in MEASURES})),
             "effective_sample_size": effective_sample_size(importance_weights(data, p)),
             "contacted": float(1 - p[:, 0].mean()),
+            "sample_ratio_p": p_value,
         }
         for key, p in policies.items()
-        for name, found in terms.items()
+        for name in estimators
     }
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.set_axis(pd.MultiIndex.from_tuples(table.index, names=["policy", "estimator"]))
 
 
-def _read(log: pd.DataFrame, contact_cost: Mapping[str, float]) -> tuple[tuple[str, ...], Log]:
-    missing = [name for name in NEEDED if name not in log]
-    if missing:
-        raise ContractError(f"the log lacks {missing}; wanted {list(NEEDED)}, and member_id where members come again")
-    treatment = log["treatment"].astype(str)
-    offers = tuple(sorted((set(treatment) | set(contact_cost)) - {CONTROL}))
-    if not offers:
-        raise ContractError(f"only {CONTROL!r} was logged; wanted at least one offer beside it")
-    places = {CONTROL: 0} | {offer: place for place, offer in enumerate(offers, 1)}
-    return offers, Log(
-        treatment=np.asarray(treatment.map(places), dtype=np.intp),
-        propensity=log["propensity"].to_numpy(dtype=np.float64),
-        outcome=log["outcome"].to_numpy(dtype=np.float64),
-        contact_cost=np.array([0.0, *(contact_cost.get(offer, 0.0) for offer in offers)]),
-        member_ids=log["member_id"].to_numpy() if "member_id" in log else np.arange(len(log)),
-    )
+@dataclass(frozen=True)
+class _Intervals:
+    """Hold one mean with its interval by theory and by resampling."""
+
+    asymptotic: Estimate
+    bootstrap: Estimate
 
 
-def _probabilities(policy: pd.DataFrame | ArrayLike, treatments: Sequence[str], n: int) -> Floats:
-    """Write a policy as probabilities `(n, 1 + n_offers)`, control first."""
-    if not isinstance(policy, pd.DataFrame):
-        chosen = np.asarray(policy).astype(str)
-        policy = pd.DataFrame({name: (chosen == name).astype(np.float64) for name in dict.fromkeys(chosen)})
-    strangers = [name for name in policy if name not in treatments]
-    if strangers or len(policy) != n:
-        raise ContractError(
-            f"a policy of {len(policy)} rows and treatments {list(policy)} came; wanted {n} rows and {list(treatments)}"
-        )
-    matrix = policy.reindex(columns=list(treatments), fill_value=0.0).to_numpy(dtype=np.float64)
-    if not (matrix >= 0).all() or not np.allclose(matrix.sum(axis=1), 1):
-        raise ContractError("probabilities that are negative, missing or do not add up to 1 came; each row's have to")
-    return matrix
+def _measures(terms: Mapping[str, Floats]) -> dict[tuple[str, str], Floats]:
+    """Set each policy's terms, by name, against those of no contact and of the best fixed offer, row by row."""
+    nothing, fixed_offer = terms[NO_CONTACT], terms[BEST_FIXED]
+    return {
+        (name, measure): column
+        for name, own in terms.items()
+        for measure, column in zip(MEASURES, (own, own - nothing, own - fixed_offer), strict=True)
+    }
+
+
+def _intervals(columns: Mapping[Key, Floats], log: Log, rng: np.random.Generator) -> dict[Key, _Intervals]:
+    members = log.clusters
+    resampled = bootstrap(np.column_stack(list(columns.values())), members, rng=rng)
+    asymptotic = (estimate(terms, members) for terms in columns.values())
+    return dict(zip(columns, map(_Intervals, asymptotic, resampled), strict=True))
+
+
+def _cells(found: Mapping[str, _Intervals]) -> Iterator[tuple[str, float]]:
+    for measure, both in found.items():
+        yield measure, both.asymptotic.value
+        yield f"{measure}_lower", both.asymptotic.lower
+        yield f"{measure}_upper", both.asymptotic.upper
+        yield f"{measure}_bootstrap_lower", both.bootstrap.lower
+        yield f"{measure}_bootstrap_upper", both.bootstrap.upper
+    yield "smallest_detectable_effect", smallest_detectable_effect(found["against_best_fixed"].asymptotic)
 
 
 def _cross_fitted(features: pd.DataFrame, data: Log, rng: np.random.Generator) -> Floats:
-    """Predict every row's outcome under every treatment, by models that have not seen its member."""
-    cluster = np.unique(np.asarray(data.member_ids), return_inverse=True)[1]
+    """Predict every row's outcome under every treatment, by models that have not seen its member.
+
+    A treatment that hardly anybody got has no model; the mean of all stands in for it.
+    """
+    known = ~_scarce(data)
     experiment = Experiment(
         X=fit_encoding(features).matrix(features),
-        arm=data.treatment,
+        arm=np.where(known, np.cumsum(known) - 1, -1)[data.treatment],
         outcome=data.outcome,
         propensity=data.propensity,
-        cluster=cluster,
-        arms=data.n_treatments,
+        cluster=data.clusters,
+        arms=int(known.sum()),
     )
-    return fit_nuisance(experiment, rng=rng).outcome_means
+    nuisance = fit_nuisance(experiment, rng=rng)
+    q = np.repeat(nuisance.baseline[:, None], data.n_treatments, axis=1)
+    q[:, known] = nuisance.outcome_means
+    return q
 
 
 def _best_of_the_other_half(data: Log, eligible: Flags, q: Floats | None, rng: np.random.Generator) -> Floats:
-    half = folds_of(np.unique(np.asarray(data.member_ids), return_inverse=True)[1], 2, rng)
+    half = folds_of(data.clusters, 2, rng)
     policy = np.empty((len(data), data.n_treatments))
     for k in range(2):
         there, other = half == k, half != k
@@ -217,13 +249,11 @@ def _best_of_the_other_half(data: Log, eligible: Flags, q: Floats | None, rng: n
 
 
 def _terms(data: Log, estimator: Callable[[Floats], Floats], policy: Floats) -> Floats:
-    """Give an estimator's terms; missing ones where the log never took a treatment that the policy takes."""
-    never = np.bincount(data.treatment, minlength=data.n_treatments) == 0
-    return np.full(len(data), np.nan) if policy[:, never].any() else estimator(policy)
+    """Give an estimator's terms; missing ones where the log hardly took a treatment that the policy takes."""
+    return np.full(len(data), np.nan) if policy[:, _scarce(data)].any() else estimator(policy)
 
 
-def _interval(name: str, terms: Floats, data: Log) -> dict[str, float]:
-    if np.isnan(terms).any():
-        return dict.fromkeys((name, f"{name}_lower", f"{name}_upper"), np.nan)
-    found = estimate(terms, data.member_ids)
-    return {name: found.value, f"{name}_lower": found.lower, f"{name}_upper": found.upper}
+def _scarce(data: Log) -> Flags:
+    """Say which treatments hardly anybody got, `(1 + n_offers,)`."""
+    pairs = np.unique(np.column_stack([data.treatment, data.clusters]), axis=0)
+    return np.bincount(pairs[:, 0], minlength=data.n_treatments) < FEWEST_MEMBERS

@@ -1,13 +1,20 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from features.errors import ContractError
 from training import estimators, evidence, ope
 from training.estimators import Log
 from training.metrics import Estimate
-from training.policy import draw, treatment_probabilities
+from training.overlap import overlap, sample_ratio_p
+from training.policy import draw as draw_treatment
+from training.policy import treatment_probabilities
 
 COST = np.array([0.0, 5.0, 20.0])
 
@@ -23,7 +30,7 @@ def world(rng, n_members, *, rows=1, heterogeneous=True, exploration=0.5):
     net, everybody = (mean - COST)[:, 1:] - mean[:, :1], np.ones((len(kind), 2), bool)
     guess = rng.normal(0, 30, net.shape)  # the logging policy knows nothing
     logging = treatment_probabilities(guess, everybody, np.zeros(len(kind), bool), exploration=exploration)
-    treatment = draw(logging, rng.random(len(kind)))
+    treatment = draw_treatment(logging, rng.random(len(kind)))
     each = np.arange(len(kind))
     # what a member's rows share, and what they don't
     noise = np.repeat(rng.normal(0, 30, n_members), rows) + rng.normal(0, 30, len(kind))
@@ -67,10 +74,10 @@ def test_every_estimator_done_in_the_head():
     assert estimators.dm(log, policy, q).tolist() == [8, 8, 5, 5]
     # Its errors on the rows that count: 12 - 10 = 2 and 6 - 5 = 1, each twice.
     assert estimators.dr(log, policy, q).tolist() == [12, 8, 7, 5]
-    # Mean 8, squares 16 + 0 + 1 + 9, so se² = 4/3 · 26 / 16.
+    # Mean 8, squares 16 + 0 + 1 + 9, so se² = 4/3 · 26 / 16; Student's quantile of 3 degrees is 3.18.
     estimate = evidence.estimate(estimators.dr(log, policy, q), log.member_ids)
     assert (estimate.value, estimate.n) == (8, 4)
-    assert estimate.upper - 8 == pytest.approx(1.959964 * np.sqrt(4 / 3 * 26) / 4)
+    assert estimate.upper - 8 == pytest.approx(3.182446 * np.sqrt(4 / 3 * 26) / 4)
     assert evidence.effective_sample_size(estimators.importance_weights(log, policy)) == 2
 
 
@@ -213,6 +220,25 @@ def test_the_sample_ratio_test_agrees_with_scipy_and_finds_cookie_cats():
     assert evidence.sample_ratio_mismatch([44_700, 45_489], [0.5, 0.5]) == pytest.approx(0.00861, abs=5e-5)
 
 
+@pytest.mark.real_data
+def test_a_log_of_cookie_cats_says_that_its_arms_are_not_halves():
+    path = Path(__file__).parents[3] / "shared/data/cookie_cats/cookie_cats.csv"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; it may not be passed on")
+    players = pd.read_csv(path)
+    log = pd.DataFrame(
+        {
+            "treatment": players["version"].map({"gate_30": "control", "gate_40": "gate_40"}),
+            "propensity": 0.5,
+            "outcome": players["retention_7"].astype(float),
+        }
+    )
+    table = ope.evaluate_policy(log, np.full(len(log), "gate_40"))
+    p = chisquare(log["treatment"].value_counts()).pvalue
+    assert table["sample_ratio_p"].to_numpy() == pytest.approx(p, rel=1e-9)
+    assert p == pytest.approx(0.009, abs=5e-4)
+
+
 @pytest.mark.parametrize(
     ("column", "value", "match"),
     [
@@ -295,10 +321,10 @@ def test_the_doubly_robust_interval_is_the_narrowest():
 
 
 def test_without_effects_the_best_fixed_offer_does_not_win_by_luck():
-    # 200 logs of nothing, ten offers: chosen on the rows it is judged on, the best would seem to earn a lot
+    # 60 logs of nothing, ten offers: chosen on the rows it is judged on, the best would seem to earn a lot
     rng = np.random.default_rng(7)
     gains = []
-    for _ in range(200):
+    for _ in range(60):
         n = 400
         log = pd.DataFrame({"treatment": rng.choice(["control", *"abcdefghij"], n), "propensity": 1 / 11})
         log["outcome"] = rng.normal(0, 1, n)
@@ -326,9 +352,175 @@ def test_probabilities_come_as_a_frame_and_what_was_never_tried_is_not_known():
         (lambda log: log.assign(treatment="control"), "control", "at least one offer"),
         (lambda log: log, "z", "'z'"),
         (lambda log: log.iloc[:0], "a", "at least one"),
+        (lambda log: log.assign(outcome=np.nan), "a", "no finite number"),
+        (lambda log: log.assign(member_id=1), "a", "at least two members"),
+        (lambda log: log.assign(decision_id=[*range(58), 7, 8]), "a", "2 rows of decisions that are there already"),
     ],
 )
 def test_a_frame_from_which_nothing_can_be_estimated_is_refused(spoil, policy, said):
     log = spoil(logged(60))
     with pytest.raises(ContractError, match=said):
         ope.evaluate_policy(log, np.full(len(log), policy))
+
+
+def test_each_interval_stands_twice_beside_what_the_log_could_detect():
+    log = logged()
+    table = ope.evaluate_policy(log, np.where(log["kind"] == "home", "a", "b"), contact_cost=COSTS)
+    for measure in ope.MEASURES:
+        asymptotic, resampled = (
+            table[f"{measure}{kind}_upper"] - table[f"{measure}{kind}_lower"] for kind in ("", "_bootstrap")
+        )
+        assert resampled.to_numpy() == pytest.approx(asymptotic.to_numpy(), rel=0.12, abs=1e-9)
+        assert (table[f"{measure}_bootstrap_lower"] <= table[measure]).all()
+        assert (table[measure] <= table[f"{measure}_bootstrap_upper"]).all()
+    width = table["against_best_fixed_upper"] - table["against_best_fixed_lower"]
+    assert table["smallest_detectable_effect"].to_numpy() == pytest.approx(width * 2.8016 / 3.9199, rel=1e-3)
+    assert table["sample_ratio_p"].between(0.001, 1).all()
+
+
+def test_a_difference_is_resampled_pair_by_pair_and_by_member():
+    log, _, best = world(np.random.default_rng(4), 3000, rows=3)
+    rival = ope.fixed(2, np.ones((len(log), 2), bool))
+    ours, theirs = (estimators.snips(log, policy) for policy in (best, rival))
+    columns = np.column_stack([ours - theirs, ours, theirs, ours - ours])
+    paired, *apart, nothing = evidence.bootstrap(columns, log.member_ids, rng=np.random.default_rng(0))
+    width = [found.upper - found.lower for found in (paired, *apart)]
+    assert width[0] < np.hypot(*width[1:])
+    by_theory = evidence.estimate(ours - theirs, log.member_ids)
+    assert width[0] == pytest.approx(by_theory.upper - by_theory.lower, rel=0.1)
+    forgetful, *_ = evidence.bootstrap(columns, np.arange(len(log)), rng=np.random.default_rng(0))
+    assert forgetful.upper - forgetful.lower != pytest.approx(width[0], rel=1e-3)
+    assert nothing == Estimate(0.0, 0.0, 0.0, len(log))
+
+
+def test_of_many_members_groups_are_drawn_to_the_same_interval():
+    terms = np.random.default_rng(3).lognormal(size=(40_000, 1))
+    by_theory = evidence.estimate(terms[:, 0], np.arange(40_000))
+    (found,) = evidence.bootstrap(terms, np.arange(40_000), rng=np.random.default_rng(0))
+    # 1,000 resamples know the width to about 3 %, 10,000 groups of members to 1 %
+    assert found.upper - found.lower == pytest.approx(by_theory.upper - by_theory.lower, rel=0.1)
+
+
+def test_a_treatment_that_hardly_anybody_got_is_not_known_and_spoils_nothing_else():
+    log = logged(600)
+    log.loc[0, ["treatment", "propensity"]] = ["c", 0.01]
+    for features in ([], ["kind"]):
+        table = ope.evaluate_policy(log, np.full(600, "c"), features=features)
+        assert table.loc[ope.GIVEN, "policy_value"].isna().all()
+        assert table.loc[ope.NO_CONTACT, "policy_value"].notna().all()
+
+
+def test_the_overlap_of_each_treatment_done_in_the_head():
+    log = pd.DataFrame(
+        {
+            "treatment": ["control", "control", "a", "a", "b"],
+            "propensity": [0.5, 0.5, 0.25, 0.005, 0.5],
+            "outcome": 1.0,
+        }
+    )
+    found = overlap(log, pd.DataFrame({"a": [1.0, 0.0, 0.5, 0.5, 0.0], "c": [0.0, 1.0, 0.5, 0.5, 1.0]}))
+    assert list(found.index) == ["control", "a", "b", "c"]
+    assert found["rows"].tolist() == [2, 2, 1, 0]
+    assert found["policy_share"].tolist() == [0, 0.4, 0, 0.6]
+    # The weights of a are 0.5 / 0.25 and 0.5 / 0.005: the second is nearly all there is.
+    assert found["effective_sample_size"].tolist() == pytest.approx([0, 102**2 / (2**2 + 100**2), 0, 0])
+    assert found["largest_weight"].tolist() == pytest.approx([0, 100, 0, 0])
+    assert found.loc[["a", "c"], "reached"].tolist() == pytest.approx([102 / 2, 0])
+    assert found.loc[["a", "c"], "thin_share"].tolist() == [1, 1]
+    assert found.loc[["control", "b"], ["reached", "thin_share"]].isna().all(axis=None)
+
+
+def test_what_could_not_be_reached_shows_in_the_overlap():
+    rng, n = np.random.default_rng(1), 20_000
+    may = rng.random(n) < 0.6  # the others never get the offer
+    got = may & (rng.random(n) < 0.5)
+    propensity = np.where(may, 0.5, 1.0)
+    log = pd.DataFrame({"treatment": np.where(got, "a", "control"), "propensity": propensity, "outcome": 0.0})
+    assert overlap(log, np.full(n, "a")).loc["a", "reached"] == pytest.approx(0.6, abs=0.03)
+    reached = overlap(log, np.where(may, "a", "control"))["reached"]
+    assert reached.tolist() == pytest.approx([1, 1], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("propensity", "low", "high"),
+    [
+        ([0.5, 0.25, 0.25], 0.001, 1.0),
+        ([0.25, 0.5, 0.25], 0.0, 1e-6),  # written to the wrong treatments
+        ([0.4, 0.2, 0.2], 0.0, 1e-6),  # a treatment of 0.2 was never seen
+        ([0.5, 0.5, 0.5], 0.0, 0.0),  # no plan
+    ],
+)
+def test_treatments_come_as_often_as_their_propensities_say(propensity, low, high):
+    log = logged()
+    log["propensity"] = log["treatment"].map(dict(zip(["control", "a", "b"], propensity, strict=True)))
+    found = ope.evaluate_policy(log, np.full(len(log), "a"))["sample_ratio_p"]
+    assert found.between(low, high).all()
+
+
+def test_a_plan_that_differs_between_rows_is_tested_too_and_certain_rows_are_not():
+    rng, p = np.random.default_rng(0), []
+    for _ in range(200):
+        log, *_ = world(rng, 500)
+        p.append(sample_ratio_p(log))
+    assert np.mean(np.array(p) < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)  # Bonferroni errs on this side
+    certain = rng.random(len(log)) < 0.2  # a hold-out group
+    held_out = replace(
+        log, treatment=np.where(certain, 0, log.treatment), propensity=np.where(certain, 1.0, log.propensity)
+    )
+    assert sample_ratio_p(held_out) == sample_ratio_p(log.take(~certain)) > 1e-3
+    halved = log.propensity * np.where(log.treatment == 2, 0.5, 1.0)  # as if it had been drawn half as often as it was
+    assert sample_ratio_p(replace(log, propensity=halved)) < 1e-6
+
+
+@st.composite
+def logs_and_policies(draw):
+    """Any randomised log of two offers on a few members, and two policies on it."""
+    n = draw(st.integers(4, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    logging, *policies = (rng.dirichlet(np.ones(3) * draw(st.sampled_from([0.3, 1.0, 5.0])), n) for _ in range(3))
+    logging = 0.9 * logging + 0.1 / 3
+    treatment = draw_treatment(logging, rng.random(n))
+    members = np.concatenate([[0, 1], rng.integers(0, draw(st.integers(2, 10)), n - 2)])
+    return Log(treatment, logging[np.arange(n), treatment], rng.lognormal(3, 1, n), COST, members), policies
+
+
+@settings(deadline=None)
+@given(logs_and_policies(), st.floats(0, 1), st.floats(-50, 50))
+def test_a_mixture_of_policies_is_worth_the_mixture_of_their_values(case, share, level):
+    log, (one, other) = case
+    q = np.full((len(log), 3), level)
+    for value in (estimators.ips, lambda *of: estimators.dm(*of, q), lambda *of: estimators.dr(*of, q)):
+        mixed = value(log, share * one + (1 - share) * other)
+        assert mixed == pytest.approx(share * value(log, one) + (1 - share) * value(log, other), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(logs_and_policies(), st.floats(-1e4, 1e4), st.floats(0.01, 100))
+def test_intervals_move_and_stretch_with_their_terms_and_hold_the_mean(case, shift, scale):
+    log, (policy, _) = case
+    terms = estimators.ips(log, policy)
+    columns = np.column_stack([terms, shift + scale * terms])
+    resampled = evidence.bootstrap(columns, log.member_ids, rng=np.random.default_rng(0), n_resamples=200)
+    asymptotic = [evidence.estimate(column, log.member_ids) for column in columns.T]
+    for plain, moved in (resampled, asymptotic):
+        assert [moved.value, moved.lower, moved.upper] == pytest.approx(
+            [shift + scale * each for each in (plain.value, plain.lower, plain.upper)], rel=1e-6, abs=1e-6
+        )
+        assert plain.lower <= plain.upper
+    assert asymptotic[0].lower <= asymptotic[0].value <= asymptotic[0].upper
+
+
+@settings(deadline=None)
+@given(logs_and_policies())
+def test_the_overlap_accounts_for_every_row_and_all_of_the_policy(case):
+    log, (policy, _) = case
+    names = np.array(["control", "a", "b"])
+    frame = pd.DataFrame({"treatment": names[log.treatment], "propensity": log.propensity, "outcome": 0.0})
+    found = overlap(frame, pd.DataFrame(policy, columns=names)).loc[names]
+    weights = estimators.importance_weights(log, policy)
+    assert found["rows"].sum() == len(log)
+    assert found["policy_share"].sum() == pytest.approx(1)
+    assert found["largest_weight"].max() == pytest.approx(weights.max())
+    assert (found["reached"] * found["policy_share"]).sum() == pytest.approx(weights.mean())
+    assert (found["effective_sample_size"] <= found["rows"] + 1e-9).all()
+    assert found["thin_share"].between(0, 1).all()
