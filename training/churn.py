@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,11 @@ MONOTONE: Final = {
 FOLDS: Final = 5
 FEWEST_MEMBERS: Final = 10  # of each class: two in each fold
 LEAK: Final = 0.999  # AUC of one feature alone
-BEST_SINGLE_FEATURE: Final = "visits_56d"  # the rival everybody has: fewer visits in the last 8 weeks, more risk
+SIGNS: Final[tuple[Literal[1, -1], ...]] = (1, -1)
+FIRST: Final = float(np.finfo(np.float32).min)
+LOGISTIC: Final = "logistic regression"
+BEST_SINGLE: Final = "best single feature"
+PURCHASES: Final = "BG/NBD expected purchases"
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,31 @@ def fit_isotonic(probability: Floats, churned: Floats) -> Isotonic:
     return Isotonic(tuple(map(float, fitted.X_thresholds_)), tuple(map(float, fitted.y_thresholds_)))
 
 
-def logistic_rival(X: pd.DataFrame, churned: Floats, X_test: pd.DataFrame) -> Floats:
+def rivals(
+    X: pd.DataFrame | ArrayLike,
+    churned: ArrayLike,
+    X_test: pd.DataFrame | ArrayLike,
+    *,
+    expected_purchases: Floats | None = None,
+) -> dict[str, Floats]:
+    """Predict the test rows as one would without this product; each `(n_test,)`, higher for more risk.
+
+    Parameters
+    ----------
+    X, churned, X_test : as for `fit_churn`
+    expected_purchases : (n_test,) within the horizon, from transactions alone, where there are these: fewer, more risk
+    """
+    encoding, outcome = fit_encoding(X), np.asarray(churned, dtype=np.float64)
+    learn, test = encoding.matrix(X), encoding.matrix(X_test)
+    best = best_single_feature(learn, outcome)
+    found = {
+        LOGISTIC: logistic_rival(learn, outcome, test),
+        f"{BEST_SINGLE} ({encoding.names[best.place]})": best.score(test),
+    }
+    return found if expected_purchases is None else found | {PURCHASES: -expected_purchases}
+
+
+def logistic_rival(X: Matrix, churned: Floats, X_test: Matrix) -> Floats:
     """Predict by logistic regression on the same features: signed logs, medians for missing, standardised."""
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
@@ -168,12 +196,37 @@ def logistic_rival(X: pd.DataFrame, churned: Floats, X_test: pd.DataFrame) -> Fl
 
     model = make_pipeline(
         FunctionTransformer(lambda values: np.sign(values) * np.log1p(np.abs(values))),
-        SimpleImputer(strategy="median", add_indicator=True),
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
         StandardScaler(),
         LogisticRegression(C=0.05, max_iter=500),
     )
-    model.fit(X.to_numpy(dtype=np.float64), churned)
-    return np.asarray(model.predict_proba(X_test.to_numpy(dtype=np.float64))[:, 1])
+    model.fit(X.astype(np.float64), churned)
+    return np.asarray(model.predict_proba(X_test.astype(np.float64))[:, 1])
+
+
+@dataclass(frozen=True)
+class SingleFeature:
+    """Hold which column ranks who left best, which way round, and where its missing values rank."""
+
+    place: int
+    sign: Literal[1, -1]
+    missing: float
+    auc: float
+
+    def score(self, X: Matrix) -> Floats:
+        """Score rows `(n_rows,)`, higher for more risk."""
+        return self.sign * np.nan_to_num(X[:, self.place].astype(np.float64), nan=self.missing)
+
+
+def best_single_feature(X: Matrix, churned: Floats) -> SingleFeature:
+    """Find the column that alone ranks who left best, on the rows that are learned from."""
+    every = [
+        SingleFeature(place, sign, missing, ranked if sign > 0 else 1 - ranked)
+        for place, column in enumerate(X.T)
+        for missing, ranked in _rankings(column, churned)
+        for sign in SIGNS
+    ]
+    return max(every, key=lambda feature: feature.auc)
 
 
 def _fixed(names: Sequence[str]) -> Parameters:
@@ -194,16 +247,18 @@ def _check(X: Matrix, churned: Floats, members: NDArray[Any], encoding: Encoding
             f"{left} members left and {stayed} stayed; at least {FEWEST_MEMBERS} of each were wanted to learn from and "
             f"to be judged on; take a longer history or another horizon"
         )
-    knows = [name for name, column in zip(encoding.names, X.T, strict=True) if _separation(column, churned) > LEAK]
+    knows = [
+        name
+        for name, column in zip(encoding.names, X.T, strict=True)
+        if max(max(ranked, 1 - ranked) for _, ranked in _rankings(column, churned)) > LEAK
+    ]
     if knows:
         raise ContractError(
             f"columns {knows} tell who left without a doubt, so they were written afterwards; leave them out"
         )
 
 
-def _separation(column: NDArray[np.float32], churned: Floats) -> float:
-    """Say how well a feature ranks who left, either way round; missing values rank first, and last."""
-    filled = np.nan_to_num(column, nan=-np.inf)
-    first = auc(churned, filled)
-    last = auc(churned, np.nan_to_num(column, nan=np.inf)) if np.isnan(column).any() else first
-    return max(first, 1 - first, last, 1 - last)
+def _rankings(column: NDArray[np.float32], churned: Floats) -> list[tuple[float, float]]:
+    """Say how well a feature ranks who left, with missing values ranked first, and last."""
+    ends = (FIRST, -FIRST) if np.isnan(column).any() else (FIRST,)
+    return [(end, auc(churned, np.nan_to_num(column, nan=end))) for end in ends]

@@ -7,14 +7,18 @@ A label exists only when its window has fully passed. The window is [as_of + lea
 local days, with the grace period after it where there are contracts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from features.errors import ContractError
 from features.programme import Programme
+from features.sheet import Sheet
+
+TIMES: Final = ("as_of", "window_start", "window_end", "known_from")
 
 
 def margins(transactions: pd.DataFrame, programme: Programme) -> pd.DataFrame:
@@ -58,6 +62,53 @@ def spells(terms: pd.DataFrame, programme: Programme) -> pd.DataFrame:
 def mature(dates: Sequence[datetime], *, known_until: datetime, programme: Programme) -> list[datetime]:
     """Keep the dates whose label window has fully passed by `known_until`."""
     return [as_of for as_of in dates if programme.days_before(as_of, -programme.label_days) <= known_until]
+
+
+def maturity(
+    dates: Sequence[datetime],
+    *,
+    known_until: datetime,
+    programme: Programme,
+    members: Mapping[datetime, int] | None = None,
+) -> pd.DataFrame:
+    """Keep the ledger of labels: for every date which days it is about, and from which moment on it exists.
+
+    Parameters
+    ----------
+    members : how many were labelled at a date, where that is known
+
+    Returns
+    -------
+    By as_of: `window_start`, `window_end` (after which there are no more days of the horizon), `known_from` (with the
+    grace period after it), `mature`, and `members`, missing where there is no label yet
+    """
+    after = {
+        "window_start": programme.lead_days,
+        "window_end": programme.lead_days + programme.horizon_days,
+        "known_from": programme.label_days,
+    }
+    moments = {name: _moments([programme.days_before(as_of, -n) for as_of in dates]) for name, n in after.items()}
+    ledger = pd.DataFrame(moments, index=pd.Index(_moments(dates), name="as_of"))
+    counted = [None if members is None else members.get(as_of) for as_of in dates]
+    return ledger.assign(mature=ledger["known_from"] <= known_until, members=pd.array(counted, dtype="Int64"))
+
+
+def _moments(times: Sequence[datetime]) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(list(times), dtype="datetime64[us, UTC]")
+
+
+def maturity_sheet(ledger: pd.DataFrame, programme: Programme) -> Sheet:
+    """Show the labels that are not known yet, each with the day on which it will be."""
+    times = ledger.reset_index()[list(TIMES)]
+    local = times.apply(lambda column: column.dt.tz_convert(programme.zone).dt.strftime("%Y-%m-%d"))
+    waiting, known = local[~ledger["mature"].to_numpy()], local[ledger["mature"].to_numpy()]
+    note = f"Known: {known['as_of'].iloc[0]} to {known['as_of'].iloc[-1]}" if len(known) else "Known: none"
+    return Sheet(
+        "Labels that are not known yet",
+        ("as of", "window from", "until before", "known on"),
+        tuple(waiting.itertuples(index=False, name=None)),
+        (f"{note}; {len(known)} snapshots, {ledger['members'].sum():,} labels.",),
+    )
 
 
 def label(

@@ -30,7 +30,15 @@ SHALLOW: Final[Parameters] = {
 DEEP: Final[Parameters] = SHALLOW | {"max_depth": 5, "min_child_weight": 3.0, "colsample_bytree": 0.6}
 
 
-def choose_shape(X: Matrix, outcome: Floats, folds: Sequence[Fold], *, fixed: Parameters, metric: str) -> Parameters:
+def choose_shape(
+    X: Matrix,
+    outcome: Floats,
+    folds: Sequence[Fold],
+    *,
+    fixed: Parameters,
+    metric: str,
+    weight: Floats | None = None,
+) -> Parameters:
     """Give the parameters, `rounds` among them, with the lowest mean loss over folds.
 
     Parameters
@@ -39,8 +47,9 @@ def choose_shape(X: Matrix, outcome: Floats, folds: Sequence[Fold], *, fixed: Pa
     outcome : (n_rows,)
     fixed : what every trial has, such as the objective
     metric : the loss, by XGBoost's name
+    weight : (n_rows,) how much a row counts; one as much as the other if not given
     """
-    data = xgb.DMatrix(X, outcome)
+    data = xgb.DMatrix(X, outcome, weight=weight)
     places = [(np.flatnonzero(train), np.flatnonzero(test)) for train, test in folds]
     tried: list[tuple[float, Parameters]] = []
     for shape in (SHALLOW, DEEP):

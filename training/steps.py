@@ -62,13 +62,7 @@ def fit_churn(
     folds = splits.row_folds(prepared.folds, as_of)
     model = churn.fit_churn(X, churned, clusters=learn["member_id"], folds=folds, parameters=tuned.parameters)
     X_test = test[list(prepared.features)]
-    predictions = {
-        judging.MODEL: model.predict(X_test),
-        "logistic regression": churn.logistic_rival(X, churned, X_test),
-        f"best single feature ({churn.BEST_SINGLE_FEATURE})": -X_test[churn.BEST_SINGLE_FEATURE].to_numpy(
-            dtype=np.float64
-        ),
-    }
+    predictions = {judging.MODEL: model.predict(X_test)} | churn.rivals(X, churned, X_test)
     table = judging.judge_churn(
         test["churned"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng
     )
@@ -79,7 +73,8 @@ def fit_churn(
 def fit_value(prepared: Prepared, rng: np.random.Generator) -> Step:
     """Fit expected margin and judge it on the test dates beside the last period and the mean of the last three."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
-    booster = value.fit_value(learn[list(prepared.features)], learn["margin"].to_numpy(dtype=np.float64))
+    X = learn[list(prepared.features)]
+    booster = value.fit_value(X, learn["margin"], clusters=learn["member_id"], rng=rng).booster
     spend = test["spend_84d"].to_numpy(dtype=np.float64)
     predictions = {
         judging.MODEL: value.predict_value(booster, test[list(prepared.features)].to_numpy(dtype=np.float32)),

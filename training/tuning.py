@@ -45,11 +45,16 @@ def tune(
     trials: int,
     rng: np.random.Generator,
     progress: Callable[[int, int], None],
+    start: Parameters | None = None,
 ) -> Tuned:
     """Minimise the mean of the folds' losses.
 
     The first trial is `START`; a trial that is worse than the median after a fold is pruned. A study that was killed
     goes on where it stood; one that is complete is not run again.
+
+    Parameters
+    ----------
+    start : tried second, such as the champion's; what it lacks is drawn
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage.parent.mkdir(parents=True, exist_ok=True)
@@ -61,8 +66,9 @@ def tune(
     )
     # the seed moves on with the trials: one that starts again would suggest the same parameters again
     search.sampler = optuna.samplers.TPESampler(seed=(int(rng.integers(2**31)) + _count(search, *JUDGED)) % 2**31)
-    if not any(trial.system_attrs.get("fixed_params") == START for trial in _trials(search, *JUDGED, WAITING)):
-        search.enqueue_trial(START)
+    for known in (START, start or START):
+        if not any(trial.system_attrs.get("fixed_params") == known for trial in _trials(search, *JUDGED, WAITING)):
+            search.enqueue_trial(known)
     done = _count(search, *JUDGED)
     progress(done, trials)
     search.optimize(

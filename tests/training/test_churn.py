@@ -7,7 +7,16 @@ import pytest
 
 from features.errors import ContractError
 from training.calibration import sigmoid
-from training.churn import MONOTONE, Rows, cross_predict, fit_churn, fold_losses, logistic_rival, train_booster
+from training.churn import (
+    MONOTONE,
+    Rows,
+    best_single_feature,
+    cross_predict,
+    fit_churn,
+    fold_losses,
+    rivals,
+    train_booster,
+)
 from training.metrics import auc, log_loss
 from training.shape import member_folds
 from training.splits import Split, row_folds
@@ -131,11 +140,43 @@ def test_the_logistic_rival_copes_with_missing_values():
     learn, test = world(seed=1), world(seed=2)
     X = test.X.copy()
     X.loc[:9] = np.nan  # rows of nothing
-    p = logistic_rival(learn.X.mask(learn.X > 2.5), learn.churned, X)
+    p = rivals(learn.X.mask(learn.X > 2.5), learn.churned, X)["logistic regression"]
     assert np.isfinite(p).all()
     assert ((p > 0) & (p < 1)).all()
     # it can't follow the swing of the season, so it stays below the truth, and far above chance
     assert 0.7 < auc(test.churned, p) < auc(test.churned, test.probability)
+
+
+def test_the_best_single_feature_is_chosen_where_it_is_learned():
+    learn, test = world(seed=1), world(seed=2)
+    noise = np.random.default_rng(0).normal(size=len(test.X))
+    X, X_test = learn.X.assign(lucky=noise), test.X.assign(lucky=test.churned)  # knows the answer in the test alone
+    found = rivals(X, learn.churned, X_test)
+    assert list(found) == ["logistic regression", "best single feature (recency_days)"]
+    ranks = auc(test.churned, found["best single feature (recency_days)"])
+    assert ranks == pytest.approx(auc(test.churned, test.X["recency_days"].fillna(-9)), abs=0.01)
+
+
+@pytest.mark.parametrize(("sign", "missing"), [(1, 0), (1, 1), (-1, 0), (-1, 1)])
+def test_a_single_feature_ranks_the_way_round_that_its_gaps_and_values_say(sign, missing):
+    rng = np.random.default_rng(0)
+    churned = (rng.random(2000) < 0.5).astype(float)
+    column = sign * churned + rng.normal(size=2000)
+    column[rng.random(2000) < 0.6 * (churned == missing)] = np.nan
+    X = np.column_stack([rng.normal(size=2000), column]).astype(np.float32)
+    best = best_single_feature(X, churned)
+    assert best.place == 1
+    assert best.auc == pytest.approx(auc(churned, best.score(X)))
+    assert best.auc > 0.7
+
+
+def test_rivals_read_words_and_say_few_expected_purchases_are_a_risk():
+    X, churned = plain()
+    expected = np.random.default_rng(0).random(50)
+    found = rivals(X, churned, X[:50], expected_purchases=expected)
+    assert [len(prediction) for prediction in found.values()] == [50, 50, 50]
+    np.testing.assert_array_equal(found["BG/NBD expected purchases"], -expected)
+    assert auc(churned[:50], found["logistic regression"]) > 0.7
 
 
 def plain(n=600, seed=0):

@@ -62,7 +62,7 @@ def fitted() -> Fitted:
         train,
         test,
         learn_uplift(train, FEATURES, OFFERS, np.random.default_rng(4)),
-        fit_value(learn[list(FEATURES)], learn["margin"].to_numpy(dtype=np.float64)),
+        fit_value(learn[list(FEATURES)], learn["margin"].to_numpy(dtype=np.float64)).booster,
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from features.errors import ContractError
 from features.programme import Programme
-from training.labels import label, margins, mature, spells
+from training.labels import label, margins, mature, maturity, maturity_sheet, spells
 
 ZONE = ZoneInfo("America/New_York")
 PROGRAMME = Programme(timezone="America/New_York")  # horizon 28 days, active in the 56 before
@@ -262,3 +262,61 @@ def test_churn_of_contracts_is_what_going_through_the_days_finds(terms, at):
             end = max(more)
         expected[member] = int(end <= at + programme.horizon_days)
     assert found == expected
+
+
+PROGRAMMES = st.builds(
+    Programme,
+    timezone=st.just("America/New_York"),
+    horizon_days=st.integers(1, 40),
+    lead_days=st.integers(0, 14),
+    grace_days=st.integers(0, 10),
+    churn=st.sampled_from(["lapse", "contract"]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    days=st.lists(st.dates(date(2017, 1, 1), date(2017, 12, 31)), min_size=1, max_size=8, unique=True),
+    programme=PROGRAMMES,
+    until=st.dates(date(2017, 1, 1), date(2018, 3, 1)),
+)
+def test_the_ledger_counts_local_days_and_agrees_with_what_may_be_labelled(days, programme, until):
+    dates, known_until = [midnight(day) for day in days], midnight(until)
+    ledger = maturity(dates, known_until=known_until, programme=programme)
+    first, end = programme.lead_days, programme.lead_days + programme.horizon_days
+    known = end + (programme.grace_days if programme.churn == "contract" else 0)
+    for name, after in (("window_start", first), ("window_end", end), ("known_from", known)):
+        assert [at.astimezone(ZONE).date() for at in ledger[name]] == [day + timedelta(days=after) for day in days]
+    assert ledger.index[ledger["mature"]].to_list() == mature(dates, known_until=known_until, programme=programme)
+
+
+def test_the_ledger_says_on_which_day_each_label_will_be_known():
+    dates = [midnight(date(2017, 10, day)) for day in (2, 9, 16)]
+    ledger = maturity(
+        dates, known_until=midnight(date(2017, 11, 6)), programme=PROGRAMME, members={dates[0]: 2000, dates[1]: 1900}
+    )
+    assert ledger["members"].to_list() == [2000, 1900, pd.NA]
+    sheet = maturity_sheet(ledger, PROGRAMME)
+    assert sheet.rows == (("2017-10-16", "2017-10-16", "2017-11-13", "2017-11-13"),)
+    assert sheet.notes == ("Known: 2017-10-02 to 2017-10-09; 2 snapshots, 3,900 labels.",)
+    nothing = maturity(dates[2:], known_until=dates[2], programme=PROGRAMME)
+    assert maturity_sheet(nothing, PROGRAMME).notes == ("Known: none; 0 snapshots, 0 labels.",)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    drawn=st.lists(
+        st.tuples(st.sampled_from("abcd"), st.integers(-80, 80), st.integers(-500, 5000)), min_size=1, max_size=25
+    ),
+    known=st.integers(28, 60),
+)
+def test_no_label_knows_what_came_after_known_until(drawn, known):
+    as_of = midnight(date(2017, 6, 5))
+    known_until = PROGRAMME.days_before(as_of, -known)
+    rows = [(who, as_of + timedelta(days=day), margin) for who, day, margin in drawn]
+    then = [row for row in rows if row[1] < known_until]
+    labels = [
+        label(visits_of(*some), [as_of], known_until=known_until, programme=PROGRAMME) for some in (rows, then) if some
+    ]
+    for other in labels[1:]:
+        pd.testing.assert_frame_equal(labels[0], other)

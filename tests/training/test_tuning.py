@@ -33,9 +33,16 @@ def silent(done, of):
     """Say nothing."""
 
 
-def search(losses, folder, *, trials, seed=0, progress=silent, study="s"):
-    rng = np.random.default_rng(seed)
-    return tune(losses, study=study, storage=folder / "studies.log", trials=trials, rng=rng, progress=progress)
+def search(losses, folder, *, trials, seed=0, progress=silent, study="s", start=None):
+    return tune(
+        losses,
+        study=study,
+        storage=folder / "studies.log",
+        trials=trials,
+        rng=np.random.default_rng(seed),
+        progress=progress,
+        start=start,
+    )
 
 
 def test_it_starts_from_what_is_known_to_do_well_and_does_better(tmp_path):
@@ -46,6 +53,19 @@ def test_it_starts_from_what_is_known_to_do_well_and_does_better(tmp_path):
     assert found.loss == pytest.approx(next(bowl(found.parameters)))
     assert 0.1 <= found.loss < 0.5 * next(bowl(START))
     assert found.parameters.keys() == START.keys()
+
+
+def test_the_champions_parameters_are_tried_second_and_not_again_after_a_kill(tmp_path):
+    champion = START | {"learning_rate": 0.1, "rounds": 200}
+    first, second = Watched(until=2), Watched()
+    with pytest.raises(StoppedError):
+        search(first, tmp_path, trials=5, start=champion)
+    assert first.calls == [START, champion]
+    found = search(second, tmp_path, trials=5, start=champion)  # the trial that was cut is made up for
+    assert second.calls.count(champion) == 1
+    assert START not in second.calls
+    assert found.loss == pytest.approx(0.1)  # the bowl's least, which a search of three draws does not find
+    assert found.parameters == champion
 
 
 def test_progress_counts_up_to_the_end(tmp_path):
