@@ -17,8 +17,9 @@ from features.schema import CONTROL
 from training.encoding import fit_encoding
 from training.estimators import Flags, Floats, Log, dm, dr, importance_weights, ips, snips
 from training.evidence import effective_sample_size, estimate
-from training.learners import Experiment, fit_nuisance, folds_of
+from training.learners import Experiment, fit_nuisance
 from training.metrics import Estimate
+from training.splits import folds_of
 
 NO_CONTACT: Final = "no contact"
 RANDOM: Final = "random"
