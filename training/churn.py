@@ -14,7 +14,8 @@ from training.calibration import EDGE, IDENTITY, Calibration, Isotonic, fit_plat
 from training.encoding import Encoding, fit_encoding
 from training.evidence import estimate
 from training.metrics import auc, log_loss
-from training.shape import Flags, Floats, Fold, Matrix, Parameters, choose_shape, member_folds
+from training.shape import Floats, Matrix, Parameters, choose_shape
+from training.splits import Flags, Fold, each_held_out, folds_of
 
 # what the business knows: more silence never lowers the risk, more visits never raise it
 MONOTONE: Final = {
@@ -82,7 +83,8 @@ def fit_churn(
     _check(matrix, outcome, members, encoding)
     data = Rows(matrix, outcome, encoding.names)
     if folds is None:
-        folds = member_folds(members, outcome, FOLDS, rng or np.random.default_rng(0))
+        fold = folds_of(members, FOLDS, rng or np.random.default_rng(0), outcome=outcome)
+        folds = each_held_out(fold)
     if parameters is None:
         parameters = choose_shape(matrix, outcome, folds, fixed=_fixed(encoding.names), metric="logloss")
     probability = cross_predict(data, folds, parameters)

@@ -3,8 +3,8 @@
 Every number that decides is of members whose own outcomes had no part in it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from training.evidence import Z, estimate
-from training.learners import Experiment, Flags, Floats, Ints, estimate_effects, fit_nuisance
+from training.learners import Experiment, Flags, Floats, Ints, Matrix, estimate_effects, fit_nuisance
 from training.metrics import Estimate
 
 TOGETHER: Final = "all together"
@@ -26,7 +26,7 @@ class Part:
 
     held_out: Flags
     average: Floats  # (n_offers,)
-    effects: dict[str, Floats]  # (n, n_offers) by learner, about 0
+    effects: dict[str, Matrix]  # (n, n_offers) by learner, about 0; of halved precision, since there are many
     scores: Floats  # (n_held_out, arms)
     cap: float
 
@@ -34,14 +34,19 @@ class Part:
 def cross_fit(log: Experiment, held_out: Flags, rng: np.random.Generator) -> Part:
     """Fit every learner on the members not held out."""
     nuisance = fit_nuisance(log.take(~held_out), rng=rng)
-    effects = estimate_effects(nuisance, log.X, rng)
+    effects = estimate_effects(nuisance, log.X)
     return Part(
         held_out=held_out,
         average=nuisance.contrasts.mean(axis=0),
-        effects={name: effect - effect[~held_out].mean(axis=0) for name, effect in effects.items()},
+        effects={name: _about(effect, ~held_out) for name, effect in effects.items()},
         scores=nuisance.scores(log.take(held_out)),
         cap=nuisance.cap,
     )
+
+
+def _about(effect: Floats, rows: Flags) -> Matrix:
+    """Take off the mean over `rows`."""
+    return np.asarray(effect - effect[rows].mean(axis=0), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,18 @@ class Choice:
     """Hold the learner to believe, what it says of every row, and the comparison it won."""
 
     learner: str
+    weights: dict[str, Floats]  # (n_offers,) of each learner that has a say
     teacher: Floats  # (n, n_offers)
-    kept: Floats  # (n_offers,)
     average_effect: list[Estimate]
     policy_values: dict[str, Estimate]
     gains: dict[str, Estimate]
     held_out: Floats  # (n, n_offers) what the learner says of every row by models that have not seen its member
     contrast: Floats  # (n, n_offers) doubly robust, likewise
+
+    @property
+    def kept(self) -> Floats:
+        """Say how much of the learners' heterogeneity is kept, `(n_offers,)`: 0 is the averages alone."""
+        return np.sum(list(self.weights.values()), axis=0) if self.weights else np.zeros(len(self.average_effect))
 
 
 def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> Choice:
@@ -83,16 +93,38 @@ def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> 
     gains = {name: estimate(earned[name] - earned[CONSTANT], log.cluster) for name in missed}
     learner = _believed(earned, missed, gains, log.cluster)
     effects = [estimate(column, log.cluster) for column in contrast.T]
-    teacher = np.tile([effect.value for effect in effects], (len(fold), 1))
-    weights = np.zeros((len(names), len(cost)))
+    say: dict[str, Floats] = {}
     if learner != CONSTANT:
-        weights = _contenders(names)[learner](words, contrast, log.cluster)
-        for name, weight in zip(names, weights, strict=True):
-            teacher += weight * np.mean([part.effects[name] for part in parts], axis=0)
+        found = zip(names, _contenders(names)[learner](words, contrast, log.cluster), strict=True)
+        say = {name: weight for name, weight in found if weight.any()}
+    teacher = _teacher(
+        effects, say, {name: np.mean([part.effects[name] for part in parts], axis=0) for name in say}, n=len(fold)
+    )
     values = {name: estimate(earning, log.cluster) for name, earning in earned.items()}
-    if not weights.any():
-        learner = CONSTANT
-    return Choice(learner, teacher, weights.sum(axis=0), effects, values, gains, held_out[learner], contrast)
+    learner = learner if say else CONSTANT
+    return Choice(learner, say, teacher, effects, values, gains, held_out[learner], contrast)
+
+
+def learn_from_all(choice: Choice, log: Experiment, sample: Flags, rng: np.random.Generator, *, threads: int) -> Choice:
+    """Let the learners that were chosen on a sample learn from every row what they say of the sample.
+
+    How their words are weighed stays as chosen; the average effects are those of all rows.
+    """
+    nuisance = fit_nuisance(log, rng=rng, threads=threads)
+    effects = [estimate(column, log.cluster) for column in nuisance.contrasts.T]
+    said = estimate_effects(nuisance, log.X[sample], choice.weights)
+    teacher = _teacher(effects, choice.weights, said, n=int(sample.sum()))
+    return replace(choice, teacher=teacher, average_effect=effects)
+
+
+def _teacher(
+    average: Sequence[Estimate], weights: Mapping[str, Floats], said: Mapping[str, Matrix | Floats], *, n: int
+) -> Floats:
+    """Add to the average effects what learners say beyond them, weighed, `(n, n_offers)`."""
+    teacher = np.tile([effect.value for effect in average], (n, 1))
+    for name, weight in weights.items():
+        teacher += weight * (said[name] - said[name].mean(axis=0))
+    return teacher
 
 
 def _believed(earned: dict[str, Floats], missed: dict[str, float], gains: dict[str, Estimate], cluster: Ints) -> str:
@@ -170,7 +202,7 @@ def _earned(uplift: Floats, contrast: Floats, cost: Floats) -> Floats:
     return np.asarray(np.where(net[rows, best] > 0, (contrast - cost)[rows, best], 0.0))
 
 
-def _gather(fold: Ints, held_out: Sequence[Floats]) -> Floats:
+def _gather(fold: Ints, held_out: Sequence[Floats | Matrix]) -> Floats:
     gathered = np.empty((len(fold), held_out[0].shape[1]))
     for k, values in enumerate(held_out):
         gathered[fold == k] = values

@@ -8,22 +8,29 @@ pool holds both. Either way what is far out is winsorised (margins are heavy-tai
 S-, T- and X-learner: Künzel, Sekhon, Bickel and Yu, "Metalearners for estimating heterogeneous treatment effects using
 machine learning", PNAS 2019. DR-learner: Kennedy, "Towards optimal doubly robust estimation of heterogeneous causal
 effects", 2023. All are gradient boosted trees, shallow and slow: what is left to learn is faint.
+
+What a learner takes from the baseline and the arms' means of a member is said by models of the other half of members:
+nothing explains its own noise (Chernozhukov et al., "Double/debiased machine learning", 2018).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from training.splits import folds_of
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Matrix = NDArray[np.float32]
 
-INNER_FOLDS: Final = 2
+HALVES: Final = (0, 1)
+BINS: Final = 64  # quantiles that a split may lie at
 TAIL: Final = 0.99  # residuals beyond this quantile of their size are pulled in
 
 
@@ -37,6 +44,7 @@ class Trees:
     leaf_share: float = 0.01
     ridge: float = 10.0
     seed: int = 0
+    threads: int = 1  # OpenMP threads spin when cores are shared: where there are folds, these run side by side instead
 
     def params(self, n: int) -> dict[str, object]:
         """Give XGBoost's parameters for `n` rows."""
@@ -46,10 +54,10 @@ class Trees:
             "min_child_weight": max(5.0, self.leaf_share * n),
             "lambda": self.ridge,
             "subsample": 0.8,
-            "nthread": 1,  # folds run side by side instead: OpenMP threads spin when cores are shared
+            "nthread": self.threads,
             "seed": self.seed,
             "tree_method": "hist",
-            "max_bin": 64,
+            "max_bin": BINS,
         }
 
 
@@ -80,19 +88,13 @@ class Experiment:
         )
 
 
-def folds_of(cluster: Ints, folds: int, rng: np.random.Generator) -> Ints:
-    """Draw a fold for every row, the same for all rows of a member, the folds equally many members."""
-    members, position = np.unique(cluster, return_inverse=True)
-    return np.asarray(rng.permutation(np.arange(len(members)) % folds)[position], dtype=np.int64)
-
-
 def grow(data: xgb.QuantileDMatrix, target: Floats, trees: Trees) -> xgb.Booster:
     """Fit a regression of `target` on matrix already cut into quantiles."""
     data.set_label(target)
     return xgb.train(trees.params(len(target)), data, num_boost_round=trees.rounds)
 
 
-def at(boosters: list[xgb.Booster], X: Matrix) -> Floats:
+def at(boosters: Sequence[xgb.Booster], X: Matrix) -> Floats:
     """Average what boosters predict, `(n,)`."""
     return np.asarray(np.mean([booster.inplace_predict(X) for booster in boosters], axis=0, dtype=np.float64))
 
@@ -113,18 +115,58 @@ def doubly_robust(residual: Floats, arm_means: Floats, arm: Ints, propensity: Fl
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """Cut the matrix of a log and its parts at the same quantiles, each when first asked for and once for all learners.
+
+    To cut a row takes as long as to grow forty trees on it.
+    """
+
+    log: Experiment
+    half: Ints  # (n,) 0 or 1
+    threads: int
+    held: dict[tuple[int | None, int | None], xgb.QuantileDMatrix] = field(default_factory=dict)
+
+    def rows(self, *, half: int | None = None, arm: int | None = None) -> Flags:
+        """Say which rows are of a half and of an arm; None is both halves, every arm."""
+        of_half = True if half is None else self.half == half
+        return np.broadcast_to(of_half & (True if arm is None else self.log.arm == arm), self.half.shape)
+
+    def __call__(self, *, half: int | None = None, arm: int | None = None) -> xgb.QuantileDMatrix:
+        """Give the matrix of those rows."""
+        if (half, arm) not in self.held:
+            whole = (half, arm) == (None, None)
+            X = self.log.X if whole else self.log.X[self.rows(half=half, arm=arm)]
+            self.held[half, arm] = _cut(X, self.threads, None if whole else self())
+        return self.held[half, arm]
+
+    @cached_property
+    def with_arms(self) -> xgb.QuantileDMatrix:
+        """Hold the matrix with a column more for each arm, 1 for the arm that was drawn."""
+        drawn = np.eye(self.log.arms, dtype=np.float32)[self.log.arm]
+        return _cut(np.hstack([self.log.X, drawn]), self.threads)
+
+
+def _cut(X: Matrix, threads: int, ref: xgb.QuantileDMatrix | None = None) -> xgb.QuantileDMatrix:
+    return xgb.QuantileDMatrix(X, ref=ref, max_bin=BINS, nthread=threads)
+
+
+@dataclass(frozen=True)
 class Nuisance:
     """Hold what every learner shares, fitted on the members of `log`."""
 
-    log: Experiment
-    baseline: Floats  # (n,) cross-fitted
+    cuts: Cuts
+    baselines: list[xgb.Booster]  # by half
+    baseline: Floats  # (n,) by the other half's
     residual: Floats  # (n,) of the baseline, winsorised
-    arm_means: Floats  # (n, arms) of the residual, cross-fitted
     cap: float
-    baselines: list[xgb.Booster]
-    arms: list[list[xgb.Booster]]  # per arm, one for each inner fold
-    cuts: xgb.QuantileDMatrix
+    arms: list[list[xgb.Booster]]  # by half and arm
+    arm_means: Floats  # (n, arms) of the residual, by the other half's
     trees: Trees
+
+    @property
+    def log(self) -> Experiment:
+        """Give the log that this was fitted on."""
+        return self.cuts.log
 
     @property
     def outcome_means(self) -> Floats:
@@ -138,52 +180,55 @@ class Nuisance:
 
     def arm_means_at(self, X: Matrix) -> Floats:
         """Predict the mean residual of every arm, `(n, arms)`."""
-        return np.column_stack([at(boosters, X) for boosters in self.arms])
-
-    def about_mean(self, rng: np.random.Generator) -> "Nuisance":
-        """Fit the arms' means of the outcome as it is, for learners that want no baseline."""
-        mean = float(self.log.outcome.mean())
-        outcome, cap = winsorise(self.log.outcome - mean, self.log.outcome)
-        empty = np.zeros_like(self.arm_means)
-        plain = replace(self, baseline=np.full(len(outcome), mean), residual=outcome, cap=cap, arm_means=empty, arms=[])
-        return _fit_arms(plain, folds_of(self.log.cluster, INNER_FOLDS, rng))
+        return np.column_stack([at(boosters, X) for boosters in zip(*self.arms, strict=True)])
 
     def scores(self, held_out: Experiment) -> Floats:
         """Score members this was not fitted on under every arm; see `doubly_robust`."""
         residual = np.clip(held_out.outcome - at(self.baselines, held_out.X), -self.cap, self.cap)
         return doubly_robust(residual, self.arm_means_at(held_out.X), held_out.arm, held_out.propensity)
 
-    def cut(self, X: Matrix) -> xgb.QuantileDMatrix:
-        """Cut a part of the matrix at the quantiles of the whole."""
-        return xgb.QuantileDMatrix(X, ref=self.cuts, max_bin=64, nthread=1)
+    def without_baseline(self) -> "Nuisance":
+        """Fit the arms' means of the outcome as it is, for learners that want no baseline."""
+        outcome = self.log.outcome
+        mean = np.full(len(outcome), outcome.mean())
+        return _fit_arms(self.cuts, [], mean, self.trees)
 
 
-def fit_nuisance(log: Experiment, *, rng: np.random.Generator) -> Nuisance:
+def fit_nuisance(
+    log: Experiment,
+    *,
+    rng: np.random.Generator,
+    threads: int = 1,
+    baseline_trees: Trees = BASELINE,
+    effect_trees: Trees = EFFECT,
+) -> Nuisance:
     """Fit the baseline and the arms' means, each row by models that have not seen its member."""
-    trees = replace(EFFECT, seed=int(rng.integers(2**31)))
-    fold = folds_of(log.cluster, INNER_FOLDS, rng)
-    cuts = xgb.QuantileDMatrix(log.X, max_bin=64, nthread=1)
-    baseline = np.empty(len(log.arm))
-    empty = Nuisance(log, baseline, log.outcome, np.zeros((len(log.arm), log.arms)), np.inf, [], [], cuts, trees)
-    deep = replace(BASELINE, seed=trees.seed)
-    for k in range(INNER_FOLDS):
-        booster = grow(empty.cut(log.X[fold != k]), log.outcome[fold != k], deep)
-        baseline[fold == k] = at([booster], log.X[fold == k])
-        empty.baselines.append(booster)
+    trees = replace(effect_trees, seed=int(rng.integers(2**31)), threads=threads)
+    cuts = Cuts(log, folds_of(log.cluster, len(HALVES), rng), threads)
+    deep = replace(baseline_trees, seed=trees.seed, threads=threads)
+    baselines = [grow(cuts(half=half), log.outcome[cuts.rows(half=half)], deep) for half in HALVES]
+    baseline = _crossed([[booster] for booster in baselines], cuts)[:, 0]
+    return _fit_arms(cuts, baselines, baseline, trees)
+
+
+def _fit_arms(cuts: Cuts, baselines: list[xgb.Booster], baseline: Floats, trees: Trees) -> Nuisance:
+    log = cuts.log
     residual, cap = winsorise(log.outcome - baseline, log.outcome)
-    return _fit_arms(replace(empty, residual=residual, cap=cap), fold)
+    arms = [
+        [grow(cuts(half=half, arm=a), residual[cuts.rows(half=half, arm=a)], trees) for a in range(log.arms)]
+        for half in HALVES
+    ]
+    return Nuisance(cuts, baselines, baseline, residual, cap, arms, _crossed(arms, cuts), trees)
 
 
-def _fit_arms(stage: Nuisance, fold: Ints) -> Nuisance:
-    log = stage.log
-    for a in range(log.arms):
-        stage.arms.append([])
-        for k in range(INNER_FOLDS):
-            rows = (fold != k) & (log.arm == a)
-            booster = grow(stage.cut(log.X[rows]), stage.residual[rows], stage.trees)
-            stage.arm_means[fold == k, a] = at([booster], log.X[fold == k])
-            stage.arms[a].append(booster)
-    return stage
+def _crossed(boosters: list[list[xgb.Booster]], cuts: Cuts) -> Floats:
+    """Predict every row by the boosters of the half that it is not of, `(n, n_boosters)`."""
+    predicted = np.empty((len(cuts.half), len(boosters[0])))
+    for half in HALVES:
+        rows = cuts.rows(half=half)
+        X = cuts.log.X[rows]
+        predicted[rows] = np.column_stack([booster.inplace_predict(X) for booster in boosters[1 - half]])
+    return predicted
 
 
 def winsorise(residual: Floats, outcome: Floats) -> tuple[Floats, float]:
@@ -199,12 +244,12 @@ def winsorise(residual: Floats, outcome: Floats) -> tuple[Floats, float]:
 
 def s_learner(nuisance: Nuisance, X: Matrix) -> Floats:
     """Fit one model of x and treatment; the effect is the difference it makes to switch the treatment."""
-    log = nuisance.log
-    indicators = np.eye(log.arms, dtype=np.float32)
-    data = xgb.QuantileDMatrix(np.hstack([log.X, indicators[log.arm]]), max_bin=64, nthread=1)
-    booster = grow(data, nuisance.residual, replace(nuisance.trees, depth=3, rounds=120))
-    means = [at([booster], np.hstack([X, np.tile(row, (len(X), 1))])) for row in indicators]
-    return _against_control(np.column_stack(means))
+    trees = replace(nuisance.trees, depth=3, rounds=120)
+    booster = grow(nuisance.cuts.with_arms, nuisance.residual, trees)
+    drawn = np.eye(nuisance.log.arms, dtype=np.float32)
+    return _against_control(
+        np.column_stack([at([booster], np.hstack([X, np.tile(row, (len(X), 1))])) for row in drawn])
+    )
 
 
 def t_learner(nuisance: Nuisance, X: Matrix) -> Floats:
@@ -214,22 +259,21 @@ def t_learner(nuisance: Nuisance, X: Matrix) -> Floats:
 
 def x_learner(nuisance: Nuisance, X: Matrix) -> Floats:
     """Impute each member's effect by the other arm's model, regress both sides, weight them by the arms' shares."""
-    log, means = nuisance.log, nuisance.arm_means
-    control = log.arm == 0
-    data_control = nuisance.cut(log.X[control])
+    cuts, residual, means, trees = nuisance.cuts, nuisance.residual, nuisance.arm_means, nuisance.trees
+    control, drawn = cuts.rows(arm=0), np.bincount(nuisance.log.arm)
     effects = []
-    for a in range(1, log.arms):
-        treated = log.arm == a
-        on_control = grow(data_control, means[control, a] - nuisance.residual[control], nuisance.trees)
-        on_treated = grow(nuisance.cut(log.X[treated]), nuisance.residual[treated] - means[treated, 0], nuisance.trees)
-        share = treated.sum() / (treated.sum() + control.sum())
+    for a in range(1, nuisance.log.arms):
+        treated = cuts.rows(arm=a)
+        on_control = grow(cuts(arm=0), means[control, a] - residual[control], trees)
+        on_treated = grow(cuts(arm=a), residual[treated] - means[treated, 0], trees)
+        share = drawn[a] / (drawn[a] + drawn[0])
         effects.append(share * at([on_control], X) + (1 - share) * at([on_treated], X))
     return np.column_stack(effects)
 
 
 def dr_learner(nuisance: Nuisance, X: Matrix) -> Floats:
     """Regress the doubly robust pseudo-outcomes of each offer on x."""
-    effects = [at([grow(nuisance.cuts, target, nuisance.trees)], X) for target in nuisance.contrasts.T]
+    effects = [at([grow(nuisance.cuts(), target, nuisance.trees)], X) for target in nuisance.contrasts.T]
     return np.column_stack(effects)
 
 
@@ -240,15 +284,18 @@ LEARNERS: Final[dict[str, Callable[[Nuisance, Matrix], Floats]]] = {
     "DR-learner": dr_learner,
 }
 PLAIN: Final = {
-    name: LEARNERS[name] for name in ("S-learner", "T-learner", "X-learner")
-}  # without a baseline; DR is the same with and without
+    f"{name} without baseline": LEARNERS[name] for name in ("S-learner", "T-learner", "X-learner")
+}  # DR is the same with and without
+NAMES: Final = (*LEARNERS, *PLAIN)
 
 
-def estimate_effects(nuisance: Nuisance, X: Matrix, rng: np.random.Generator) -> dict[str, Floats]:
-    """Give every learner's word on members `X`, `(n, n_offers)` by learner."""
-    plain = nuisance.about_mean(rng)
-    found = {name: learner(nuisance, X) for name, learner in LEARNERS.items()}
-    return found | {f"{name} without baseline": learner(plain, X) for name, learner in PLAIN.items()}
+def estimate_effects(nuisance: Nuisance, X: Matrix, names: Collection[str] = NAMES) -> dict[str, Floats]:
+    """Give the learners' word on members `X`, `(n, n_offers)` by name."""
+    found = {name: learner(nuisance, X) for name, learner in LEARNERS.items() if name in names}
+    if not set(names) & set(PLAIN):
+        return found
+    plain = nuisance.without_baseline()
+    return found | {name: learner(plain, X) for name, learner in PLAIN.items() if name in names}
 
 
 def _against_control(by_arm: Floats) -> Floats:

@@ -28,8 +28,9 @@ from sklearn.preprocessing import StandardScaler
 
 from features.errors import ContractError
 from training.evidence import estimate
-from training.learners import BASELINE, Flags, Floats, Ints, Matrix, Trees, at, folds_of, grow
+from training.learners import BASELINE, Flags, Floats, Ints, Matrix, Trees, at, grow
 from training.metrics import Estimate, auc, log_loss
+from training.splits import folds_of
 
 Identification = Literal["randomised", "adjusted", "not identified"]
 

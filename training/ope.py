@@ -20,9 +20,10 @@ from training.encoding import fit_encoding
 from training.estimators import Flags, Floats, Log, dm, dr, importance_weights, ips, snips
 from training.evidence import bootstrap, effective_sample_size, estimate, smallest_detectable_effect
 from training.frames import read_log, read_policy
-from training.learners import Experiment, fit_nuisance, folds_of
+from training.learners import Experiment, fit_nuisance
 from training.metrics import Estimate
 from training.overlap import sample_ratio_p
+from training.splits import folds_of
 
 Key = TypeVar("Key")
 

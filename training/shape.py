@@ -11,11 +11,11 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from training.splits import Fold
+
 Parameters = dict[str, Any]
-Flags = NDArray[np.bool_]
 Matrix = NDArray[np.float32]
 Floats = NDArray[np.float64]
-Fold = tuple[Flags, Flags]  # rows to learn from, rows to be judged on; each (n_rows,)
 
 MOST_ROUNDS: Final = 600
 PATIENCE: Final = 50  # rounds without a lower loss, after which more are not tried
@@ -63,19 +63,3 @@ def choose_shape(
         )[f"test-{metric}-mean"].to_numpy()
         tried.append((float(losses.min()), shape | {"rounds": int(losses.argmin()) + 1}))
     return min(tried, key=lambda trial: trial[0])[1]
-
-
-def member_folds(members: NDArray[Any], outcome: Floats, n: int, rng: np.random.Generator) -> list[Fold]:
-    """Draw folds in which a member's rows stay together and the rate of the outcome is nearly the same.
-
-    Parameters
-    ----------
-    members : (n_rows,) the member of each row
-    outcome : (n_rows,) 0 or 1
-    """
-    _, member = np.unique(members, return_inverse=True)
-    ever = np.bincount(member, weights=outcome) > 0
-    fold = np.empty(len(ever), dtype=np.int64)
-    for group in (np.flatnonzero(ever), np.flatnonzero(~ever)):
-        fold[rng.permutation(group)] = np.arange(len(group)) % n
-    return [(fold[member] != k, fold[member] == k) for k in range(n)]

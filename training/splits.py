@@ -1,8 +1,12 @@
-"""Splits by time with an embargo: no label window of the training dates reaches into the test period."""
+"""Splits by time with an embargo, and folds by member.
+
+No label window of the training dates reaches into the test period; no member is both learnt from and judged on.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +16,7 @@ from features.errors import ContractError
 from features.programme import Programme
 
 Flags = NDArray[np.bool_]
+Fold = tuple[Flags, Flags]  # rows to learn from, rows to be judged on; each (n_rows,)
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,33 @@ def disjoint(dates: Sequence[datetime], *, programme: Programme) -> list[datetim
     return kept[::-1]
 
 
-def row_folds(folds: Sequence[Split], as_of: pd.Series) -> list[tuple[Flags, Flags]]:
+def row_folds(folds: Sequence[Split], as_of: pd.Series) -> list[Fold]:
     """Give for each split which rows, by their `as_of`, are learnt from and which are judged on, each `(n_rows,)`."""
     return [(_among(as_of, fold.train), _among(as_of, fold.test)) for fold in folds]
 
 
 def _among(as_of: pd.Series, dates: Sequence[datetime]) -> Flags:
     return as_of.isin(list(dates)).to_numpy()
+
+
+def folds_of(
+    members: NDArray[Any], n: int, rng: np.random.Generator, *, outcome: NDArray[Any] | None = None
+) -> NDArray[np.int64]:
+    """Draw a fold, 0 to n - 1, for every row: the same for all rows of a member, the folds equally many members.
+
+    Parameters
+    ----------
+    members : (n_rows,) the member of each row
+    outcome : (n_rows,) 0 or 1; if given, members who ever had it are spread evenly over the folds
+    """
+    _, member = np.unique(members, return_inverse=True)
+    ever = np.zeros(int(member.max()) + 1, dtype=np.bool_) if outcome is None else np.bincount(member, outcome) > 0
+    order = np.argsort(ever[shuffled := rng.permutation(len(ever))], kind="stable")
+    fold = np.empty(len(ever), dtype=np.int64)
+    fold[shuffled[order]] = np.arange(len(ever)) % n
+    return fold[member]
+
+
+def each_held_out(fold: NDArray[np.int64]) -> list[Fold]:
+    """Give, for each fold in turn, which rows are learnt from and which are judged on."""
+    return [(fold != k, fold == k) for k in range(int(fold.max()) + 1)]

@@ -18,14 +18,17 @@ from numpy.typing import ArrayLike
 
 from features.errors import ContractError
 from features.schema import CONTROL
-from training.cross_fit import choose, cross_fit
+from training.cross_fit import Choice, choose, cross_fit, learn_from_all
 from training.encoding import Encoding, fit_encoding
-from training.learners import Experiment, Flags, Floats, Ints, Matrix, Trees, folds_of
+from training.learners import BINS, Experiment, Flags, Floats, Ints, Matrix, Trees
 from training.metrics import Estimate
+from training.splits import folds_of
 from training.uplift_interval import EffectBands, fit_bands, interval, standard_error
 
 FOLDS: Final = 5
 FEWEST_MEMBERS: Final = 30  # of an arm: below, a fold and its inner halves would hold a handful
+PLENTY: Final = 100_000  # members to compare learners on, and to distil from
+PLENTY_OF_AN_ARM: Final = 2_000
 STUDENT: Final = Trees(depth=5, rate=0.1, rounds=120, leaf_share=0.0, ridge=1.0)
 Strategy = Literal["multi_output_tree", "one_output_per_tree"]
 
@@ -103,24 +106,25 @@ def fit_uplift(
     encoding = fit_encoding(X)
     log, offers = _log(encoding.matrix(X), treatment, outcome, propensity, clusters)
     cost = np.array([(contact_cost or {}).get(offer, 0.0) for offer in offers])
+    sample = _sample(log, rng)
     if propensity is None:
-        log = replace(log, propensity=_estimated_propensity(log, rng))
-    fold = folds_of(log.cluster, FOLDS, rng)
-    streams = rng.spawn(FOLDS)
-    with ThreadPoolExecutor(nthread) as pool:  # XGBoost lets go of Python's lock while it trains
-        parts = list(pool.map(lambda k: cross_fit(log, fold == k, streams[k]), range(FOLDS)))
-    choice = choose(log, fold, parts, cost)
-    booster, fidelity = _distil(log, choice.teacher, held_out=fold == 0)
-    served = np.asarray(booster.inplace_predict(log.X), dtype=np.float64).reshape(len(fold), -1)
+        log = replace(log, propensity=_estimated_propensity(log, sample, rng, nthread))
+    fold = folds_of(log.cluster[sample], FOLDS, rng)
+    part = log if sample.all() else log.take(sample)
+    choice, cap = _choose(part, fold, cost, rng=rng, nthread=nthread)
+    if not sample.all():
+        choice = learn_from_all(choice, log, sample, rng, threads=nthread)
+    booster, fidelity = _distil(part.X, choice.teacher, held_out=fold == 0, nthread=nthread)
+    served = np.asarray(booster.inplace_predict(part.X), dtype=np.float64).reshape(len(fold), -1)
     columns = zip(choice.held_out.T, choice.contrast.T, served.T, strict=True)
-    bands = tuple(fit_bands(s, c, served=u, fold=fold, cluster=log.cluster) for s, c, u in columns)
+    bands = tuple(fit_bands(s, c, served=u, fold=fold, cluster=part.cluster) for s, c, u in columns)
     record = UpliftRecord(
         learner=choice.learner,
         policy_values=choice.policy_values,
         gain_over_constant=choice.gains,
         average_effect=dict(zip(offers, choice.average_effect, strict=True)),
         heterogeneity_kept=dict(zip(offers, choice.kept.tolist(), strict=True)),
-        winsorised_at=float(np.mean([part.cap for part in parts])),
+        winsorised_at=cap,
         fidelity=fidelity,
         propensity="estimated" if propensity is None else "known",
         n_members=int(log.cluster.max()) + 1,
@@ -128,16 +132,41 @@ def fit_uplift(
     return UpliftModel(offers=offers, encoding=encoding, booster=booster, record=record, bands=bands)
 
 
+def _sample(log: Experiment, rng: np.random.Generator) -> Flags:
+    """Draw the members on whom learners are compared and the booster is distilled: all, up to a number that is plenty.
+
+    Where an arm is rare, more are drawn.
+    """
+    members = int(log.cluster.max()) + 1
+    rarest = np.bincount(log.arm).min() / len(log.arm)
+    drawn = np.zeros(members, dtype=np.bool_)
+    drawn[rng.permutation(members)[: max(PLENTY, int(PLENTY_OF_AN_ARM / rarest))]] = True
+    return np.asarray(drawn[log.cluster])
+
+
+def _choose(
+    log: Experiment, fold: Ints, cost: Floats, *, rng: np.random.Generator, nthread: int
+) -> tuple[Choice, float]:
+    """Choose among learners by cross-fitting, and say at what distance outcomes were winsorised."""
+    streams = rng.spawn(FOLDS)
+    with ThreadPoolExecutor(nthread) as pool:  # XGBoost lets go of Python's lock while it trains
+        parts = list(pool.map(lambda k: cross_fit(log, fold == k, streams[k]), range(FOLDS)))
+    return choose(log, fold, parts, cost), float(np.mean([part.cap for part in parts]))
+
+
 def _distil(
-    log: Experiment, teacher: Floats, *, held_out: Flags, strategy: Strategy = "multi_output_tree"
+    X: Matrix, teacher: Floats, *, held_out: Flags, nthread: int, strategy: Strategy = "multi_output_tree"
 ) -> tuple[xgb.Booster, float]:
     """Fit one booster to the teacher, and say how well one fitted on the other members follows it on `held_out`."""
-    constant = bool((teacher == teacher[0]).all())
-    booster = _student(log.X, teacher, rounds=1 if constant else STUDENT.rounds, strategy=strategy)
-    if constant:
-        return booster, 1.0
-    rival = _student(log.X[~held_out], teacher[~held_out], rounds=STUDENT.rounds, strategy=strategy)
-    said = np.asarray(rival.inplace_predict(log.X[held_out])).reshape(teacher[held_out].shape)
+    if (teacher == teacher[0]).all():
+        return _student(X, teacher, rounds=1, strategy=strategy), 1.0
+
+    def fit(rows: Flags) -> xgb.Booster:
+        return _student(X[rows], teacher[rows], rounds=STUDENT.rounds, strategy=strategy)
+
+    with ThreadPoolExecutor(nthread) as pool:
+        booster, rival = pool.map(fit, (np.ones_like(held_out), ~held_out))
+    said = np.asarray(rival.inplace_predict(X[held_out])).reshape(teacher[held_out].shape)
     varied = [a for a in range(teacher.shape[1]) if np.ptp(teacher[held_out, a]) > 0]
     return booster, float(np.mean([np.corrcoef(said[:, a], teacher[held_out, a])[0, 1] for a in varied]))
 
@@ -145,7 +174,7 @@ def _distil(
 def _student(X: Matrix, teacher: Floats, *, rounds: int, strategy: Strategy) -> xgb.Booster:
     # Everything is learned, nothing drawn: the teacher is smooth, and there is no noise to average away.
     params = STUDENT.params(len(X)) | {"multi_strategy": strategy, "subsample": 1.0}
-    return xgb.train(params, xgb.QuantileDMatrix(X, teacher, max_bin=64, nthread=1), num_boost_round=rounds)
+    return xgb.train(params, xgb.QuantileDMatrix(X, teacher, max_bin=BINS, nthread=1), num_boost_round=rounds)
 
 
 def _log(
@@ -182,14 +211,19 @@ def _arms(X: Matrix, names: Any, y: Floats, p: Floats, cluster: Ints) -> tuple[E
     return Experiment(X, np.where(names == CONTROL, 0, arm), y, p, cluster, arms=len(offers) + 1), offers
 
 
-def _estimated_propensity(log: Experiment, rng: np.random.Generator) -> Floats:
-    """Estimate the probability of the logged treatment from X, cross-fitted, at least 0.01."""
+def _estimated_propensity(log: Experiment, sample: Flags, rng: np.random.Generator, nthread: int) -> Floats:
+    """Estimate the probability of the logged treatment, at least 0.01, from other members of the sample."""
     fold = folds_of(log.cluster, FOLDS, rng)
+    params = Trees().params(int(sample.sum())) | {"objective": "multi:softprob", "num_class": log.arms}
+
+    def estimate(k: int) -> Floats:
+        learnt, rows = sample & (fold != k), fold == k
+        data = xgb.QuantileDMatrix(log.X[learnt], log.arm[learnt], max_bin=BINS, nthread=1)
+        by_arm = np.asarray(xgb.train(params, data, num_boost_round=60).inplace_predict(log.X[rows]), dtype=np.float64)
+        return np.asarray(by_arm[np.arange(len(by_arm)), log.arm[rows]])
+
     estimated = np.empty(len(fold))
-    params = Trees().params(len(fold)) | {"objective": "multi:softprob", "num_class": log.arms}
-    for k in range(FOLDS):
-        rest = xgb.QuantileDMatrix(log.X[fold != k], log.arm[fold != k], max_bin=64, nthread=1)
-        booster = xgb.train(params, rest, num_boost_round=60)
-        probability = np.asarray(booster.inplace_predict(log.X[fold == k]))
-        estimated[fold == k] = probability[np.arange(len(probability)), log.arm[fold == k]]
+    with ThreadPoolExecutor(nthread) as pool:
+        for k, probability in enumerate(pool.map(estimate, range(FOLDS))):
+            estimated[fold == k] = probability
     return np.clip(estimated, 0.01, 0.99)

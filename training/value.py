@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from features.errors import ContractError
 from training.encoding import Encoding, fit_encoding
-from training.shape import Matrix, Parameters, choose_shape, member_folds
+from training.shape import Matrix, Parameters, choose_shape
+from training.splits import each_held_out, folds_of
 
 Floats = NDArray[np.float64]
 
@@ -136,7 +137,7 @@ def fit_bounds(rows: Rows, rng: np.random.Generator) -> Bounds:
     """Learn quantiles on two thirds of the members, and correct both ends by what they miss on the other third."""
     scale = float(rows.margin.mean())
     logs = np.log1p(rows.margin / scale)
-    learn, held_out = member_folds(rows.members, (rows.margin > 0).astype(np.float64), 3, rng)[0]
+    learn, held_out = each_held_out(folds_of(rows.members, 3, rng, outcome=rows.margin > 0))[0]
     fewest, most = TAIL_ROWS
     leaf = {"min_child_weight": float(np.clip(learn.sum() / 50, fewest, most))}
     data = xgb.QuantileDMatrix(rows.X[learn], logs[learn])
@@ -164,7 +165,7 @@ def _quantiles(booster: xgb.Booster, X: Matrix) -> tuple[Floats, Floats, Floats]
 
 def _choose(rows: Rows, rng: np.random.Generator) -> Parameters:
     """Choose on margins of mean 1, in which a leaf's weight counts rows of the mean."""
-    folds = member_folds(rows.members, (rows.margin > 0).astype(np.float64), FOLDS, rng)
+    folds = each_held_out(folds_of(rows.members, FOLDS, rng, outcome=rows.margin > 0))
     fixed, scaled = {**FIXED, "base_score": 1.0}, rows.margin / np.average(rows.margin, weights=rows.weight)
     return choose_shape(rows.X, scaled, folds, fixed=fixed, metric=f"tweedie-nloglik@{POWER}", weight=rows.weight)
 

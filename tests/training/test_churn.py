@@ -18,7 +18,6 @@ from training.churn import (
     train_booster,
 )
 from training.metrics import auc, log_loss
-from training.shape import member_folds
 from training.splits import Split, row_folds
 
 DATES = tuple(datetime(2017, 1, 1, tzinfo=UTC) + timedelta(days=28 * i) for i in range(5))
@@ -267,10 +266,3 @@ def test_constant_columns_and_shuffled_columns_change_nothing():
     model = fit_churn(X.assign(constant=1.0), churned)
     more = X.assign(constant=1.0, further="x")
     np.testing.assert_array_equal(model.predict(more[sorted(more)]), model.predict(more))
-
-
-def test_rows_of_one_member_stay_in_one_fold():
-    members = np.repeat(np.arange(200), 5)
-    for train, test in member_folds(members, np.zeros(1000), 5, np.random.default_rng(0)):
-        assert not set(members[train]) & set(members[test])
-        assert (train ^ test).all()

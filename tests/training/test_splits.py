@@ -2,13 +2,14 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from features.errors import ContractError
 from features.programme import Programme
-from training.splits import disjoint, split_by_time, time_folds
+from training.splits import disjoint, each_held_out, folds_of, split_by_time, time_folds
 
 ZONES = ("UTC", "America/New_York", "Europe/Berlin", "Pacific/Auckland", "Asia/Kathmandu")
 
@@ -111,3 +112,23 @@ def test_folds_of_too_short_a_history_are_refused(gaps):
     dates, programme = lay("UTC", 28, date(2017, 1, 1), gaps)
     with pytest.raises(ContractError, match="too few for time-respecting folds; ingest a longer history"):
         time_folds(dates, 3, programme=programme)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(st.sampled_from("abcdefghijk"), st.booleans()), min_size=1), n=st.integers(2, 5))
+def test_folds_keep_a_member_together_and_spread_members_and_outcomes_evenly(rows, n):
+    members, outcome = (np.array(column) for column in zip(*rows, strict=True))
+    fold = folds_of(members, n, np.random.default_rng(len(rows)), outcome=outcome)
+    fold_of = dict(zip(members, fold, strict=True))
+    assert [fold_of[member] for member in members] == fold.tolist()
+    ever = set(members[outcome])
+    for some in (set(members), ever, set(members) - ever):
+        sizes = np.bincount([fold_of[member] for member in some], minlength=n)
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_every_row_is_held_out_once_and_learnt_from_otherwise():
+    fold = folds_of(np.arange(10), 3, np.random.default_rng(0))
+    folds = each_held_out(fold)
+    assert np.sum([held_out for _, held_out in folds], axis=0).tolist() == [1] * 10
+    assert all((learnt ^ held_out).all() for learnt, held_out in folds)

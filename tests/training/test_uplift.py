@@ -6,7 +6,7 @@ import pytest
 
 from features.errors import ContractError
 from training.cross_fit import CONSTANT, share_kept
-from training.learners import LEARNERS, Experiment, doubly_robust, fit_nuisance, folds_of, winsorise
+from training.learners import LEARNERS, Experiment, doubly_robust, fit_nuisance, winsorise
 from training.uplift import UpliftModel, fit_uplift
 
 OFFERS = ("a", "b")
@@ -145,13 +145,6 @@ def test_a_yes_or_no_outcome_is_not_winsorised_away():
     outcome = (np.arange(2000) % 200 == 0).astype(np.float64)
     residual, _ = winsorise(outcome - outcome.mean(), outcome)
     np.testing.assert_allclose(residual, outcome - outcome.mean())
-
-
-def test_a_fold_holds_all_rows_of_its_members():
-    cluster = np.random.default_rng(0).integers(0, 50, 600)
-    fold = folds_of(cluster, 3, np.random.default_rng(1))
-    assert all(len(set(fold[cluster == member])) == 1 for member in range(50))
-    assert set(fold) == {0, 1, 2}
 
 
 def test_doubly_robust_scores_are_unbiased_with_any_model_of_the_arms():
