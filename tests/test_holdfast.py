@@ -3,11 +3,17 @@
 import resource
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from features.home import Home
+from training.ledger import promote
+from training.promotion import Verdict
+
 ROOT = Path(__file__).parent.parent
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
 LINES = "transaction_id,member_id,occurred_at,amount\n"
 
 
@@ -125,3 +131,17 @@ def test_settings_that_are_wrong_are_all_named(holdfast, tables, tmp_path):
     assert refused.returncode == 2
     assert "Mars/Olympus" in refused.stderr
     assert "horizon_dayz" in refused.stderr
+
+
+def test_rollback_takes_less_than_two_seconds_of_a_whole_process(holdfast, tmp_path):
+    home = Home(tmp_path / "home")
+    for before, release_id in ((None, "a"), ("a", "b")):
+        (home.releases / release_id).mkdir(parents=True)
+        (home.releases / release_id / "manifest.json").write_text("{}")
+        promote(home, release_id, expected=before, who="ada", now=NOW, verdict=Verdict(promote=True, reasons=()))
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    shown = holdfast("rollback")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert shown.stdout.strip() == "a is champion again"
+    # of the processor: what a person waits on a machine that does nothing else
+    assert after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime < 2

@@ -211,8 +211,22 @@ def markdown(manifest: Manifest) -> str:
         f"Trained on {data['source']}: {data['members']:,} members, {data['rows']:,} rows, data {data['fingerprint']}. "
         "Purpose: to decide which offer, if any, is worth sending to whom; not for credit, work or housing."
     )
-    parts = [f"# Release {manifest.release_id}", trained]
+    parts = [f"# Release {manifest.release_id}", trained, _limits(manifest)]
     return "\n\n".join([*parts, *[sheet.markdown() for sheet in sheets(manifest)]]) + "\n"
+
+
+def _limits(manifest: Manifest) -> str:
+    """Say what the release does not know."""
+    until = str(manifest.evidence["data"]["known_until"])[:10]
+    offers = (
+        f"What offers bring comes from a {manifest.experiment} experiment, for members like those in it."
+        if manifest.offers
+        else "It makes no offer: nothing says what one would bring."
+    )
+    return (
+        f"Limits: it knows nothing that came after {until}. It predicts who leaves, not why. {offers} "
+        "Groups of members are compared where the company brings their attributes; small ones can't be judged."
+    )
 
 
 def _by_metric(rows: dict[str, dict[str, Figures]], show: Callable[[str, Figures], str]) -> tuple[tuple[str, ...], ...]:

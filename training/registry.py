@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from features.home import Home
@@ -26,6 +28,7 @@ class Run:
     tags: dict[str, str] = field(default_factory=dict)
     models: dict[str, "xgb.Booster"] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)  # file name -> text
+    pictures: dict[str, bytes] = field(default_factory=dict)  # file name -> PNG
     run_id: str = ""
 
 
@@ -46,6 +49,10 @@ def tracked(home: Home, name: str) -> Iterator[Run]:
         mlflow.set_tags(run.tags)
         for file, text in run.texts.items():
             mlflow.log_text(text, file)
+        with TemporaryDirectory() as folder:
+            for file, picture in run.pictures.items():
+                (Path(folder) / file).write_bytes(picture)
+            mlflow.log_artifacts(folder)
         for model, booster in run.models.items():
             # requirements given: inferring them takes 10 s; no input example: it would keep a member's row
             mlflow.xgboost.log_model(

@@ -67,6 +67,7 @@ def evidence():
             "members": 2345,
             "churned": 0.262,
             "margin_is_brought": False,
+            "known_until": "2017-12-31T05:00:00+00:00",
             "dates": {"train": ["2017-03-27", "2017-08-07", 20], "test": ["2017-09-11", "2017-11-06", 9]},
         },
         "campaigns": {

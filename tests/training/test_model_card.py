@@ -145,6 +145,9 @@ def test_the_page_says_what_was_learned_from_and_what_it_is_for(parts):
     page = markdown(replace(parts.manifest, release_id="abc"))
     assert page.startswith("# Release abc\n\nTrained on by hand: 2,345 members, 12,345 rows, data f00d.")
     assert "not for credit, work or housing" in page
+    assert "it knows nothing that came after 2017-12-31" in page
+    assert "from a simulated experiment, for members like those in it" in page
+    assert "| age: below 30 | 321 | +0.0210 [+0.0080, +0.0340] | not known |" in page
     assert "Margin is 25% of sales: an assumption" in page
     assert "trained on 2017-03-27 to 2017-08-07" in page
 

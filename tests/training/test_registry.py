@@ -26,6 +26,7 @@ def record(run: Run, parts, release_id):
     run.tags = {"release_id": release_id, "data": "f00d"}
     run.models = {name: getattr(parts.models, name) for name in MODELS}
     run.texts = {"model_card.md": "# Release", "evidence.json": "{}"}
+    run.pictures = {"uplift.png": b"\x89PNG"}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,11 @@ def test_a_run_keeps_its_parameters_metrics_tags_and_pages(client, runs):
     assert len(data.params["long"]) <= 500
     assert data.metrics == {"churn.rows.model.auc": 0.81, "churn.rows.model.auc.lower": 0.79}
     assert (data.tags["release_id"], data.tags["data"]) == ("r1", "f00d")
-    assert {file.path for file in client.list_artifacts(runs[0].run_id)} >= {"model_card.md", "evidence.json"}
+    assert {file.path for file in client.list_artifacts(runs[0].run_id)} >= {
+        "model_card.md",
+        "evidence.json",
+        "uplift.png",
+    }
 
 
 def test_a_run_that_failed_is_not_kept(client):

@@ -1,0 +1,261 @@
+"""The whole of a training, on a home so small that it takes seconds; and data that nothing can be learned from."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.errors import ContractError
+from features.home import Home
+from features.ingest import ingest
+from features.programme import Programme
+from features.snapshots import build
+from features.store import MemberFeatures, Store, open_store
+from holdfast import quiet_dependencies
+from serving.decide import Decider
+from training import names, pipeline, steps
+from training.artifacts import load_release
+from training.comparison import compare_releases
+from training.ledger import champion_id, promote
+from training.manifest import read_manifest
+from training.pipeline import promote_release, train
+from training.preparation import Settings
+from training.promotion import Verdict
+
+# MLflow, about its own types, when its `pyfunc` is imported
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+START = pd.Timestamp("2023-01-02 12:00", tz="UTC")
+QUICK = Settings(trials=1)
+LEARNT = ("fit_churn", "fit_value", "fit_uplift", "observe")
+
+
+def shop(members=300, *, weeks=40, leaves=True, seed=0):
+    """Members who buy in most weeks, half of whom leave one day."""
+    rng = np.random.default_rng(seed)
+    ids = np.array([f"m{i}" for i in range(members)])
+    rate = np.clip(rng.gamma(2.0, 0.3, members), 0.1, 0.95) if leaves else np.ones(members)
+    left = np.where(rng.random(members) < leaves * 0.5, rng.uniform(10, 60, members), weeks)
+    week, who = (grid.ravel() for grid in np.meshgrid(np.arange(weeks), np.arange(members)))
+    bought = (week < left[who]) & (rng.random(len(week)) < rate[who])
+    week, who = week[bought], who[bought]
+    transactions = pd.DataFrame(
+        {
+            "transaction_id": [f"t{i}" for i in range(len(who))],
+            "member_id": ids[who],
+            "occurred_at": START + pd.to_timedelta(7 * week + rng.integers(0, 6, len(who)), unit="D"),
+            "amount": rng.gamma(2.0, 1500.0, len(who)).astype(int),
+        }
+    )
+    return {
+        "members": pd.DataFrame({"member_id": ids, "joined_at": START - pd.Timedelta(days=30)}),
+        "transactions": transactions,
+    }
+
+
+def made(home, tables):
+    ingest(tables, home=home, programme=Programme(), source="my shop", key="key")
+    build(home, progress=lambda *_: None)
+    open_store(home).apply()
+    return home
+
+
+def trained(home, settings=QUICK, **more):
+    return train(home, settings=settings, progress=lambda *_: None, **more)
+
+
+def raise_(home, which="challenger"):
+    return promote_release(home, which, who="ada", now=NOW)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    quiet_dependencies()
+    home = made(Home(tmp_path_factory.mktemp("shop")), shop())
+    trained(home, name="first")
+    return home
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """Count which models are learned."""
+    seen = []
+    for name in LEARNT:
+        fit = getattr(steps, name)
+        monkeypatch.setattr(steps, name, lambda *a, _fit=fit, _name=name, **k: seen.append(_name) or _fit(*a, **k))
+    return seen
+
+
+def test_a_shop_without_offers_learns_who_leaves_and_what_they_are_worth(home):
+    manifest = read_manifest(home.releases / names.resolve(home, "first"))
+    assert (manifest.experiment, manifest.offers) == ("none", ())
+    assert sorted(manifest.files) == ["calibration.json", "churn.json", "golden.json", "value.json"]
+    assert manifest.evidence["policies"] is None
+    assert manifest.evidence["log"]["reasons"] == ["there are no offers: nothing says what an offer would bring"]
+    assert manifest.evidence["churn"]["rows"]["model"]["auc"]["value"] > 0.6
+
+
+def test_its_service_explains_and_sends_nothing(home):
+    release = load_release(home.releases / names.resolve(home, "first"))
+    X = np.zeros((2, len(release.feature_names)), dtype=np.float32)
+    words = ((None, None),) * 2
+    features = MemberFeatures(("a", "b"), X, np.array([True, True]), *words, (NOW, NOW))
+    found = Decider(release).assess(features, offers=None, now=NOW)
+    assert found.probabilities.tolist() == [[1.0], [1.0]]
+    assert found.uplift.shape == (2, 0)
+    assert all(len(reasons) for reasons in found.reasons)
+
+
+def test_nothing_is_learned_twice(home, once):
+    before, _ = trained(home)
+    once.clear()
+    assert trained(home)[1] is False
+    (home.releases / "trained.json").unlink()
+    manifest, fresh = trained(home)
+    assert fresh
+    assert manifest.release_id == before.release_id  # the same data and seed, the same release
+    assert once == []
+
+
+def test_more_trials_learn_churn_alone_and_a_name_comes_with_them(home, once):
+    trained(home)
+    once.clear()
+    manifest, _ = trained(home, Settings(trials=2), name="longer")
+    assert once == ["fit_churn"]
+    assert manifest.evidence["tuning"]["trials"] == 2
+    assert names.resolve(home, "longer") == manifest.release_id == names.resolve(home, "challenger")
+
+
+def test_a_run_that_was_killed_goes_on_where_it_stood(home, once, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    trained(home)
+    once.clear()
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline, "release", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained(home, Settings(trials=3))
+    assert once == ["fit_churn"]
+    trained(home, Settings(trials=3))
+    assert once == ["fit_churn"]
+
+
+def test_what_came_later_does_not_move_a_release_of_an_earlier_day(home, tmp_path):
+    tables = shop()
+    day = pd.Timestamp("2023-08-28", tz="UTC")
+    later = tables["transactions"]["occurred_at"] >= day
+    other = tables["transactions"].assign(amount=tables["transactions"]["amount"].where(~later, 77))
+    elsewhere = made(Home(tmp_path), tables | {"transactions": other[~later | (np.arange(len(other)) % 2 == 0)]})
+    earlier = Settings(trials=1, as_of=day.to_pydatetime())
+    one, two = (trained(place, earlier)[0] for place in (home, elsewhere))
+    assert one.files == two.files
+    assert max(one.reference_as_of) < day.isoformat()
+    assert one.evidence["data"]["known_until"] <= day.isoformat()
+    assert one.evidence["churn"] == two.evidence["churn"]
+
+
+def test_a_day_before_the_first_snapshot_is_refused(home):
+    with pytest.raises(ContractError, match="--as-of 2023-01-09 came; the first snapshot is of 2023-"):
+        trained(home, Settings(trials=1, as_of=datetime(2023, 1, 9, tzinfo=UTC)))
+
+
+def test_a_release_beside_itself_differs_in_nothing(home):
+    first = names.resolve(home, "first")
+    found = compare_releases(home, first, first)
+    assert {row.metric for row in found.rows} >= {"auc", "log_loss", "calibration_error", "mean_absolute_error"}
+    assert {(row.difference.value, row.difference.lower, row.difference.upper) for row in found.rows} == {(0, 0, 0)}
+    kept = read_manifest(home.releases / first).evidence["churn"]["rows"]["model"]
+    for row in found.rows[:2]:
+        assert row.first.value == pytest.approx(kept[row.metric]["value"])  # the same members as in its own report
+    assert found.notes == ("policies are not compared: no experiment has every offer of both",)
+
+
+def test_a_release_that_saw_the_days_it_is_compared_on_is_named(home):
+    early = trained(home, Settings(trials=1, as_of=datetime(2023, 8, 28, tzinfo=UTC)))[0]
+    first = names.resolve(home, "first")
+    assert compare_releases(home, early.release_id, first).notes == compare_releases(home, first, first).notes
+    manifest = read_manifest(home.releases / first)
+    assert max(manifest.reference_as_of) > max(early.reference_as_of)
+
+
+# What nothing can be learned from: one line that says so, and the champion stays
+
+
+@pytest.mark.parametrize(
+    ("tables", "wanted"),
+    [
+        (lambda: shop(leaves=False), "0 members left and 300 stayed"),
+        (lambda: shop(12, weeks=20), "too few"),
+        (lambda: shop(12), "members left and"),
+    ],
+)
+def test_data_that_say_nothing_are_refused_in_one_line(tmp_path, tables, wanted):
+    home = made(Home(tmp_path), tables())
+    with pytest.raises(ContractError, match=wanted) as refused:
+        trained(home)
+    assert "\n" not in str(refused.value)
+    assert not list(home.releases.glob("*/manifest.json"))
+
+
+def spoilt(monkeypatch, spoil):
+    join = Store.training_frame
+    monkeypatch.setattr(Store, "training_frame", lambda self, rows: spoil(join(self, rows)))
+
+
+def _uniform(n):
+    return np.random.default_rng(0).random(n)
+
+
+@pytest.fixture
+def served(home, monkeypatch):
+    """The home with a champion; MLflow's alias is tested with the registry, and the code counts as another."""
+    monkeypatch.setattr(pipeline.registry, "set_champion", lambda *_: None)
+    if champion_id(home) is None:
+        yes = Verdict(promote=True, reasons=("for: by hand",))
+        promote(home, names.resolve(home, "first"), expected=None, who="ada", now=NOW, verdict=yes)
+    monkeypatch.setattr(pipeline, "_code", list)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wanted"),
+    [
+        (lambda f: f.assign(recency_days=1.0 * f["churned"]), r"\['recency_days'\] tell who left without a doubt"),
+        (lambda f: f.assign(recency_days=f["recency_days"].where(f.index % 9 > 0, np.inf)), "infinite"),
+    ],
+)
+def test_features_that_know_the_answer_or_are_infinite_are_refused(served, monkeypatch, spoil, wanted):
+    champion = champion_id(served)
+    spoilt(monkeypatch, spoil)
+    with pytest.raises(ContractError, match=wanted):
+        trained(served)
+    assert champion_id(served) == champion
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wanted"),
+    [
+        (lambda f: pd.concat([f, f[:50]], ignore_index=True), "50 rows are of a member and a date that came before"),
+        (
+            lambda f: f.assign(recency_days=50.0 * f["churned"] + f["spend_28d"].rank(pct=True) * 52),
+            "recency_days alone",
+        ),
+    ],
+)
+def test_what_makes_a_model_look_better_than_it_is_stops_at_the_gate(served, monkeypatch, spoil, wanted):
+    champion = champion_id(served)
+    spoilt(monkeypatch, spoil)
+    manifest, _ = trained(served)
+    verdict, _ = raise_(served, manifest.release_id)
+    assert not verdict.promote
+    assert any(reason.startswith("against: ") and wanted in reason for reason in verdict.reasons)
+    assert champion_id(served) == champion
+
+
+def test_a_column_that_never_varies_is_not_in_the_release(home):
+    manifest = read_manifest(home.releases / names.resolve(home, "first"))
+    read = {feature.name for feature in manifest.features}
+    assert "visits_28d" in read
+    assert not read & {"contacts_28d", "online_share_84d", "discount_share_84d"}
