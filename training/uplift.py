@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from features.errors import ContractError
 from features.schema import CONTROL
-from training.cross_fit import choose, cross_fit
+from training.cross_fit import Choice, choose, cross_fit
 from training.encoding import Encoding, fit_encoding
 from training.learners import Experiment, Flags, Floats, Ints, Matrix, Trees, folds_of
 from training.metrics import Estimate
@@ -111,9 +111,6 @@ def fit_uplift(
         parts = list(pool.map(lambda k: cross_fit(log, fold == k, streams[k]), range(FOLDS)))
     choice = choose(log, fold, parts, cost)
     booster, fidelity = _distil(log, choice.teacher, held_out=fold == 0)
-    served = np.asarray(booster.inplace_predict(log.X), dtype=np.float64).reshape(len(fold), -1)
-    columns = zip(choice.held_out.T, choice.contrast.T, served.T, strict=True)
-    bands = tuple(fit_bands(s, c, served=u, fold=fold, cluster=log.cluster) for s, c, u in columns)
     record = UpliftRecord(
         learner=choice.learner,
         policy_values=choice.policy_values,
@@ -125,7 +122,15 @@ def fit_uplift(
         propensity="estimated" if propensity is None else "known",
         n_members=int(log.cluster.max()) + 1,
     )
-    return UpliftModel(offers=offers, encoding=encoding, booster=booster, record=record, bands=bands)
+    return UpliftModel(
+        offers=offers, encoding=encoding, booster=booster, record=record, bands=_bands(log, fold, choice, booster)
+    )
+
+
+def _bands(log: Experiment, fold: Ints, choice: Choice, booster: xgb.Booster) -> tuple[EffectBands, ...]:
+    served = np.asarray(booster.inplace_predict(log.X), dtype=np.float64).reshape(len(fold), -1)
+    columns = zip(choice.held_out.T, choice.contrast.T, served.T, strict=True)
+    return tuple(fit_bands(s, c, served=u, fold=fold, cluster=log.cluster) for s, c, u in columns)
 
 
 def _distil(
