@@ -115,9 +115,6 @@ def fit_uplift(
     if not sample.all():
         choice = learn_from_all(choice, log, sample, rng, threads=nthread)
     booster, fidelity = _distil(part.X, choice.teacher, held_out=fold == 0, nthread=nthread)
-    served = np.asarray(booster.inplace_predict(part.X), dtype=np.float64).reshape(len(fold), -1)
-    columns = zip(choice.held_out.T, choice.contrast.T, served.T, strict=True)
-    bands = tuple(fit_bands(s, c, served=u, fold=fold, cluster=part.cluster) for s, c, u in columns)
     record = UpliftRecord(
         learner=choice.learner,
         policy_values=choice.policy_values,
@@ -129,7 +126,15 @@ def fit_uplift(
         propensity="estimated" if propensity is None else "known",
         n_members=int(log.cluster.max()) + 1,
     )
-    return UpliftModel(offers=offers, encoding=encoding, booster=booster, record=record, bands=bands)
+    return UpliftModel(
+        offers=offers, encoding=encoding, booster=booster, record=record, bands=_bands(part, fold, choice, booster)
+    )
+
+
+def _bands(log: Experiment, fold: Ints, choice: Choice, booster: xgb.Booster) -> tuple[EffectBands, ...]:
+    served = np.asarray(booster.inplace_predict(log.X), dtype=np.float64).reshape(len(fold), -1)
+    columns = zip(choice.held_out.T, choice.contrast.T, served.T, strict=True)
+    return tuple(fit_bands(s, c, served=u, fold=fold, cluster=log.cluster) for s, c, u in columns)
 
 
 def _sample(log: Experiment, rng: np.random.Generator) -> Flags:
