@@ -68,7 +68,7 @@ def choose_fixed(log: Log, eligible: Flags, *, q: Floats | None = None) -> int:
     Offers are judged by `dr` if there is an outcome model, else by `snips`; one that hardly anybody got can't win.
     """
     values = np.full(log.n_treatments, -np.inf)
-    for offer in 1 + np.flatnonzero(~_scarce(log)[1:]):
+    for offer in 1 + np.flatnonzero(log.members_by_treatment[1:] >= FEWEST_MEMBERS):
         policy = fixed(int(offer), eligible)
         values[offer] = float(np.mean(snips(log, policy) if q is None else dr(log, policy, q)))
     if np.isneginf(values).all():
@@ -228,7 +228,7 @@ def _cross_fitted(features: pd.DataFrame, data: Log, rng: np.random.Generator) -
 
     A treatment that hardly anybody got has no model; the mean of all stands in for it.
     """
-    known = ~_scarce(data)
+    known = data.members_by_treatment >= FEWEST_MEMBERS
     experiment = Experiment(
         X=fit_encoding(features).matrix(features),
         arm=np.where(known, np.cumsum(known) - 1, -1)[data.treatment],
@@ -255,10 +255,5 @@ def _best_of_the_other_half(data: Log, eligible: Flags, q: Floats | None, rng: n
 
 def _terms(data: Log, estimator: Callable[[Floats], Floats], policy: Floats) -> Floats:
     """Give an estimator's terms; missing ones where the log hardly took a treatment that the policy takes."""
-    return np.full(len(data), np.nan) if policy[:, _scarce(data)].any() else estimator(policy)
-
-
-def _scarce(data: Log) -> Flags:
-    """Say which treatments hardly anybody got, `(1 + n_offers,)`."""
-    pairs = np.unique(np.column_stack([data.treatment, data.clusters]), axis=0)
-    return np.bincount(pairs[:, 0], minlength=data.n_treatments) < FEWEST_MEMBERS
+    scarce = data.members_by_treatment < FEWEST_MEMBERS
+    return np.full(len(data), np.nan) if policy[:, scarce].any() else estimator(policy)
