@@ -7,6 +7,7 @@ sums of terms by member give intervals that know that a member's rows are alike.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,16 @@ class Log:
         """The outcome after contact costs, `(n,)`."""
         return np.asarray(self.outcome - self.contact_cost[self.treatment], dtype=np.float64)
 
-    @property
+    @cached_property
     def clusters(self) -> NDArray[np.intp]:
         """The number of each row's member, `(n,)`."""
         return np.unique(np.asarray(self.member_ids), return_inverse=True)[1]
+
+    @cached_property
+    def members_by_treatment(self) -> NDArray[np.intp]:
+        """How many members got each treatment, `(1 + n_offers,)`."""
+        pairs = np.unique(self.treatment * (self.clusters.max() + 1) + self.clusters)
+        return np.bincount(pairs // (self.clusters.max() + 1), minlength=self.n_treatments)
 
     def take(self, rows: Flags) -> "Log":
         """Give the log of some rows."""

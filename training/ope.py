@@ -66,14 +66,16 @@ def uniform(eligible: Flags) -> Floats:
 def choose_fixed(log: Log, eligible: Flags, *, q: Floats | None = None) -> int:
     """Choose the best fixed offer's index, on the training part of a log: chosen on the test part it wins by luck.
 
-    Offers are judged by `dr` if there is an outcome model, else by `snips`; one the log never took can't win.
+    Offers are judged by `dr` if there is an outcome model, else by `snips`; one that hardly anybody got can't win.
     """
     values = np.full(log.n_treatments, -np.inf)
-    for offer in np.unique(log.treatment[log.treatment > 0]):
+    for offer in 1 + np.flatnonzero(log.members_by_treatment[1:] >= FEWEST_MEMBERS):
         policy = fixed(int(offer), eligible)
         values[offer] = float(np.mean(snips(log, policy) if q is None else dr(log, policy, q)))
     if np.isneginf(values).all():
-        raise ContractError("a log without any offer came, at least one was wanted; explore more")
+        raise ContractError(
+            f"no offer went to {FEWEST_MEMBERS} members, at least one that did was wanted; explore more"
+        )
     return int(np.argmax(values))
 
 
@@ -161,9 +163,7 @@ def evaluate_policy(
         BEST_FIXED: _best_of_the_other_half(data, eligible, q, rng),
         GIVEN: given,
     }
-    estimators: dict[str, Callable[[Floats], Floats]] = {"snips": partial(snips, data), "ips": partial(ips, data)}
-    if q is not None:
-        estimators = {"dr": partial(dr, data, q=q), **estimators, "dm": partial(dm, data, q=q)}
+    estimators = _estimators(data, q)
     columns = {
         (key, name, measure): terms
         for name, by in estimators.items()
@@ -182,6 +182,11 @@ def evaluate_policy(
     }
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.set_axis(pd.MultiIndex.from_tuples(table.index, names=["policy", "estimator"]))
+
+
+def _estimators(data: Log, q: Floats | None) -> dict[str, Callable[[Floats], Floats]]:
+    weighted: dict[str, Callable[[Floats], Floats]] = {"snips": partial(snips, data), "ips": partial(ips, data)}
+    return weighted if q is None else {"dr": partial(dr, data, q=q), **weighted, "dm": partial(dm, data, q=q)}
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,7 @@ def _cross_fitted(features: pd.DataFrame, data: Log, rng: np.random.Generator) -
 
     A treatment that hardly anybody got has no model; the mean of all stands in for it.
     """
-    known = ~_scarce(data)
+    known = data.members_by_treatment >= FEWEST_MEMBERS
     experiment = Experiment(
         X=fit_encoding(features).matrix(features),
         arm=np.where(known, np.cumsum(known) - 1, -1)[data.treatment],
@@ -251,10 +256,5 @@ def _best_of_the_other_half(data: Log, eligible: Flags, q: Floats | None, rng: n
 
 def _terms(data: Log, estimator: Callable[[Floats], Floats], policy: Floats) -> Floats:
     """Give an estimator's terms; missing ones where the log hardly took a treatment that the policy takes."""
-    return np.full(len(data), np.nan) if policy[:, _scarce(data)].any() else estimator(policy)
-
-
-def _scarce(data: Log) -> Flags:
-    """Say which treatments hardly anybody got, `(1 + n_offers,)`."""
-    pairs = np.unique(np.column_stack([data.treatment, data.clusters]), axis=0)
-    return np.bincount(pairs[:, 0], minlength=data.n_treatments) < FEWEST_MEMBERS
+    scarce = data.members_by_treatment < FEWEST_MEMBERS
+    return np.full(len(data), np.nan) if policy[:, scarce].any() else estimator(policy)

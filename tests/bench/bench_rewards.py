@@ -5,8 +5,8 @@ is from the first two waves and judged on the last two, as a notebook would: `fi
 outcome models and best fixed offer come from the other members each time. The outcome is 72 hours of spend less the
 rewards paid, in cents; what is learned from is cut at its 99th percentile, what is judged on is not.
 
-Each of `REWARDS_SEEDS` seeds takes another 80 % of the members, other folds and other trees; what varies between them is
-the method's luck, and that of the sample is in the intervals of each.
+Each of `REWARDS_SEEDS` seeds takes another 80 % of the members, other folds and other trees: what varies between them
+is the method's luck, and the sample's is in the intervals of each.
 """
 
 import os

@@ -403,11 +403,18 @@ def test_of_many_members_groups_are_drawn_to_the_same_interval():
 
 def test_a_treatment_that_hardly_anybody_got_is_not_known_and_spoils_nothing_else():
     log = logged(600)
-    log.loc[0, ["treatment", "propensity"]] = ["c", 0.01]
+    log.loc[0, ["treatment", "propensity", "outcome"]] = ["c", 0.01, 1e6]  # so lucky that it would seem the best
     for features in ([], ["kind"]):
         table = ope.evaluate_policy(log, np.full(600, "c"), features=features)
         assert table.loc[ope.GIVEN, "policy_value"].isna().all()
-        assert table.loc[ope.NO_CONTACT, "policy_value"].notna().all()
+        rest = table.loc[[ope.NO_CONTACT, ope.BEST_FIXED], ["policy_value", "against_best_fixed_lower"]]
+        assert rest.notna().all(axis=None)
+
+
+def test_a_log_without_an_offer_that_members_got_has_no_best_one():
+    log, *_ = world(np.random.default_rng(0), 12)
+    with pytest.raises(ContractError, match="no offer went to 10 members"):
+        ope.choose_fixed(log, np.ones((12, 2), bool))
 
 
 def test_the_overlap_of_each_treatment_done_in_the_head():
