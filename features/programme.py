@@ -59,6 +59,14 @@ class Experiment(_Settings):
     salt: str = Field("holdfast", description="changing it draws another hold-out group")
 
 
+class Economics(_Settings):
+    """Say what members cost, in minor units, where no table says it."""
+
+    acquisition_cost: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="what winning a member cost (CAC), where `members` has no such column; none: not known"
+    )
+
+
 class Engine(_Settings):
     """Say what runs where; an address may carry a user and a password, so that it is not shown."""
 
@@ -116,6 +124,7 @@ class Programme(_Settings):
     stages: Stages = Stages()
     events: Events = Events()
     experiment: Experiment = Experiment()
+    economics: Economics = Economics()
     engine: Engine = Field(Engine(), exclude=True)  # of the machines, not of the programme: no release carries it
     replay_from: AwareDatetime | None = Field(
         None, description="for a programme of the past: the moment at which the service's clock starts"
