@@ -39,6 +39,18 @@ class Encoding:
         ContractError
             If a column of the training is not there, or holds something else now; if a value is infinite.
         """
+        matrix = np.asarray(X, dtype=np.float32) if self._is_plain(X) else self._from_frame(X)
+        if np.isinf(matrix).any():
+            infinite = [name for name, column in zip(self.names, matrix.T, strict=True) if np.isinf(column).any()]
+            raise ContractError(f"columns {infinite} hold infinite values; wanted finite ones, or missing (NaN)")
+        return matrix
+
+    def _is_plain(self, X: pd.DataFrame | ArrayLike) -> bool:
+        """Say whether there is nothing to look up: an array of numbers for as many columns of numbers."""
+        numbers = isinstance(X, np.ndarray) and X.dtype.kind in "fiub" and X.shape[1:] == (len(self.columns),)
+        return numbers and all(words is None for words in self.columns.values())
+
+    def _from_frame(self, X: pd.DataFrame | ArrayLike) -> Matrix:
         frame = _frame(X) if isinstance(X, pd.DataFrame) else self._in_order(X)
         missing = [name for name in self.columns if name not in frame]
         if missing:
@@ -47,11 +59,7 @@ class Encoding:
             _numbers(frame[name], name)[:, None] if words is None else _shown(frame[name], words)
             for name, words in self.columns.items()
         ]
-        matrix = np.hstack(blocks).astype(np.float32)
-        if np.isinf(matrix).any():
-            infinite = [name for name, column in zip(self.names, matrix.T, strict=True) if np.isinf(column).any()]
-            raise ContractError(f"columns {infinite} hold infinite values; wanted finite ones, or missing (NaN)")
-        return matrix
+        return np.hstack(blocks, dtype=np.float32, casting="same_kind")
 
     def _in_order(self, X: ArrayLike) -> pd.DataFrame:
         frame = _frame(X)

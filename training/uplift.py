@@ -6,7 +6,7 @@ standard error. Its estimates, smoothed over the folds, are distilled into one b
 training such a booster straight on pseudo-outcomes ranks far worse.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xgboost as xgb
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from features.errors import ContractError
 from features.schema import CONTROL
@@ -27,6 +28,8 @@ from training.uplift_interval import EffectBands, fit_bands, interval, standard_
 
 FOLDS: Final = 5
 FEWEST_MEMBERS: Final = 30  # of an arm: below, a fold and its inner halves would hold a handful
+LEAK: Final = 0.99  # rank correlation with the outcome; spend foretells spend by 0.9 at most
+ENOUGH_TO_SEE: Final = 20_000  # rows
 PLENTY: Final = 100_000  # members to compare learners on, and to distil from
 PLENTY_OF_AN_ARM: Final = 2_000
 STUDENT: Final = Trees(depth=5, rate=0.1, rounds=120, leaf_share=0.0, ridge=1.0)
@@ -100,12 +103,13 @@ def fit_uplift(
     ------
     ContractError
         For columns that are neither numbers nor words, infinities, missing outcomes, propensities outside (0, 1), no
-        control, or a treatment too few members had.
+        control, a treatment too few members had, or a feature that is the outcome itself.
     """
     rng = rng or np.random.default_rng(0)
     encoding = fit_encoding(X)
     log, offers = _log(encoding.matrix(X), treatment, outcome, propensity, clusters)
     cost = np.array([(contact_cost or {}).get(offer, 0.0) for offer in offers])
+    _refuse_leaks(log, encoding.names)
     sample = _sample(log, rng)
     if propensity is None:
         log = replace(log, propensity=_estimated_propensity(log, sample, rng, nthread))
@@ -135,6 +139,28 @@ def _bands(log: Experiment, fold: Ints, choice: Choice, booster: xgb.Booster) ->
     served = np.asarray(booster.inplace_predict(log.X), dtype=np.float64).reshape(len(fold), -1)
     columns = zip(choice.held_out.T, choice.contrast.T, served.T, strict=True)
     return tuple(fit_bands(s, c, served=u, fold=fold, cluster=log.cluster) for s, c, u in columns)
+
+
+def _refuse_leaks(log: Experiment, names: Sequence[str]) -> None:
+    """Refuse features that know the outcome: with nothing left to explain, every effect would come out as none."""
+    every = max(1, len(log.outcome) // ENOUGH_TO_SEE)
+    outcome = log.outcome[::every]
+    leaks = [
+        name for name, column in zip(names, log.X[::every].T, strict=True) if _rank_correlation(column, outcome) > LEAK
+    ]
+    if leaks:
+        raise ContractError(
+            f"columns {leaks} follow the outcome (rank correlation above {LEAK}); wanted what was known before the "
+            "treatment: leave them out"
+        )
+
+
+def _rank_correlation(column: Matrix, outcome: Floats) -> float:
+    """Give Spearman's correlation, its sign left out, where the column is not missing; 0 where there is none."""
+    known = ~np.isnan(column)
+    if known.sum() < FEWEST_MEMBERS or np.ptp(column[known]) == 0 or np.ptp(outcome[known]) == 0:
+        return 0.0
+    return abs(float(np.corrcoef(rankdata(column[known]), rankdata(outcome[known]))[0, 1]))
 
 
 def _sample(log: Experiment, rng: np.random.Generator) -> Flags:
@@ -171,6 +197,7 @@ def _distil(
 
     with ThreadPoolExecutor(nthread) as pool:
         booster, rival = pool.map(fit, (np.ones_like(held_out), ~held_out))
+    booster.set_param({"nthread": nthread})
     said = np.asarray(rival.inplace_predict(X[held_out])).reshape(teacher[held_out].shape)
     varied = [a for a in range(teacher.shape[1]) if np.ptp(teacher[held_out, a]) > 0]
     return booster, float(np.mean([np.corrcoef(said[:, a], teacher[held_out, a])[0, 1] for a in varied]))

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from features.errors import ContractError
+from training import uplift
 from training.cross_fit import CONSTANT, share_kept
 from training.learners import LEARNERS, Experiment, doubly_robust, fit_nuisance, winsorise
 from training.uplift import UpliftModel, fit_uplift
@@ -187,6 +188,9 @@ def spoilt_treatment(data: Trial) -> dict[str, object]:
         (lambda data: {"X": data.X.assign(x0=pd.Timestamp("2020-01-01"))}, "'x0'"),
         (lambda data: {"outcome": data.outcome[1:]}, "one length"),
         (lambda data: {"clusters": np.zeros(len(data.X))}, "has 1 members"),
+        (lambda data: {"X": data.X.assign(x0=data.outcome)}, r"columns \['x0'\] follow the outcome"),
+        (lambda data: {"X": data.X.assign(x0=-np.log(data.outcome + 1e4))}, r"columns \['x0'\] follow the outcome"),
+        (lambda data: {"X": data.X.assign(x0=data.outcome > 0), "outcome": data.outcome > 0}, "follow the outcome"),
     ],
 )
 def test_a_log_that_breaks_the_contract_is_refused(spoil, message):
@@ -202,3 +206,86 @@ def test_any_frame_is_enough_and_words_carry_the_effect():
     model = fit_uplift(words, data.treatment, data.outcome)
     assert model.offers == OFFERS
     assert np.corrcoef(model.predict(words)[:, 0], data.truth[:, 0])[0, 1] > 0.8
+
+
+def test_twelve_rows_are_refused():
+    data = trial(300)
+    with pytest.raises(ContractError, match="'control' has 4 members, at least 30 were wanted"):
+        fit_uplift(data.X[:12], np.repeat(["control", *OFFERS], 4), data.outcome[:12])
+
+
+def test_features_that_say_nothing_leave_the_average_effects():
+    data = trial(900)
+    model = fitted(data._replace(X=pd.DataFrame({"x0": np.ones(900), "x1": np.full(900, np.nan)})))
+    average = [model.record.average_effect[offer].value for offer in OFFERS]
+    np.testing.assert_allclose(model.predict(np.zeros((3, 2))), np.tile(average, (3, 1)), rtol=1e-5)
+    assert model.record.learner == CONSTANT
+
+
+def test_rows_of_a_member_that_came_twice_do_not_count_as_two_members():
+    data = trial(1500)
+    once = fitted(data).record.average_effect["a"]
+    doubled = Trial(pd.concat([data.X] * 2), *(np.concatenate([values] * 2) for values in data[1:]))
+    twice = fitted(doubled, clusters=np.tile(np.arange(1500), 2)).record
+    assert twice.n_members == 1500
+    # As two members, the interval would be 0.71 times as wide.
+    assert (twice.average_effect["a"].upper - twice.average_effect["a"].lower) > 0.9 * (once.upper - once.lower)
+
+
+def test_a_word_never_seen_is_answered_as_none_of_the_known():
+    data = trial(3000)
+    place = np.where(data.X["x0"] > 0, "home", "abroad")
+    model = fitted(data._replace(X=data.X.assign(x0=place)))
+    never, other = (model.predict(data.X[:200].assign(x0=word)) for word in ("mars", "venus"))
+    assert np.isfinite(never).all()
+    np.testing.assert_array_equal(never, other)
+
+
+def test_beyond_plenty_of_members_what_was_chosen_learns_from_all_of_them(monkeypatch):
+    monkeypatch.setattr(uplift, "PLENTY", 1500)
+    monkeypatch.setattr(uplift, "PLENTY_OF_AN_ARM", 100)
+    data = trial(12_000)
+    model = fitted(data)
+    fresh = trial(seed=9)
+    found = model.predict(fresh.X)
+    sampled = next(iter(model.record.policy_values.values())).n
+    assert sampled == 1500
+    assert all(effect.n == 12_000 for effect in model.record.average_effect.values())
+    # What 1,500 members alone would say is further from the truth.
+    monkeypatch.setattr(uplift, "PLENTY", 100_000)
+    few = fitted(Trial(data.X[:1500], *(values[:1500] for values in data[1:]))).predict(fresh.X)
+    assert np.abs(found - fresh.truth).mean() < 0.8 * np.abs(few - fresh.truth).mean()
+
+
+def test_of_a_rare_arm_enough_members_are_drawn(monkeypatch):
+    monkeypatch.setattr(uplift, "PLENTY", 1000)
+    monkeypatch.setattr(uplift, "PLENTY_OF_AN_ARM", 200)
+    arm = (np.arange(50_000) % 50 == 0).astype(np.int64)
+    log = Experiment(np.zeros((50_000, 1), np.float32), arm, arm * 1.0, arm * 1.0, np.arange(50_000), arms=2)
+    sample = uplift._sample(log, np.random.default_rng(0))
+    assert sample.sum() == 10_000
+    assert 150 < arm[sample].sum() < 250  # 200 +- 3.5 standard errors
+
+
+def test_boosters_of_one_thread_and_two_are_the_same():
+    log = Experiment(
+        np.random.default_rng(0).normal(size=(20_000, 5)).astype(np.float32),
+        np.arange(20_000) % 3,
+        np.random.default_rng(1).normal(size=20_000),
+        np.full(20_000, 1 / 3),
+        np.arange(20_000),
+        arms=3,
+    )
+    one, two = (fit_nuisance(log, rng=np.random.default_rng(2), threads=threads) for threads in (1, 2))
+    np.testing.assert_array_equal(one.contrasts, two.contrasts)
+
+
+def test_no_row_is_explained_by_models_that_saw_its_member():
+    # A feature that names the member would let a model that saw a member recite the outcome.
+    rng = np.random.default_rng(3)
+    n = 4000
+    member = np.arange(n) // 2
+    noise = rng.normal(size=n // 2)[member]
+    log = Experiment(member[:, None].astype(np.float32), np.arange(n) % 2, noise, np.full(n, 0.5), member, arms=2)
+    nuisance = fit_nuisance(log, rng=rng)
+    assert abs(np.corrcoef(nuisance.baseline, noise)[0, 1]) < 4 / np.sqrt(n / 2)

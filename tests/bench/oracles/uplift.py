@@ -73,9 +73,10 @@ def play(rival, folder, options):
     predict = fit(X, arm, outcome, **options)
     took = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - worked}
     took["megabytes"] = (max(peaks) - held) / 1024
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     answers = predict(fresh)
-    took |= {"ask_all": time.perf_counter() - start, "ask_one": seconds_for_one(predict, fresh)}
+    took |= {"ask_all": time.perf_counter() - start, "ask_cpu": time.process_time() - worked}
+    took["ask_one"] = seconds_for_one(predict, fresh)
     np.save(folder / "answers.npy", answers)
     print(json.dumps(took))  # noqa: T201
 
