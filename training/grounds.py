@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from training.artifacts import Models, Release
 from training.experiment import MODEL, Judgement, columns_of
 from training.fairness import GroupRow, group_rows, member_groups
+from training.findings import Evidence
 from training.logs import ExperimentLog
 from training.metrics import Estimate
 from training.preparation import Prepared
-from training.promotion import Evidence
 from training.soundness import auc_spread, check_data, population_stability, top_overlap
 
 Floats = NDArray[np.float64]
