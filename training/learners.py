@@ -234,11 +234,12 @@ def _crossed(boosters: list[list[xgb.Booster]], cuts: Cuts) -> Floats:
 def winsorise(residual: Floats, outcome: Floats) -> tuple[Floats, float]:
     """Pull in residuals whose size is beyond the 99th percentile, and say at what size.
 
-    The percentile is that of rows with an outcome other than 0: where few members do anything at all, the few are the
-    signal.
+    The percentile is that of rows with an outcome other than the commonest: where nearly all members do nothing, or
+    nearly all stay, the few others are the signal.
     """
-    acted = np.abs(residual[outcome != 0])
-    cap = float(np.quantile(acted, TAIL)) if len(acted) else np.inf
+    values, times = np.unique(outcome, return_counts=True)
+    others = np.abs(residual[outcome != values[times.argmax()]])
+    cap = float(np.quantile(others, TAIL)) if len(others) else np.inf
     return np.clip(residual, -cap, cap), cap
 
 

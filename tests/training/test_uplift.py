@@ -143,9 +143,25 @@ def test_propensities_are_estimated_when_none_are_given():
 
 def test_a_yes_or_no_outcome_is_not_winsorised_away():
     # One member in two hundred answers: the 99th percentile of all outcomes is 0, and would leave no answer at all.
-    outcome = (np.arange(2000) % 200 == 0).astype(np.float64)
-    residual, _ = winsorise(outcome - outcome.mean(), outcome)
-    np.testing.assert_allclose(residual, outcome - outcome.mean())
+    answered = (np.arange(2000) % 200 == 0).astype(np.float64)
+    for outcome in (answered, 1 - answered):  # nor, where nearly all stay, would anybody be left who leaves
+        residual, _ = winsorise(outcome - outcome.mean(), outcome)
+        np.testing.assert_allclose(residual, outcome - outcome.mean())
+
+
+@pytest.mark.parametrize("level", [-2.0, 2.5])
+def test_the_effect_on_staying_is_right_whether_few_stay_or_most(level):
+    rng = np.random.default_rng(8)
+    X, treated = rng.normal(size=(8000, 3)), rng.random(8000) < 0.5
+    stays = [1 / (1 + np.exp(-(level + X[:, 1] + effect))) for effect in (0.0, 0.4 + 0.8 * (X[:, 0] > 0))]
+    stayed = rng.random(8000) < np.where(treated, stays[1], stays[0])
+    truth = stays[1] - stays[0]
+    cost = {"a": truth.mean()}  # so that it matters who gets the offer
+    treatment, chance = np.where(treated, "a", "control"), np.full(8000, 0.5)
+    model = fit_uplift(X, treatment, stayed.astype(float), chance, contact_cost=cost, rng=rng)
+    effect = model.record.average_effect["a"]
+    assert abs(effect.value - truth.mean()) < 4 * (effect.upper - effect.lower) / 3.92
+    assert np.corrcoef(model.predict(X)[:, 0], truth)[0, 1] > 0.6
 
 
 def test_doubly_robust_scores_are_unbiased_with_any_model_of_the_arms():
