@@ -54,6 +54,8 @@ class Choice:
     average_effect: list[Estimate]
     policy_values: dict[str, Estimate]
     gains: dict[str, Estimate]
+    held_out: Floats  # (n, n_offers) what the learner says of every row by models that have not seen its member
+    contrast: Floats  # (n, n_offers) doubly robust, likewise
 
 
 def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> Choice:
@@ -69,6 +71,7 @@ def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> 
     names = list(parts[0].effects)
     words = np.stack([_gather(fold, [part.effects[name][part.held_out] for part in parts]) for name in names])
     earned, missed = {CONSTANT: _earned(average, contrast, cost)}, {}
+    held_out = {CONSTANT: average}
     for name, weigh in _contenders(names).items():
         # A fold's own members have no say in how its words are weighed.
         others = [fold != k for k in range(len(parts))]
@@ -76,6 +79,7 @@ def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> 
         uplift = average + np.einsum("nla,lna->na", weights[fold], words)
         earned[name] = _earned(uplift, contrast, cost)
         missed[name] = float(((contrast - uplift) ** 2).sum())
+        held_out[name] = uplift
     gains = {name: estimate(earned[name] - earned[CONSTANT], log.cluster) for name in missed}
     learner = _believed(earned, missed, gains, log.cluster)
     effects = [estimate(column, log.cluster) for column in contrast.T]
@@ -88,7 +92,7 @@ def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> 
     values = {name: estimate(earning, log.cluster) for name, earning in earned.items()}
     if not weights.any():
         learner = CONSTANT
-    return Choice(learner, teacher, weights.sum(axis=0), effects, values, gains)
+    return Choice(learner, teacher, weights.sum(axis=0), effects, values, gains, held_out[learner], contrast)
 
 
 def _believed(earned: dict[str, Floats], missed: dict[str, float], gains: dict[str, Estimate], cluster: Ints) -> str:

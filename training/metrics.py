@@ -1,4 +1,4 @@
-"""How good a model is: ranking, probability and money metrics, uplift curves, and their intervals.
+"""How good a model is: ranking, probability and money metrics, and their intervals.
 
 A metric is higher-is-better unless its name has `loss` or `error`. Every metric takes its rows first, the truth before
 the prediction, and a `weight` for each row, so that one bootstrap serves them all: drawing a member twice is giving it
@@ -43,7 +43,7 @@ def auc(outcome: Array, score: Array, *, weight: Array | None = None) -> float:
     >>> auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8]))
     0.875
     """
-    positive, negative = _by_score(score, *_classes(outcome, weight))
+    positive, negative = by_score(score, *_classes(outcome, weight))
     below = np.cumsum(negative) - negative
     return float(positive @ (below + negative / 2) / (positive.sum() * negative.sum()))
 
@@ -54,11 +54,25 @@ def average_precision(outcome: Array, score: Array, *, weight: Array | None = No
     >>> average_precision(np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3]))
     1.0
     """
-    positive, negative = _by_score(score, *_classes(outcome, weight))
+    positive, negative = by_score(score, *_classes(outcome, weight))
     found, refused = np.cumsum(positive[::-1]), np.cumsum(negative[::-1])
     # A group that no resample drew weighs nothing, above and below the line.
     precision = found / np.maximum(found + refused, EDGE)
     return float(precision @ positive[::-1] / found[-1])
+
+
+def lift(outcome: Array, score: Array, *, share: float = 0.1, weight: Array | None = None) -> float:
+    """Divide the rate of the outcome among the top `share` of rows by that of all; of those tied at the cut a due part.
+
+    >>> lift(np.array([1, 0, 0, 0]), np.array([0.9, 0.5, 0.2, 0.1]), share=0.5)
+    2.0
+    """
+    if not 0 < share <= 1:
+        raise ContractError(f"share {share} came, above 0 and at most 1 was wanted")
+    positive, negative = by_score(score, *_classes(outcome, weight))
+    found = np.concatenate([[0.0], np.cumsum(positive[::-1])])
+    rows = np.concatenate([[0.0], np.cumsum((positive + negative)[::-1])])
+    return float(np.interp(share * rows[-1], rows, found) / share / found[-1])
 
 
 def log_loss(outcome: Array, probability: Array, *, weight: Array | None = None) -> float:
@@ -91,8 +105,7 @@ def calibration_error(outcome: Array, probability: Array, *, weight: Array | Non
     """
     p = np.asarray(probability, dtype=np.float64)
     w = np.ones(len(p)) if weight is None else weight
-    bin_of = np.searchsorted(np.quantile(p, np.linspace(0, 1, bins + 1))[1:-1], p)
-    gap = np.bincount(bin_of, weights=w * (p - outcome), minlength=bins)
+    gap = np.bincount(bins_of(p, bins), weights=w * (p - outcome), minlength=bins)
     return float(np.abs(gap).sum() / w.sum())
 
 
@@ -127,104 +140,23 @@ def r_squared(outcome: Array, prediction: Array, *, weight: Array | None = None)
     return 1 - _mean((y - prediction) ** 2, weight) / spread
 
 
-def uplift_curve(
-    outcome: Array, uplift: Array, treated: Array, *, weight: Array | None = None
-) -> tuple[Floats, Floats]:
-    """Give (share of members treated, gain per member), best predicted uplift first.
+def by_score(score: Array, *columns: Floats) -> tuple[Floats, ...]:
+    """Sum columns over rows of equal score, in ascending order of score."""
+    order = np.argsort(score, kind="stable")
+    ordered = np.asarray(score)[order]
+    if np.isnan(ordered[-1]):  # sorts last, so it would rank best
+        raise ContractError("a missing score came, one for each row was wanted; fill it or leave the row out")
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return tuple(np.add.reduceat(column[order], starts) for column in columns)
 
-    gain(s) = s · (mean outcome of treated - mean outcome of control among the top share s): what treating them brings
-    per member of all. It ends at the average effect. Members of equal score enter together, on a straight line. Where
-    the top holds no treated or no control member the gain is not known and stays 0.
 
-    Parameters
-    ----------
-    outcome : (n,) of members given one offer or control, at random
-    uplift : (n,) predicted
-    treated : (n,) true for the offer, false for control
-    weight : (n,) inverse propensities where these differ between members
+def bins_of(score: Array, bins: int) -> NDArray[np.intp]:
+    """Give each score the number of its bin: bins hold equally many rows, lowest first, and equal scores share one.
 
-    References
-    ----------
-    Gutierrez and Gérardy, "Causal inference and uplift modelling: a review of the literature", PMLR 67, 2017.
-
-    >>> share, gain = uplift_curve(np.array([3, 1, 1, 1]), np.array([2, 2, 1, 1]), np.array([1, 0, 1, 0]))
-    >>> share.tolist(), gain.tolist()
-    ([0.0, 0.5, 1.0], [0.0, 1.0, 1.0])
+    >>> bins_of(np.array([0.5, 0.1, 0.4, 0.9]), 2).tolist()
+    [1, 0, 0, 1]
     """
-    top = _Top.ranked(outcome, uplift, treated, weight)
-    return top.share, top.share * top.effect()
-
-
-def qini_curve(outcome: Array, uplift: Array, treated: Array, *, weight: Array | None = None) -> tuple[Floats, Floats]:
-    """Give (share of members treated, incremental outcome per treated member of all), best predicted uplift first.
-
-    qini(s) = (Y_t(s) - Y_c(s) · n_t(s) / n_c(s)) / N_t, with sums and counts over the top share s; arguments and ties
-    as in `uplift_curve`.
-
-    References
-    ----------
-    Radcliffe, "Using control groups to target on predicted lift", Direct Marketing Analytics Journal 2007.
-
-    >>> qini_curve(np.array([3, 1, 1, 1]), np.array([2, 2, 1, 1]), np.array([1, 0, 1, 0]))[1].tolist()
-    [0.0, 1.0, 1.0]
-    """
-    top = _Top.ranked(outcome, uplift, treated, weight)
-    return top.share, top.n_treated * top.effect() / top.n_treated[-1]
-
-
-def qini_coefficient(outcome: Array, uplift: Array, treated: Array, *, weight: Array | None = None) -> float:
-    """Measure the area between the Qini curve and the straight line of random targeting, in the outcome's unit.
-
-    Positive ranks better than chance, 0 as chance, negative worse: the sign is kept. It is not divided by the area of a
-    perfect ranking, which money has no agreed form of.
-
-    >>> qini_coefficient(np.array([3, 1, 1, 1]), np.array([2, 2, 1, 1]), np.array([1, 0, 1, 0]))
-    0.25
-    """
-    share, gain = qini_curve(outcome, uplift, treated, weight=weight)
-    return float(np.trapezoid(gain - share * gain[-1], share))
-
-
-def uplift_at(outcome: Array, uplift: Array, treated: Array, *, share: float, weight: Array | None = None) -> float:
-    """Estimate the effect among the top `share` of members; of those tied at the cut the due part counts.
-
-    >>> uplift_at(np.array([3, 1, 1, 1]), np.array([2, 2, 1, 1]), np.array([1, 0, 1, 0]), share=0.5)
-    2.0
-    """
-    if not 0 < share <= 1:
-        raise ContractError(f"share {share} came, above 0 and at most 1 was wanted")
-    return float(_Top.ranked(outcome, uplift, treated, weight).cut(share).effect()[0])
-
-
-@dataclass(frozen=True)
-class _Top:
-    """Hold counts and sums over the top shares of a ranking, from nobody to everybody."""
-
-    share: Floats
-    n_treated: Floats
-    n_control: Floats
-    sum_treated: Floats
-    sum_control: Floats
-
-    @classmethod
-    def ranked(cls, outcome: Array, uplift: Array, treated: Array, weight: Array | None) -> "_Top":
-        w = np.ones(len(outcome)) if weight is None else np.asarray(weight, dtype=np.float64)
-        t, c = w * (np.asarray(treated) > 0), w * (np.asarray(treated) <= 0)
-        if not t.any() or not c.any():
-            raise ContractError(f"{len(w)} rows of one arm came, treated and control were wanted; log the other too")
-        groups = _by_score(-np.asarray(uplift, dtype=np.float64), w, t, c, t * outcome, c * outcome)
-        rows, *sums = (np.concatenate([[0.0], np.cumsum(group)]) for group in groups)
-        return cls(rows / rows[-1], *sums)
-
-    def cut(self, share: float) -> "_Top":
-        columns = (self.n_treated, self.n_control, self.sum_treated, self.sum_control)
-        return _Top(np.array([share]), *(np.interp([share], self.share, column) for column in columns))
-
-    def effect(self) -> Floats:
-        both = (self.n_treated > 0) & (self.n_control > 0)
-        treated = self.sum_treated / np.where(both, self.n_treated, 1)
-        control = self.sum_control / np.where(both, self.n_control, 1)
-        return np.where(both, treated - control, 0.0)
+    return np.searchsorted(np.quantile(score, np.linspace(0, 1, bins + 1))[1:-1], score)
 
 
 def bootstrap(
@@ -250,19 +182,34 @@ def bootstrap(
     Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 1979; Field and Welsh,
     "Bootstrapping clustered data", JRSS B 2007.
     """
+    value, lower, upper = bootstrap_all(metric, *arrays, clusters=clusters, rng=rng, n_resamples=n_resamples)
+    return Estimate(value=float(value), lower=float(lower), upper=float(upper), n=len(arrays[0]))
+
+
+def bootstrap_all(
+    metrics: Callable[..., Any],
+    *arrays: Array,
+    clusters: Clusters,
+    rng: np.random.Generator,
+    n_resamples: int = 200,
+) -> tuple[Floats, Floats, Floats]:
+    """Give value, lower and upper of many numbers that share their work, such as the points of a curve.
+
+    Arguments as in `bootstrap`; `metrics` gives an array, each number of which has an interval of its own.
+    """
     # The order of rows means nothing to a metric, and a sort of what is sorted is one pass.
     order = np.argsort(arrays[1], kind="stable")
     ordered = [np.asarray(array)[order] for array in arrays]
     _, member = np.unique(np.asarray(clusters)[order], return_inverse=True)
-    value = metric(*ordered, weight=None)
-    if not np.isfinite(value):
+    value = np.asarray(metrics(*ordered, weight=None), dtype=np.float64)
+    if not np.isfinite(value).all():
         raise ContractError(f"the metric is {value} on {len(order)} rows; outcomes and predictions have to be finite")
-    draws = [_try(metric, ordered, times[member]) for times in _multiplicities(int(member.max()) + 1, rng, n_resamples)]
-    defined = [draw for draw in draws if draw is not None]
+    times = _multiplicities(int(member.max()) + 1, rng, n_resamples)
+    defined = [draw for drawn in times if (draw := _try(metrics, ordered, drawn[member])) is not None]
     if len(defined) < DEFINED * n_resamples:
         raise ContractError(f"{len(defined)} of {n_resamples} resamples define the metric; bring more rows")
-    lower, upper = np.percentile(defined, LEVEL)
-    return Estimate(value=float(value), lower=float(lower), upper=float(upper), n=len(order))
+    lower, upper = np.percentile(np.asarray(defined, dtype=np.float64), LEVEL, axis=0)
+    return value, lower, upper
 
 
 def paired_bootstrap(
@@ -296,9 +243,9 @@ def _multiplicities(n_clusters: int, rng: np.random.Generator, n_resamples: int)
     return [np.bincount(drawn, minlength=n_clusters).astype(np.float64) for drawn in draws]
 
 
-def _try(metric: Metric, arrays: list[Array], weight: Floats) -> float | None:
+def _try(metrics: Callable[..., Any], arrays: list[Array], weight: Floats) -> Any:  # noqa: ANN401 (a number, or many)
     try:
-        return metric(*arrays, weight=weight)
+        return metrics(*arrays, weight=weight)
     except ContractError:
         return None
 
@@ -315,13 +262,3 @@ def _classes(outcome: Array, weight: Array | None) -> tuple[Floats, Floats]:
     if not positive.any() or not negative.any():
         raise ContractError(f"{len(y)} rows of one class came, both were wanted; take a longer window")
     return positive, negative
-
-
-def _by_score(score: Array, *columns: Floats) -> tuple[Floats, ...]:
-    """Sum columns over rows of equal score, in ascending order of score."""
-    order = np.argsort(score, kind="stable")
-    ordered = np.asarray(score)[order]
-    if np.isnan(ordered[-1]):  # sorts last, so it would rank best
-        raise ContractError("a missing score came, one for each row was wanted; fill it or leave the row out")
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    return tuple(np.add.reduceat(column[order], starts) for column in columns)

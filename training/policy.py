@@ -35,13 +35,15 @@ def net_values(uplift: Floats, contact_cost: Floats, *, budget_price: float = 0.
     return np.asarray(uplift - contact_cost * (1.0 + budget_price))
 
 
-def treatment_probabilities(net_value: Floats, eligible: Flags, held_out: Flags, *, exploration: float) -> Floats:
+def treatment_probabilities(
+    net_value: Floats, eligible: Flags, held_out: Flags, *, exploration: float, bar: Floats | float = 0.0
+) -> Floats:
     """Give each treatment its probability, `(n_members, 1 + n_offers)`; rows sum to 1.
 
-    The best eligible offer of positive net value, else `control`, has 1 - exploration; exploration is shared evenly by
-    `control` and all eligible offers, that best one among them, so every eligible treatment keeps a known, positive
-    probability. Who is held out gets `control` for certain. Of equal offers the first wins; a missing (NaN) net value
-    never does.
+    The best eligible offer whose net value is above its bar, else `control`, has 1 - exploration; exploration is shared
+    evenly by `control` and all eligible offers, that best one among them, so every eligible treatment keeps a known,
+    positive probability. Who is held out gets `control` for certain. Of equal offers the first wins; a missing (NaN)
+    net value never does.
 
     Parameters
     ----------
@@ -49,6 +51,8 @@ def treatment_probabilities(net_value: Floats, eligible: Flags, held_out: Flags,
     eligible : (n_members, n_offers)
     held_out : (n_members,)
     exploration : probability, at least 0 and at most 1
+    bar : (n_members, n_offers) or one for all, at least 0: so many standard errors of its uplift, so that noise is not
+        acted on
 
     >>> probabilities = treatment_probabilities(
     ...     np.array([[5.0, 9.0], [5.0, 9.0]]), np.array([[True, False]] * 2), np.array([False, True]), exploration=0.2
@@ -57,9 +61,10 @@ def treatment_probabilities(net_value: Floats, eligible: Flags, held_out: Flags,
     [[0.1, 0.9, 0.0], [1.0, 0.0, 0.0]]
     """
     _check_policy(net_value, eligible, held_out, exploration)
+    _check_bar(bar)
     possible = eligible & ~held_out[:, None]
     # `control` is worth 0 and stands first, so argmax falls back to it where no offer is better.
-    worth = np.column_stack([np.zeros(len(possible)), np.where(possible & (net_value > 0.0), net_value, 0.0)])
+    worth = np.column_stack([np.zeros(len(possible)), np.where(possible & (net_value > bar), net_value, 0.0)])
     allowed = np.column_stack([np.ones(len(possible), dtype=np.bool_), possible])
     probabilities = np.asarray(allowed * (exploration / allowed.sum(axis=1))[:, None], dtype=np.float64)
     probabilities[np.arange(len(worth)), np.argmax(worth, axis=1)] += 1.0 - exploration
@@ -111,3 +116,8 @@ def _check_policy(net_value: Floats, eligible: Flags, held_out: Flags, explorati
         )
     if not 0.0 <= exploration <= 1.0:
         raise ContractError(f"exploration {exploration} came, a probability was wanted; set it in holdfast.toml")
+
+
+def _check_bar(bar: Floats | float) -> None:
+    if not (np.asarray(bar) >= 0.0).all():
+        raise ContractError("a bar below 0 or missing came, at least 0 was wanted: what does not pay is never sent")

@@ -18,10 +18,11 @@ from numpy.typing import ArrayLike
 
 from features.errors import ContractError
 from features.schema import CONTROL
-from training.cross_fit import choose, cross_fit
+from training.cross_fit import Choice, choose, cross_fit
 from training.encoding import Encoding, fit_encoding
 from training.learners import Experiment, Flags, Floats, Ints, Matrix, Trees, folds_of
 from training.metrics import Estimate
+from training.uplift_interval import EffectBands, fit_bands, interval, standard_error
 
 FOLDS: Final = 5
 FEWEST_MEMBERS: Final = 30  # of an arm: below, a fold and its inner halves would hold a handful
@@ -52,11 +53,20 @@ class UpliftModel:
     encoding: Encoding
     booster: xgb.Booster
     record: UpliftRecord
+    bands: tuple[EffectBands, ...]  # by offer
 
     def predict(self, X: pd.DataFrame | ArrayLike) -> Floats:
         """Predict uplift `(n_members, n_offers)` in the outcome's unit; columns as in `offers`."""
         matrix = self.encoding.matrix(X)
         return np.asarray(self.booster.inplace_predict(matrix), dtype=np.float64).reshape(len(matrix), -1)
+
+    def interval(self, X: pd.DataFrame | ArrayLike) -> tuple[Floats, Floats]:
+        """Give the 95 % interval of the mean effect of members like these; see `uplift_interval` for what it holds."""
+        return interval(self.bands, self.predict(X))
+
+    def error(self, X: pd.DataFrame | ArrayLike) -> Floats:
+        """Give the standard error of that mean, `(n_members, n_offers)`, in the outcome's unit."""
+        return standard_error(self.bands, self.predict(X))
 
 
 def fit_uplift(
@@ -112,7 +122,15 @@ def fit_uplift(
         propensity="estimated" if propensity is None else "known",
         n_members=int(log.cluster.max()) + 1,
     )
-    return UpliftModel(offers=offers, encoding=encoding, booster=booster, record=record)
+    return UpliftModel(
+        offers=offers, encoding=encoding, booster=booster, record=record, bands=_bands(log, fold, choice, booster)
+    )
+
+
+def _bands(log: Experiment, fold: Ints, choice: Choice, booster: xgb.Booster) -> tuple[EffectBands, ...]:
+    served = np.asarray(booster.inplace_predict(log.X), dtype=np.float64).reshape(len(fold), -1)
+    columns = zip(choice.held_out.T, choice.contrast.T, served.T, strict=True)
+    return tuple(fit_bands(s, c, served=u, fold=fold, cluster=log.cluster) for s, c, u in columns)
 
 
 def _distil(

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from training.judging import CHURN_METRICS, VALUE_METRICS, judge_churn, judge_value
+from training.estimators import Log
+from training.judging import CHURN_METRICS, VALUE_METRICS, judge_churn, judge_uplift, judge_value
 from training.metrics import Estimate, auc, mean_absolute_error
+from training.uplift_metrics import RANKING_METRICS, qini_coefficient, uplift_calibration_error
 
 N_MEMBERS = 400
 MEMBERS = np.repeat(np.arange(N_MEMBERS), 3)
@@ -34,7 +36,7 @@ def test_every_rival_stands_in_the_table_with_every_metric_and_its_interval(judg
 
 
 def test_a_score_that_is_no_probability_is_judged_by_its_ranking_alone(judged):
-    assert list(judged.rows["visits"]) == ["auc", "average_precision"]
+    assert list(judged.rows["visits"]) == ["auc", "average_precision", "lift"]
 
 
 def test_a_copy_of_the_model_is_led_by_exactly_nothing(judged):
@@ -88,3 +90,55 @@ def test_values_are_judged_likewise_and_a_lead_below_0_is_an_error_made_smaller(
     gap = mean_absolute_error(margin, expected) - mean_absolute_error(margin, predictions["last period"])
     assert judged.lead["last period"].value == pytest.approx(gap)
     assert judged.lead["last period"].upper < 0
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """Offer a has effect x, offer b has 0.5 for everybody; treatment depends on x, by known propensities."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=len(MEMBERS))
+    chance = np.column_stack([np.full(len(x), 1 / 3), np.where(x > 0, 0.5, 0.25), np.where(x > 0, 1 / 6, 5 / 12)])
+    arm = (rng.random(len(x))[:, None] > chance.cumsum(axis=1)).sum(axis=1)
+    outcome = 2 * x + np.choose(arm, [np.zeros(len(x)), x, np.full(len(x), 0.5)]) + rng.normal(size=len(x))
+    log = Log(arm, chance[np.arange(len(x)), arm], outcome, np.zeros(3), MEMBERS)
+    uplift = np.column_stack([x, np.full(len(x), 0.5)])
+    return log, {"model": uplift, "one learner": -uplift, "churn": -x}
+
+
+@pytest.fixture(scope="module")
+def judged_uplift(experiment):
+    return judge_uplift(*experiment, offers=("a", "b"), rng=np.random.default_rng(6))
+
+
+def test_uplift_is_judged_offer_by_offer_beside_its_rivals_and_chance(judged_uplift, experiment):
+    log, predictions = experiment
+    assert list(judged_uplift) == ["a", "b"]
+    judged = judged_uplift["a"]
+    assert list(judged.rows) == ["model", "one learner", "churn", "random"]
+    rows = log.treatment < 2
+    data = (log.outcome[rows], predictions["model"][rows, 0], log.treatment[rows])
+    weight = 1 / log.propensity[rows]
+    qini = judged.rows["model"]["qini_coefficient"]
+    assert qini.value == pytest.approx(qini_coefficient(*data, weight=weight))
+    assert (qini.lower < qini.value < qini.upper, qini.n) == (True, rows.sum())
+    calibration = judged.rows["model"]["uplift_calibration_error"]
+    assert calibration.value == pytest.approx(uplift_calibration_error(*data, weight=weight))
+    assert judged.rows["random"]["qini_coefficient"].value == 0
+
+
+def test_a_ranking_that_promises_nothing_is_judged_by_its_order_alone(judged_uplift):
+    rows = judged_uplift["a"].rows
+    assert list(rows["churn"]) == list(rows["random"]) == list(RANKING_METRICS)
+    assert list(rows["model"]) == list(rows["one learner"]) == [*RANKING_METRICS, "uplift_calibration_error"]
+
+
+def test_the_lead_in_uplift_is_paired_and_has_its_sign(judged_uplift):
+    lead, rows = judged_uplift["a"].lead, judged_uplift["a"].rows
+    qini = {name: row["qini_coefficient"] for name, row in rows.items()}
+    for rival in ("one learner", "churn", "random"):
+        assert lead[rival].value == pytest.approx(qini["model"].value - qini[rival].value)
+        assert lead[rival].lower > 0
+    # Both rank exactly backwards: twins on every draw.
+    assert lead["one learner"] == lead["churn"]
+    flat = judged_uplift["b"]
+    assert flat.lead["random"] == Estimate(0.0, 0.0, 0.0, flat.lead["random"].n)

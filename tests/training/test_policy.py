@@ -96,6 +96,38 @@ def test_a_dearer_budget_never_sends_more():
     assert sent[0] > sent[-1] == 0
 
 
+@PATIENT
+@given(situations(), st.floats(0, 1e6), st.floats(0, 1e6))
+def test_a_higher_bar_never_sends_more_and_nothing_that_is_not_above_it(situation, one, two):
+    net_value, eligible, held_out, _ = situation
+    low, high = sorted([one, two])
+    sent = [
+        treatment_probabilities(net_value, eligible, held_out, exploration=0.0, bar=np.full(net_value.shape, bar))[
+            :, 1:
+        ]
+        for bar in (low, high)
+    ]
+    assert (sent[1].sum(axis=1) <= sent[0].sum(axis=1)).all()
+    assert (net_value[sent[1] > 0] > high).all()
+    # Who still gets something gets the same: a bar takes offers away, and the best is the last to go.
+    still = sent[1].any(axis=1)
+    np.testing.assert_array_equal(sent[1][still], sent[0][still])
+
+
+def test_an_offer_that_is_not_sure_gives_way_to_the_next_that_is():
+    net_value, bar = np.array([[50.0, 20.0]]), np.array([[60.0, 10.0]])
+    probabilities = treatment_probabilities(
+        net_value, np.ones((1, 2), bool), np.zeros(1, bool), exploration=0.0, bar=bar
+    )
+    assert probabilities.tolist() == [[0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("bar", [-1.0, float("nan")])
+def test_a_bar_that_lets_losses_through_is_refused(bar):
+    with pytest.raises(ContractError, match="at least 0 was wanted"):
+        treatment_probabilities(np.zeros((1, 1)), np.ones((1, 1), bool), np.zeros(1, bool), exploration=0.1, bar=bar)
+
+
 def test_draws_come_as_often_as_their_probability_says():
     rng = np.random.default_rng(20)
     probabilities = np.array([0.03, 0.0, 0.9, 0.07, 0.0])

@@ -74,6 +74,19 @@ def test_average_effects_lie_within_their_intervals(model):
         assert standard_error < 60  # two arms of 2,000 with noise of about 1,000 to 1,300 on a good baseline
 
 
+def test_intervals_hold_the_mean_effect_of_members_like_these(model):
+    fresh = trial(seed=9)
+    lower, upper = model.interval(fresh.X)
+    np.testing.assert_allclose((upper - lower) / 3.92, model.error(fresh.X), rtol=1e-4)
+    predicted = model.predict(fresh.X)
+    for a, bands in enumerate(model.bands):
+        place = np.searchsorted(np.array(bands.edges), predicted[:, a])
+        for band in np.unique(place):
+            rows = place == band
+            truth, error = fresh.truth[rows, a].mean(), model.error(fresh.X)[rows, a][0]
+            assert abs((lower[rows, a][0] + upper[rows, a][0]) / 2 - truth) < 4 * error
+
+
 def test_the_distilled_booster_follows_its_teacher(model):
     assert model.record.fidelity > 0.95
 
