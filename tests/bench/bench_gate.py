@@ -13,6 +13,7 @@ from training import estimators, evidence, metrics, ope
 from training.estimators import Log
 from training.metrics import Estimate
 from training.promotion import Evidence, judge
+from training.uplift_metrics import qini_coefficient
 
 RUNS = int(os.environ.get("GATE_RUNS", "300"))
 KEEN, ARMS, COST = 0.3, 4, np.array([0.0, 5, 5, 5])
@@ -68,7 +69,7 @@ def bench_coverage_of_metrics():
         (arrays, qini_arrays, member), _ = scored(rng, 1000)
         found = [
             metrics.bootstrap(metrics.auc, *arrays, clusters=member, rng=rng),
-            metrics.bootstrap(metrics.qini_coefficient, *qini_arrays, clusters=member, rng=rng),
+            metrics.bootstrap(qini_coefficient, *qini_arrays, clusters=member, rng=rng),
         ]
         hits += covered(found, many)
     print(f"\ncoverage of the bootstrap in {RUNS} runs: AUC {hits[0] / RUNS:.3f}, Qini {hits[1] / RUNS:.3f}")  # noqa: T201
@@ -82,7 +83,7 @@ def scored(rng, members):
     treated = rng.random(2 * members) < 0.5
     outcome = 10 * treated * score + rng.lognormal(3, 0.8, 2 * members)
     arrays, qini_arrays = (churned, score), (outcome, score, treated)
-    return (arrays, qini_arrays, member), (metrics.auc(*arrays), metrics.qini_coefficient(*qini_arrays))
+    return (arrays, qini_arrays, member), (metrics.auc(*arrays), qini_coefficient(*qini_arrays))
 
 
 def covered(intervals, truth):
@@ -128,5 +129,5 @@ def decided(log, keen, q, rng):
     tried = np.isin(log.treatment, [0, SUITS])
     outcome, treated, weight = log.outcome[tried], log.treatment[tried] > 0, 1 / log.propensity[tried]
     scores = (keen[tried].astype(float), rng.random(tried.sum()))
-    qini = [metrics.qini_coefficient(outcome, score, treated, weight=weight) for score in scores]
+    qini = [qini_coefficient(outcome, score, treated, weight=weight) for score in scores]
     return judge(sound, sound).promote, row.against_best_fixed.value > 0, qini[0] > qini[1]

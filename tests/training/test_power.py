@@ -13,8 +13,9 @@ from scipy.stats import binom
 
 from training.estimators import Log, dr, importance_weights
 from training.evidence import effective_sample_size, estimate, smallest_detectable_effect
-from training.metrics import Estimate, qini_coefficient
+from training.metrics import Estimate
 from training.promotion import Evidence, judge
+from training.uplift_metrics import qini_coefficient
 
 ARMS, COST, KEEN = 4, np.array([0.0, 5, 5, 5]), 0.3
 SENT = 1  # the offer that the champion sends to all
