@@ -9,7 +9,7 @@
 Both know no season, no price and no offer. Days here are any unit of time, as long as it is one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Final
@@ -24,6 +24,9 @@ from features.errors import ContractError
 from features.programme import Programme
 
 Floats = NDArray[np.float64]
+# Logarithms: a member who never falls silent has neither an end of a and b nor of p and v. SciPy's hypergeometric
+# function is right up to an a of 20, which is a chance to fall silent that hardly differs between members
+REACH: Final = (7.0, 7.0, 3.0, 7.0)
 FEWEST_BUYERS: Final = 10  # who came back at least once, for each of the two models
 HISTORY: Final = ("frequency", "recency", "age", "mean_margin")
 
@@ -168,7 +171,7 @@ def fit_beta_geometric(history: pd.DataFrame) -> BetaGeometric:
         )
         return -float(total.mean()), -np.array([slope.mean() for slope in slopes]) * np.exp(logs)
 
-    return BetaGeometric(*_minimum(loss, [1.0, float(age.mean()) + 1.0, 1.0, 2.0]))
+    return BetaGeometric(*_minimum(loss, (1.0, float(age.mean()) + 1.0, 1.0, 2.0), REACH))
 
 
 def fit_gamma_gamma(history: pd.DataFrame) -> GammaGamma:
@@ -195,7 +198,7 @@ def fit_gamma_gamma(history: pd.DataFrame) -> GammaGamma:
         )
         return -float(total.mean()), -np.array([slope.mean() for slope in slopes]) * np.exp(logs)
 
-    p, above, v = _minimum(loss, [1.0, 1.0, float(mean.mean())])
+    p, above, v = _minimum(loss, (1.0, 1.0, float(mean.mean())), REACH[:2] + REACH[-1:])
     return GammaGamma(p, 1 + above, v)
 
 
@@ -206,10 +209,13 @@ def _log_likelihoods(x: Floats, recency: Floats, age: Floats, at: tuple[float, .
     return -(r + x) * np.log(alpha + age), np.where(x > 0, silent, -np.inf)
 
 
-def _minimum(loss: Callable[[Floats], tuple[float, Floats]], start: list[float]) -> list[float]:
-    """Minimise over the logarithms of positive parameters, kept within what a float can tell apart."""
+def _minimum(
+    loss: Callable[[Floats], tuple[float, Floats]], start: Sequence[float], reach: Sequence[float]
+) -> list[float]:
+    """Minimise over the logarithms of positive parameters, each no further from its start than its reach."""
     logs = np.log(start)
-    found = minimize(loss, logs, jac=True, method="L-BFGS-B", bounds=[(at - 12, at + 12) for at in logs], tol=1e-12)
+    bounds = list(zip(logs - reach, logs + reach, strict=True))
+    found = minimize(loss, logs, jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-12)
     return [float(value) for value in np.exp(found.x)]
 
 
