@@ -31,6 +31,7 @@ Matrix = NDArray[np.float32]
 
 HALVES: Final = (0, 1)
 BINS: Final = 64  # quantiles that a split may lie at
+ENOUGH_TO_CUT: Final = 50_000  # rows that say where these are
 TAIL: Final = 0.99  # residuals beyond this quantile of their size are pulled in
 
 
@@ -134,10 +135,20 @@ class Cuts:
     def __call__(self, *, half: int | None = None, arm: int | None = None) -> xgb.QuantileDMatrix:
         """Give the matrix of those rows."""
         if (half, arm) not in self.held:
-            whole = (half, arm) == (None, None)
-            X = self.log.X if whole else self.log.X[self.rows(half=half, arm=arm)]
-            self.held[half, arm] = _cut(X, self.threads, None if whole else self())
+            self.held[half, arm] = self.of(self.rows(half=half, arm=arm))
         return self.held[half, arm]
+
+    def of(self, rows: Flags) -> xgb.QuantileDMatrix:
+        """Cut some rows, and hold nothing."""
+        whole = bool(rows.all())
+        if whole and self.quantiles.num_row() == len(rows):
+            return self.quantiles
+        return _cut(self.log.X if whole else self.log.X[rows], self.threads, self.quantiles)
+
+    @cached_property
+    def quantiles(self) -> xgb.QuantileDMatrix:
+        """Hold the rows whose quantiles are everybody's: to find those of a million takes as long as eighty trees."""
+        return _cut(self.log.X[:: max(1, len(self.half) // ENOUGH_TO_CUT)], self.threads)
 
     @cached_property
     def with_arms(self) -> xgb.QuantileDMatrix:
@@ -206,7 +217,10 @@ def fit_nuisance(
     trees = replace(effect_trees, seed=int(rng.integers(2**31)), threads=threads)
     cuts = Cuts(log, folds_of(log.cluster, len(HALVES), rng), threads)
     deep = replace(baseline_trees, seed=trees.seed, threads=threads)
-    baselines = [grow(cuts(half=half), log.outcome[cuts.rows(half=half)], deep) for half in HALVES]
+    baselines = []
+    for half in HALVES:
+        rows = cuts.rows(half=half)
+        baselines.append(grow(cuts.of(rows), log.outcome[rows], deep))
     baseline = _crossed([[booster] for booster in baselines], cuts)[:, 0]
     return _fit_arms(cuts, baselines, baseline, trees)
 
