@@ -116,6 +116,13 @@ def test_words_gaps_and_flags_are_enough():
     assert model.predict(X[X["plan"] == "basic"]).mean() == pytest.approx(1000, rel=0.3)
 
 
+def test_weights_that_are_all_the_same_change_nothing():
+    X, _, margin = spend(500, 5)
+    one, two = fit_value(X, margin), fit_value(X, margin, weight=np.full(500, 8.0))
+    assert one.parameters == two.parameters
+    np.testing.assert_array_equal(one.predict(X), two.predict(X))
+
+
 def test_a_weight_says_how_much_a_row_counts_for_the_mean():
     X, margin = np.zeros((200, 1)), np.repeat([100.0, 300.0], 100)
     model = fit_value(X, margin, weight=np.repeat([3.0, 1.0], 100), parameters=PARAMETERS)
