@@ -92,9 +92,8 @@ def _check_finite(frame: pd.DataFrame) -> None:
     numbers = frame.select_dtypes("number")
     infinite = [str(name) for name in numbers if np.isinf(numbers[name].to_numpy(dtype=np.float64)).any()]
     if infinite:
-        raise ContractError(
-            f"features {infinite} are infinite; finite or missing was wanted: `holdfast features build`"
-        )
+        wanted = "finite or missing was wanted; `holdfast features build`"
+        raise ContractError(f"features {infinite} are infinite, {wanted}")
 
 
 def parse_as_of(text: str, programme: Programme) -> datetime | None:
