@@ -52,14 +52,9 @@ class Inputs:
         return fingerprint(self.warehouse.fingerprint, self.programme.model_dump(mode="json"), settings, *_code())
 
     @cached_property
-    def search(self) -> str:
-        """Fingerprint the search of churn's parameters, which more trials go on with."""
-        return fingerprint(self.data, self.settings.folds, self.settings.tune_every)
-
-    @cached_property
     def churn(self) -> str:
         """Fingerprint what churn depends on."""
-        return fingerprint(self.search, self.settings.trials)
+        return fingerprint(self.data, self.settings.folds, self.settings.tune_every, self.settings.trials)
 
 
 def train(home: Home, *, settings: Settings, progress: Progress, name: str = "") -> tuple[Manifest, bool]:
@@ -105,7 +100,7 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
         "learning churn",
         lambda: steps.fit_churn(
             prepared,
-            study=f"churn-{inputs.search}",
+            study=f"churn-{inputs.churn}",
             studies=home.studies,
             settings=settings,
             rng=streams["churn"],

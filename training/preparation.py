@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from features.canary import DECIDED, HAPPENED
@@ -69,7 +70,7 @@ def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: 
     Raises
     ------
     ContractError
-        If the history is too short.
+        If the history is too short, or a feature is infinite.
     """
     dates = known_dates(warehouse, programme, settings.as_of)
     brought = warehouse.expression("transactions").columns
@@ -82,7 +83,17 @@ def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: 
     if programme.churn == "contract":
         subscribed = labels.spells(known(warehouse, "subscriptions", dates[-1]), programme)
     labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme, subscribed=subscribed)
-    return Prepared(warehouse, programme, store.training_frame(labelled), visits, tuple(dates), split, folds)
+    frame = store.training_frame(labelled)
+    _check_finite(frame)
+    return Prepared(warehouse, programme, frame, visits, tuple(dates), split, folds)
+
+
+def _check_finite(frame: pd.DataFrame) -> None:
+    numbers = frame.select_dtypes("number")
+    infinite = [str(name) for name in numbers if np.isinf(numbers[name].to_numpy(dtype=np.float64)).any()]
+    if infinite:
+        wanted = "finite or missing was wanted; `holdfast features build`"
+        raise ContractError(f"features {infinite} are infinite, {wanted}")
 
 
 def parse_as_of(text: str, programme: Programme) -> datetime | None:
