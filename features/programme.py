@@ -57,6 +57,11 @@ class Experiment(_Settings):
     hold_out: Share = Field(0.05, description="share of members who never get an offer, by a hash of id and salt")
     exploration: Share = Field(0.10, description="share of decisions drawn at random from the eligible treatments")
     salt: str = Field("holdfast", description="changing it draws another hold-out group")
+    floor: Annotated[float, Field(ge=0, le=5)] = Field(
+        0.5,
+        description="an offer is sent if its net value is above so many standard errors of its uplift: 0 acts on every "
+        "estimate, 0.5 halves what is lost on noise and costs a twentieth of what real differences earn",
+    )
 
 
 class Economics(_Settings):

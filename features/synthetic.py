@@ -54,16 +54,16 @@ def overlay_experiment(frame: pd.DataFrame, *, offers: Sequence[OfferTerms], rng
     Parameters
     ----------
     frame
-        One row per (member_id, as_of) with the features read above and `margin`, realised within the horizon, in minor
-        units.
+        One row per (member_id, as_of) with the features read above and, of the horizon, `margin` in minor units and
+        `churned`.
     offers
         At least one; their ids are the treatments beside `control`.
 
     Returns
     -------
-    The frame without `margin` (what no contact would have brought is not in a log), and with `treatment`, `propensity`,
-    `redeemed`, `outcome` (margin less redemption cost, before the contact cost) and for every offer `truth_<offer_id>`,
-    the expected increment p (gain - redemption_cost).
+    The frame without `margin` and `churned` (what no contact would have brought is not in a log), and with `treatment`,
+    `propensity`, `redeemed`, `outcome` (margin less redemption cost, before the contact cost), `retained` (who redeems
+    has come) and for every offer `truth_<offer_id>`, the expected increment p (gain - redemption_cost).
 
     Raises
     ------
@@ -91,9 +91,10 @@ def overlay_experiment(frame: pd.DataFrame, *, offers: Sequence[OfferTerms], rng
         "propensity": shares[arm],
         "redeemed": redeemed,
         "outcome": frame["margin"].to_numpy(dtype=np.float64) + redeemed * net_gain[rows, arm],
+        "retained": (frame["churned"].to_numpy() == 0) | redeemed,
     }
     truth = {f"{TRUTH}{offer.offer_id}": (probability * net_gain)[:, i + 1] for i, offer in enumerate(offers)}
-    return frame.drop(columns="margin").assign(**added, **truth)
+    return frame.drop(columns=["margin", "churned"]).assign(**added, **truth)
 
 
 def oracle(log: pd.DataFrame, offer_ids: Sequence[str]) -> Floats:
@@ -139,10 +140,10 @@ def _column(frame: pd.DataFrame, name: str, *, missing: float = 0.0) -> Floats:
 
 
 def _check(frame: pd.DataFrame, offers: Sequence[OfferTerms]) -> None:
-    missing = sorted({"member_id", "as_of", "margin", *READ} - set(frame.columns))
+    missing = sorted({"member_id", "as_of", "margin", "churned", *READ} - set(frame.columns))
     if missing:
         raise ContractError(
-            f"columns {missing} are missing; wanted member_id, as_of, margin and the features {list(READ)}"
+            f"columns {missing} are missing; wanted member_id, as_of, margin, churned and the features {list(READ)}"
         )
     ids = [offer.offer_id for offer in offers]
     if not ids or len(set(ids)) < len(ids) or CONTROL in ids:

@@ -144,10 +144,10 @@ class Decider:
     def _scored(self, blank: Assessment, scored: Flags, on_offer: Flags) -> Assessment:
         X = np.ascontiguousarray(blank.X[scored])
         scores = self.release.score(X)
-        net_value = np.zeros(blank.net_value.shape)
-        net_value[scored] = net_values(scores.uplift, self._contact_cost)
-        eligible = scored[:, None] & on_offer
         experiment = self.programme.experiment
+        net_value = _spread(net_values(scores.uplift, self._contact_cost), scored)
+        bar = _spread(experiment.floor * scores.uplift_error, scored)
+        eligible = scored[:, None] & on_offer
         held_out = in_hold_out(blank.member_ids, salt=experiment.salt, share=experiment.hold_out)
         reasons = iter(self._explainer.reasons(X, contributions(self.release.models.churn, X)))
         return replace(
@@ -158,7 +158,9 @@ class Decider:
             net_value=np.rint(net_value).astype(np.int64),
             eligible=eligible,
             held_out=held_out,
-            probabilities=treatment_probabilities(net_value, eligible, held_out, exploration=experiment.exploration),
+            probabilities=treatment_probabilities(
+                net_value, eligible, held_out, exploration=experiment.exploration, bar=bar
+            ),
             reasons=tuple(next(reasons) if fine else () for fine in scored),
         )
 

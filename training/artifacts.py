@@ -1,10 +1,10 @@
 """A release: one folder of data (never code) from which every number can be served.
 
-The folder holds boosters as JSON (of uplift only where there are offers), the calibration, golden rows with their
-expected scores, and `manifest.json` with the size and sha256 of each. The release's id is a hash of the manifest, so
-that it vouches for everything. A release is read in this order, and refused at the first thing that is wrong: manifest,
-sizes and hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before
-parsing and scores after.
+The folder holds boosters as JSON (of uplift, with `effects.json`, only where there are offers), the calibration, golden
+rows with their expected scores, and `manifest.json` with the size and sha256 of each. The release's id is a hash of the
+manifest, so that it vouches for everything. A release is read in this order, and refused at the first thing that is
+wrong: manifest, sizes and hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are
+checked before parsing and scores after.
 """
 
 import json
@@ -23,6 +23,7 @@ from features.errors import ContractError, CorruptError
 from features.files import sha256 as sha256_of
 from features.files import write_json, write_whole
 from training.calibration import Calibration, calibration_from_json
+from training.distillation import Effects, effects_from_json
 from training.manifest import Manifest, read_manifest
 from training.manifest import identity as identity_of
 
@@ -41,6 +42,8 @@ class Scores:
     churn_probability: Floats  # (n_members,)
     value: Floats  # (n_members,) expected margin within the horizon without an offer
     uplift: Floats  # (n_members, n_offers) incremental margin within the horizon, after redemption costs
+    uplift_error: Floats  # (n_members, n_offers) its standard error, of members with an uplift about as high
+    retention_uplift: Floats  # (n_members, n_offers) incremental probability of staying
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,14 @@ class Models:
 
     churn: xgb.Booster
     value: xgb.Booster
-    uplift: xgb.Booster | None  # None where there is no offer
+    uplift: Effects | None  # None where there is no offer
     calibration: Calibration
 
     @property
     def boosters(self) -> dict[str, xgb.Booster]:
         """Those that there are, by name."""
         found = {"churn": self.churn, "value": self.value}
-        return found if self.uplift is None else found | {"uplift": self.uplift}
+        return found if self.uplift is None else found | {"uplift": self.uplift.student.booster}
 
     def score(self, X: Matrix) -> Scores:
         """Score members.
@@ -71,13 +74,14 @@ class Models:
             raise ContractError(f"features of shape {X.shape} came, (n_members, {wanted}) was wanted")
         if np.isinf(X).any():
             raise ContractError("an infinite feature came, finite or missing (NaN) was wanted")
-        uplift = np.empty((len(X), 0))
-        if self.uplift is not None:
-            uplift = np.asarray(self.uplift.inplace_predict(X), dtype=np.float64).reshape(len(X), -1)
+        nothing = np.empty((len(X), 0))
+        uplift, retention, error = (nothing,) * 3 if self.uplift is None else self.uplift.predict(X)
         return Scores(
             churn_probability=self.calibration(np.asarray(self.churn.inplace_predict(X), dtype=np.float64)),
             value=np.maximum(np.asarray(self.value.inplace_predict(X), dtype=np.float64), 0.0),
             uplift=uplift,
+            uplift_error=error,
+            retention_uplift=retention,
         )
 
 
@@ -139,6 +143,8 @@ def write_release(folder: Path, manifest: Manifest, models: Models, golden: Matr
     _check_fit(manifest, models, scores)
     files = {f"{name}.json": bytes(booster.save_raw("json")) for name, booster in models.boosters.items()}
     files["calibration.json"] = _dump(models.calibration.to_json())
+    if models.uplift is not None:
+        files["effects.json"] = _dump(models.uplift.to_json())
     files["golden.json"] = _dump(
         {
             "rows": [[None if np.isnan(v) else float(v) for v in row] for row in golden],
@@ -164,7 +170,7 @@ def load_release(root: Path) -> Release:
         Nothing of a release that fails any check is ever used.
     """
     manifest = read_manifest(root)
-    names = (*ALWAYS, "uplift") if manifest.offers else ALWAYS
+    names = (*ALWAYS, "uplift", "effects") if manifest.offers else ALWAYS
     missing = {f"{name}.json" for name in (*names, "calibration", "golden")} - set(manifest.files)
     if missing:
         raise CorruptError(f"release {manifest.release_id} does not list {sorted(missing)}")
@@ -172,8 +178,11 @@ def load_release(root: Path) -> Release:
         _check_bytes(root / name, wanted)
     try:
         models = Models(
-            **{"uplift": None} | {name: _booster(root / f"{name}.json") for name in names},
-            calibration=calibration_from_json(json.loads((root / "calibration.json").read_bytes())),
+            **{name: _booster(root / f"{name}.json") for name in ALWAYS},
+            uplift=effects_from_json(_read(root / "effects.json"), _booster(root / "uplift.json"))
+            if manifest.offers
+            else None,
+            calibration=calibration_from_json(_read(root / "calibration.json")),
         )
         rows, golden = _golden(root)
         expected = {name: np.array(golden[name], dtype=np.float64) for name in Scores.__dataclass_fields__}
@@ -199,7 +208,7 @@ def latency(root: Path, release: Release, members: int, *, repeats: int = 30) ->
 
 
 def _golden(root: Path) -> tuple[Matrix, dict[str, Any]]:
-    golden = json.loads((root / "golden.json").read_bytes())
+    golden = _read(root / "golden.json")
     return np.array(golden["rows"], dtype=np.float32), golden["scores"]
 
 
@@ -235,6 +244,11 @@ def _booster(path: Path) -> xgb.Booster:
     booster = xgb.Booster({"nthread": 1})
     booster.load_model(bytearray(path.read_bytes()))
     return booster
+
+
+def _read(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_bytes())
+    return value
 
 
 def _fill(path: Path, *, body: bytes) -> None:

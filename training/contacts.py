@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from features.programme import Programme
 from features.schema import CONTROL
 from training.manifest import OfferSpec
 from training.preparation import Prepared
@@ -16,12 +17,15 @@ from training.preparation import Prepared
 class ContactRows:
     """Hold the contacts that can be learned from, and how many can not, by reason."""
 
-    frame: pd.DataFrame  # member_id, as_of, contacted_at, treatment, propensity, outcome
+    frame: pd.DataFrame  # member_id, as_of, contacted_at, treatment, propensity, outcome, retained
     left_out: dict[str, int]
 
 
 def contact_rows(prepared: Prepared, offers: Sequence[OfferSpec]) -> ContactRows:
-    """Give each contact the last snapshot before it and its outcome: margin within the horizon less redemption costs.
+    """Give each contact the last snapshot before it and what followed.
+
+    The outcome is the margin within the horizon less redemption costs; `retained` says whether the member stayed, with
+    a purchase within the horizon or, where churn is the end of a contract, in a spell that outlasts it.
 
     A member who is contacted again within the horizon brings what both contacts do: each is then judged as one that is
     followed by more of the programme's usual contacts.
@@ -35,7 +39,7 @@ def contact_rows(prepared: Prepared, offers: Sequence[OfferSpec]) -> ContactRows
         "its propensity is missing": rows["propensity"].isna(),
         "its propensity is 0, and yet it happened": rows["propensity"] <= 0,
         "nothing else could have happened: its propensity is 1": rows["propensity"] >= 1,
-        "its horizon has not passed": rows["until"] > pd.Timestamp(prepared.known_until),
+        "its horizon has not passed": _label_end(rows, prepared) > pd.Timestamp(prepared.known_until),
         "the member had no features yet": ~(rows["member_id"].map(joined) < rows["as_of"]),
         "the member was contacted twice at once": rows.duplicated(["member_id", "contacted_at"], keep=False),
     }
@@ -48,7 +52,7 @@ def contact_rows(prepared: Prepared, offers: Sequence[OfferSpec]) -> ContactRows
     kept = rows[usable].sort_values(["contacted_at", "member_id"], ignore_index=True)
     outcome = _margin(kept, prepared.visits) - _redeemed(kept, prepared, offers)
     columns = ["member_id", "as_of", "contacted_at", "treatment", "propensity"]
-    return ContactRows(kept[columns].assign(outcome=outcome), left_out)
+    return ContactRows(kept[columns].assign(outcome=outcome, retained=_retained(kept, prepared)), left_out)
 
 
 def _snapshot(contacted_at: pd.Series, prepared: Prepared) -> pd.Series:
@@ -59,8 +63,17 @@ def _snapshot(contacted_at: pd.Series, prepared: Prepared) -> pd.Series:
 
 
 def _horizon_end(rows: pd.DataFrame, prepared: Prepared) -> pd.Series:
-    programme, times = prepared.programme, rows["contacted_at"]
-    ends = {t: programme.days_before(t.to_pydatetime(), -programme.horizon_days) for t in times.unique()}
+    return _days_after(rows["contacted_at"], prepared.programme.horizon_days, prepared.programme)
+
+
+def _label_end(rows: pd.DataFrame, prepared: Prepared) -> pd.Series:
+    """Say from when on it is known who stayed: a contract may be renewed within the grace period after its end."""
+    programme = prepared.programme
+    return _days_after(rows["contacted_at"], programme.label_days - programme.lead_days, programme)
+
+
+def _days_after(times: pd.Series, days: int, programme: Programme) -> pd.Series:
+    ends = {time: programme.days_before(time.to_pydatetime(), -days) for time in times.unique()}
     return times.map(ends).astype(times.dtype)
 
 
@@ -68,6 +81,19 @@ def _margin(rows: pd.DataFrame, visits: pd.DataFrame) -> NDArray[np.float64]:
     """Sum each member's margin from the contact on until its horizon ends, `(n_rows,)`."""
     total = visits.assign(total=visits.groupby("member_id")["margin"].cumsum())[["member_id", "occurred_at", "total"]]
     return _total_before(rows, "until", total) - _total_before(rows, "contacted_at", total)
+
+
+def _retained(rows: pd.DataFrame, prepared: Prepared) -> NDArray[np.float64]:
+    """Say who stayed until the horizon's end, `(n_rows,)`, 0 or 1."""
+    if prepared.subscribed is None:
+        visits = prepared.visits
+        total = visits.assign(total=visits.groupby("member_id").cumcount() + 1)[["member_id", "occurred_at", "total"]]
+        came = _total_before(rows, "until", total) - _total_before(rows, "contacted_at", total)
+        return np.asarray(came > 0, dtype=np.float64)
+    pairs = rows[["member_id", "contacted_at", "until"]].reset_index(names="row").merge(prepared.subscribed)
+    now = (pairs["started_at"] <= pairs["contacted_at"]) & (pairs["ends_at"] > pairs["contacted_at"])
+    stayed = pairs.loc[now & (pairs["ended_at"] >= pairs["until"]), "row"].unique()
+    return np.isin(np.arange(len(rows)), stayed).astype(np.float64)
 
 
 def _total_before(rows: pd.DataFrame, time: str, total: pd.DataFrame) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.errors import ContractError
+from features.programme import Programme
 from features.synthetic import TRUTH, oracle
 from training.artifacts import Release, Scores
 from training.estimators import dr
@@ -26,10 +27,11 @@ from training.ope import (
     uniform,
 )
 from training.policy import net_values, treatment_probabilities
-from training.uplift import UpliftModel, fit_uplift
+from training.uplift import Outcome, UpliftModel, fit_uplifts
 
 Floats = NDArray[np.float64]
 MODEL, ORACLE, CHAMPION = "model", "oracle", "champion"
+MARGIN, RETENTION = "margin", "retention"  # the outcomes that uplift is learned of
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Judgement:
 
 def learn_uplift(
     log: pd.DataFrame, features: Sequence[str], offers: Sequence[OfferSpec], rng: np.random.Generator
-) -> UpliftModel:
-    """Fit the uplift of every offer; its columns come in the order of `offers`.
+) -> dict[str, UpliftModel]:
+    """Fit the uplift of every offer on margin and on retention; columns come in the order of `offers`.
 
     Raises
     ------
@@ -63,20 +65,19 @@ def learn_uplift(
     untried = sorted(set(cost) - set(log["treatment"]))
     if untried:
         raise ContractError(f"the log never tried {untried}; explore them, or take them out of the offers table")
-    model = fit_uplift(
+    models = fit_uplifts(
         log[list(features)],
         log["treatment"].to_numpy(),
-        log["outcome"].to_numpy(),
+        {MARGIN: Outcome(log["outcome"], cost), RETENTION: Outcome(log["retained"])},
         log["propensity"].to_numpy(),
         clusters=log["member_id"].to_numpy(),
-        contact_cost=cost,
         rng=rng,
     )
-    if list(model.offers) != list(cost):
+    if list(models[MARGIN].offers) != list(cost):
         raise ContractError(
-            f"offers came in the order {list(cost)}, {list(model.offers)} was wanted: sort them by offer_id"
+            f"offers came in the order {list(cost)}, {list(models[MARGIN].offers)} was wanted: sort them by offer_id"
         )
-    return model
+    return models
 
 
 def judge_policies(
@@ -86,6 +87,7 @@ def judge_policies(
     *,
     offers: Sequence[OfferSpec],
     champion: Release | None,
+    floor: float = 0.0,
 ) -> Judgement:
     """Value the model's policy and its rivals on the later part of the log, doubly robust, clustered by member.
 
@@ -95,10 +97,11 @@ def judge_policies(
     ----------
     scores : of the log's rows, columns of `uplift` in the order of `offers`
     average_effect : by offer, in the training part
+    floor : how many standard errors of its uplift an offer's net value has to be above; a champion's is its own
     """
     ids = [offer.offer_id for offer in offers]
     cost = np.array([offer.contact_cost for offer in offers], dtype=np.float64)
-    policies = {MODEL: greedy(scores.uplift, cost)}
+    policies = {MODEL: greedy(scores.uplift, cost, bar=floor * scores.uplift_error)}
     if f"{TRUTH}{ids[0]}" in log:
         policies[ORACLE] = greedy(oracle(log, ids), cost)
     if champion is not None and set(champion.offer_ids) <= set(ids):
@@ -130,19 +133,22 @@ def judge_policies(
 
 def champion_policy(log: pd.DataFrame, champion: Release, offer_ids: Sequence[str]) -> Floats:
     """Write what a champion would do on these rows; an offer it does not know is never sent."""
-    uplift = np.full((len(log), len(offer_ids)), -np.inf)
-    uplift[:, [list(offer_ids).index(name) for name in champion.offer_ids]] = champion.score(
-        columns_of(log, champion)
-    ).uplift
+    scores, own = (
+        champion.score(columns_of(log, champion)),
+        [list(offer_ids).index(name) for name in champion.offer_ids],
+    )
+    uplift, error = np.full((len(log), len(offer_ids)), -np.inf), np.zeros((len(log), len(offer_ids)))
+    uplift[:, own], error[:, own] = scores.uplift, scores.uplift_error
     known = {offer.offer_id: float(offer.contact_cost) for offer in champion.manifest.offers}
-    return greedy(uplift, np.array([known.get(name, 0.0) for name in offer_ids]))
+    floor = Programme.model_validate(champion.manifest.programme).experiment.floor
+    return greedy(uplift, np.array([known.get(name, 0.0) for name in offer_ids]), bar=floor * error)
 
 
-def greedy(uplift: Floats, contact_cost: Floats) -> Floats:
-    """Write as probabilities the policy that is served, without hold-out and exploration."""
+def greedy(uplift: Floats, contact_cost: Floats, *, bar: Floats | float = 0.0) -> Floats:
+    """Write as probabilities the policy that is served, without hold-out and exploration; `bar` as in `policy`."""
     value = net_values(uplift, contact_cost)
-    everybody = np.ones(value.shape, dtype=np.bool_)
-    return treatment_probabilities(value, everybody, np.zeros(len(value), dtype=np.bool_), exploration=0.0)
+    everybody, nobody = np.ones(value.shape, dtype=np.bool_), np.zeros(len(value), dtype=np.bool_)
+    return treatment_probabilities(value, everybody, nobody, exploration=0.0, bar=bar)
 
 
 def columns_of(frame: pd.DataFrame, release: Release) -> NDArray[np.float32]:

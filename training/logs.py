@@ -35,7 +35,7 @@ class ExperimentLog:
         those that were tried often enough in both parts, by id
     train, test
         a row per contact: member_id, as_of, features, treatment, propensity, outcome (margin within the horizon less
-        redemption costs)
+        redemption costs), retained (0 or 1)
     reasons
         why nothing can be learned, or an offer is left out
     left_out
@@ -88,7 +88,7 @@ def split_contacts(frame: pd.DataFrame, prepared: Prepared) -> dict[str, pd.Data
     programme = prepared.programme
     test = frame[frame["contacted_at"] >= pd.Timestamp(prepared.split.test[0])]
     start = test["contacted_at"].min() if len(test) else pd.Timestamp(prepared.known_until)
-    before = programme.days_before(start.to_pydatetime(), programme.horizon_days)
+    before = programme.days_before(start.to_pydatetime(), programme.label_days - programme.lead_days)
     train = frame[frame["contacted_at"] <= pd.Timestamp(before)]
     return {"train": train.reset_index(drop=True), "test": test.reset_index(drop=True)}
 

@@ -25,6 +25,7 @@ from training import model_card, names, registry, steps
 from training.artifacts import Models, Release, golden_rows, latency, load_release, write_release
 from training.cache import Step, cached
 from training.calibration import calibration_from_json
+from training.distillation import effects_from_json
 from training.experiment import Judgement, judge_policies
 from training.grounds import Trained, evidence_of
 from training.ledger import champion_id, promote
@@ -118,7 +119,7 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
     models = Models(
         churn=churn.boosters["churn"],
         value=value.boosters["value"],
-        uplift=uplift.boosters.get("uplift"),
+        uplift=effects_from_json(uplift.record["effects"], uplift.boosters["uplift"]) if log.offers else None,
         calibration=calibration_from_json(churn.record["calibration"]),
     )
     judged = judge_log(log, models, uplift, prepared=prepared, champion=champion)
@@ -131,6 +132,7 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
             "value": value.record["table"],
             "log": {"left_out": log.left_out, "reasons": log.reasons},
             "uplift": uplift.record.get("uplift"),
+            "retention": uplift.record.get("retention"),
             "policies": judged.to_json() if judged else None,
             "gate": evidence_of(trained, champion).to_json(),
             "compared_with": serving,
@@ -152,7 +154,8 @@ def judge_log(
         return None
     scores = models.score(log.test[list(prepared.features)].to_numpy(dtype=np.float32))
     effects = {offer: found["value"] for offer, found in uplift.record["uplift"]["average_effect"].items()}
-    return judge_policies(log.test, scores, effects, offers=log.offers, champion=champion)
+    floor = prepared.programme.experiment.floor
+    return judge_policies(log.test, scores, effects, offers=log.offers, champion=champion, floor=floor)
 
 
 def release(home: Home, trained: Trained, evidence: dict[str, Any], rng: np.random.Generator) -> Manifest:

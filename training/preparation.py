@@ -44,6 +44,7 @@ class Prepared:
     dates: tuple[datetime, ...]  # of the snapshots; nothing is known of what came after the last
     split: splits.Split
     folds: list[splits.Split]
+    subscribed: pd.DataFrame | None = None  # spells, where churn is the end of a contract
 
     @property
     def known_until(self) -> datetime:
@@ -85,7 +86,7 @@ def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: 
     labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme, subscribed=subscribed)
     frame = store.training_frame(labelled)
     _check_finite(frame)
-    return Prepared(warehouse, programme, frame, visits, tuple(dates), split, folds)
+    return Prepared(warehouse, programme, frame, visits, tuple(dates), split, folds, subscribed)
 
 
 def _check_finite(frame: pd.DataFrame) -> None:

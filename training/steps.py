@@ -13,6 +13,7 @@ from features.sheet import Progress
 from features.store import Store
 from training import campaigns, churn, experiment, judging, splits, value
 from training.cache import Step
+from training.distillation import Effects
 from training.logs import ExperimentLog
 from training.manifest import OfferSpec
 from training.observational import FOLDS
@@ -91,8 +92,11 @@ def fit_uplift(log: ExperimentLog, features: Sequence[str], rng: np.random.Gener
     """Learn the uplift of every offer that was tried; nothing where none was."""
     if not log.offers:
         return Step({})
-    model = experiment.learn_uplift(log.train, features, log.offers, rng)
-    return Step({"uplift": model.record}, {"uplift": model.booster})
+    models = experiment.learn_uplift(log.train, features, log.offers, rng)
+    margin, retention = models[experiment.MARGIN], models[experiment.RETENTION]
+    effects = Effects(margin.student, margin.bands)
+    record = {"uplift": margin.record, "retention": retention.record, "effects": effects.to_json()}
+    return Step(record, {"uplift": effects.student.booster})
 
 
 def _enough(cohort: pd.DataFrame) -> bool:

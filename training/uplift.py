@@ -2,13 +2,12 @@
 
 Four meta-learners are cross-fitted by member, their heterogeneity is shrunk as far as held-out members do not bear it
 out, and the one whose policy earns most on held-out members is kept, if it beats the average effects alone by a
-standard error. Its estimates, smoothed over the folds, are distilled into one booster with an output per offer:
-training such a booster straight on pseudo-outcomes ranks far worse.
+standard error. Its estimates, smoothed over the folds, are distilled into one booster; see `distillation`.
 """
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from scipy.stats import rankdata
 from features.errors import ContractError
 from features.schema import CONTROL
 from training.cross_fit import Choice, choose, cross_fit, learn_from_all
+from training.distillation import Student, distil
 from training.encoding import Encoding, fit_encoding
 from training.learners import BINS, Experiment, Flags, Floats, Ints, Matrix, Trees
 from training.metrics import Estimate
@@ -32,8 +32,6 @@ LEAK: Final = 0.99  # rank correlation with the outcome; spend foretells spend b
 ENOUGH_TO_SEE: Final = 20_000  # rows
 PLENTY: Final = 100_000  # members to compare learners on, and to distil from
 PLENTY_OF_AN_ARM: Final = 2_000
-STUDENT: Final = Trees(depth=5, rate=0.1, rounds=120, leaf_share=0.0, ridge=1.0)
-Strategy = Literal["multi_output_tree", "one_output_per_tree"]
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,14 @@ class UpliftModel:
 
     offers: tuple[str, ...]
     encoding: Encoding
-    booster: xgb.Booster
+    student: Student
+    outputs: slice  # of the student, which may know of other outcomes too
     record: UpliftRecord
     bands: tuple[EffectBands, ...]  # by offer
 
     def predict(self, X: pd.DataFrame | ArrayLike) -> Floats:
         """Predict uplift `(n_members, n_offers)` in the outcome's unit; columns as in `offers`."""
-        matrix = self.encoding.matrix(X)
-        return np.asarray(self.booster.inplace_predict(matrix), dtype=np.float64).reshape(len(matrix), -1)
+        return self.student.predict(self.encoding.matrix(X))[:, self.outputs]
 
     def interval(self, X: pd.DataFrame | ArrayLike) -> tuple[Floats, Floats]:
         """Give the 95 % interval of the mean effect of members like these; see `uplift_interval` for what it holds."""
@@ -73,6 +71,14 @@ class UpliftModel:
     def error(self, X: pd.DataFrame | ArrayLike) -> Floats:
         """Give the standard error of that mean, `(n_members, n_offers)`, in the outcome's unit."""
         return standard_error(self.bands, self.predict(X))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Hold what followed each treatment, higher is better, and what a policy has to earn back in its unit."""
+
+    values: ArrayLike  # (n_rows,) before contact costs; money, or 0 and 1
+    contact_cost: Mapping[str, float] = field(default_factory=dict)  # by offer; nothing for those it lacks
 
 
 def fit_uplift(
@@ -105,40 +111,89 @@ def fit_uplift(
         For columns that are neither numbers nor words, infinities, missing outcomes, propensities outside (0, 1), no
         control, a treatment too few members had, or a feature that is the outcome itself.
     """
+    outcomes = {"outcome": Outcome(outcome, contact_cost or {})}
+    return fit_uplifts(X, treatment, outcomes, propensity, clusters=clusters, rng=rng, nthread=nthread)["outcome"]
+
+
+def fit_uplifts(
+    X: pd.DataFrame | ArrayLike,
+    treatment: ArrayLike,
+    outcomes: Mapping[str, Outcome],
+    propensity: ArrayLike | None = None,
+    *,
+    clusters: ArrayLike | None = None,
+    rng: np.random.Generator | None = None,
+    nthread: int = 2,
+) -> dict[str, UpliftModel]:
+    """Learn the uplift of several outcomes, each as `fit_uplift` does; all are distilled into one booster.
+
+    Its outputs are the offers' effects on the first outcome, then those on the second, and so on.
+    """
     rng = rng or np.random.default_rng(0)
     encoding = fit_encoding(X)
-    log, offers = _log(encoding.matrix(X), treatment, outcome, propensity, clusters)
-    cost = np.array([(contact_cost or {}).get(offer, 0.0) for offer in offers])
-    _refuse_leaks(log, encoding.names)
-    sample = _sample(log, rng)
-    if propensity is None:
+    log, offers = _log(encoding.matrix(X), treatment, propensity, clusters)
+    sample, known = _sample(log, rng), propensity is not None
+    if not known:
         log = replace(log, propensity=_estimated_propensity(log, sample, rng, nthread))
     fold = folds_of(log.cluster[sample], FOLDS, rng)
+    taught = []
+    for outcome in outcomes.values():
+        own = replace(log, outcome=_finite(outcome.values, len(log.arm)))
+        _refuse_leaks(own, encoding.names)
+        cost = np.array([outcome.contact_cost.get(offer, 0.0) for offer in offers])
+        taught.append(_teach(own, sample, fold, cost, rng=rng, nthread=nthread))
+    teacher, part = np.hstack([one.choice.teacher for one in taught]), taught[0].log.X
+    student, follows = distil(part, teacher, held_out=fold == 0, nthread=nthread)
+    served, models = student.predict(part), {}
+    for place, (name, one) in enumerate(zip(outcomes, taught, strict=True)):
+        outputs = slice(place * len(offers), (place + 1) * len(offers))
+        record = _record(one, offers, fidelity=float(np.mean(follows[outputs])), log=log, known=known)
+        models[name] = UpliftModel(offers, encoding, student, outputs, record, _bands(one, fold, served[:, outputs]))
+    return models
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """Hold what was learned of one outcome."""
+
+    log: Experiment  # of the members that learners were compared on
+    choice: Choice
+    cap: float  # distance from the baseline at which outcomes were winsorised
+
+
+def _teach(
+    log: Experiment, sample: Flags, fold: Ints, cost: Floats, *, rng: np.random.Generator, nthread: int
+) -> _Taught:
+    """Choose among learners by cross-fitting on a sample, and let those chosen learn from everybody."""
     part = log if sample.all() else log.take(sample)
-    choice, cap = _choose(part, fold, cost, rng=rng, nthread=nthread)
+    streams = rng.spawn(FOLDS)
+    with ThreadPoolExecutor(nthread) as pool:  # XGBoost lets go of Python's lock while it trains
+        parts = list(pool.map(lambda k: cross_fit(part, fold == k, streams[k]), range(FOLDS)))
+    choice = choose(part, fold, parts, cost)
     if not sample.all():
         choice = learn_from_all(choice, log, sample, rng, threads=nthread)
-    booster, fidelity = _distil(part.X, choice.teacher, held_out=fold == 0, nthread=nthread)
-    record = UpliftRecord(
+    return _Taught(part, choice, float(np.mean([part.cap for part in parts])))
+
+
+def _record(taught: _Taught, offers: Sequence[str], *, fidelity: float, log: Experiment, known: bool) -> UpliftRecord:
+    choice = taught.choice
+    return UpliftRecord(
         learner=choice.learner,
         policy_values=choice.policy_values,
         gain_over_constant=choice.gains,
         average_effect=dict(zip(offers, choice.average_effect, strict=True)),
         heterogeneity_kept=dict(zip(offers, choice.kept.tolist(), strict=True)),
-        winsorised_at=cap,
+        winsorised_at=taught.cap,
         fidelity=fidelity,
-        propensity="estimated" if propensity is None else "known",
+        propensity="known" if known else "estimated",
         n_members=int(log.cluster.max()) + 1,
     )
-    return UpliftModel(
-        offers=offers, encoding=encoding, booster=booster, record=record, bands=_bands(part, fold, choice, booster)
-    )
 
 
-def _bands(log: Experiment, fold: Ints, choice: Choice, booster: xgb.Booster) -> tuple[EffectBands, ...]:
-    served = np.asarray(booster.inplace_predict(log.X), dtype=np.float64).reshape(len(fold), -1)
+def _bands(taught: _Taught, fold: Ints, served: Floats) -> tuple[EffectBands, ...]:
+    choice, cluster = taught.choice, taught.log.cluster
     columns = zip(choice.held_out.T, choice.contrast.T, served.T, strict=True)
-    return tuple(fit_bands(s, c, served=u, fold=fold, cluster=log.cluster) for s, c, u in columns)
+    return tuple(fit_bands(s, c, served=u, fold=fold, cluster=cluster) for s, c, u in columns)
 
 
 def _refuse_leaks(log: Experiment, names: Sequence[str]) -> None:
@@ -175,72 +230,48 @@ def _sample(log: Experiment, rng: np.random.Generator) -> Flags:
     return np.asarray(drawn[log.cluster])
 
 
-def _choose(
-    log: Experiment, fold: Ints, cost: Floats, *, rng: np.random.Generator, nthread: int
-) -> tuple[Choice, float]:
-    """Choose among learners by cross-fitting, and say at what distance outcomes were winsorised."""
-    streams = rng.spawn(FOLDS)
-    with ThreadPoolExecutor(nthread) as pool:  # XGBoost lets go of Python's lock while it trains
-        parts = list(pool.map(lambda k: cross_fit(log, fold == k, streams[k]), range(FOLDS)))
-    return choose(log, fold, parts, cost), float(np.mean([part.cap for part in parts]))
-
-
-def _distil(
-    X: Matrix, teacher: Floats, *, held_out: Flags, nthread: int, strategy: Strategy = "multi_output_tree"
-) -> tuple[xgb.Booster, float]:
-    """Fit one booster to the teacher, and say how well one fitted on the other members follows it on `held_out`."""
-    if (teacher == teacher[0]).all():
-        return _student(X, teacher, rounds=1, strategy=strategy), 1.0
-
-    def fit(rows: Flags) -> xgb.Booster:
-        return _student(X[rows], teacher[rows], rounds=STUDENT.rounds, strategy=strategy)
-
-    with ThreadPoolExecutor(nthread) as pool:
-        booster, rival = pool.map(fit, (np.ones_like(held_out), ~held_out))
-    booster.set_param({"nthread": nthread})
-    said = np.asarray(rival.inplace_predict(X[held_out])).reshape(teacher[held_out].shape)
-    varied = [a for a in range(teacher.shape[1]) if np.ptp(teacher[held_out, a]) > 0]
-    return booster, float(np.mean([np.corrcoef(said[:, a], teacher[held_out, a])[0, 1] for a in varied]))
-
-
-def _student(X: Matrix, teacher: Floats, *, rounds: int, strategy: Strategy) -> xgb.Booster:
-    # Everything is learned, nothing drawn: the teacher is smooth, and there is no noise to average away.
-    params = STUDENT.params(len(X)) | {"multi_strategy": strategy, "subsample": 1.0}
-    return xgb.train(params, xgb.QuantileDMatrix(X, teacher, max_bin=BINS, nthread=1), num_boost_round=rounds)
-
-
 def _log(
-    X: Matrix, treatment: ArrayLike, outcome: ArrayLike, propensity: ArrayLike | None, clusters: ArrayLike | None
+    X: Matrix, treatment: ArrayLike, propensity: ArrayLike | None, clusters: ArrayLike | None
 ) -> tuple[Experiment, tuple[str, ...]]:
+    """Read a log, its outcomes yet to come, and the names of its offers, in order."""
     names = np.asarray(treatment).astype(str)
-    y = np.asarray(outcome, dtype=np.float64)
-    p = np.full(len(y), 0.5) if propensity is None else np.asarray(propensity, dtype=np.float64)
-    members = np.arange(len(y)) if clusters is None else np.asarray(clusters)
-    lengths = {"X": len(X), "treatment": len(names), "outcome": len(y), "propensity": len(p), "clusters": len(members)}
+    p = np.full(len(names), 0.5) if propensity is None else np.asarray(propensity, dtype=np.float64)
+    members = np.arange(len(names)) if clusters is None else np.asarray(clusters)
+    lengths = {"X": len(X), "treatment": len(names), "propensity": len(p), "clusters": len(members)}
     if len(set(lengths.values())) > 1:
         raise ContractError(f"rows of {lengths} came, one length for all was wanted")
-    if not np.isfinite(y).all():
-        raise ContractError(f"{(~np.isfinite(y)).sum()} outcomes are missing or infinite; leave unfinished rows out")
     if not ((p > 0) & (p < 1)).all():
         raise ContractError(
             f"{(~((p > 0) & (p < 1))).sum()} propensities are 0, 1, missing or outside; wanted the probability of the "
             "logged treatment, or none at all to have it estimated"
         )
-    return _arms(X, names, y, p, np.unique(members, return_inverse=True)[1])
+    cluster, offers = np.unique(members, return_inverse=True)[1], _offers(names, members)
+    arm = np.where(names == CONTROL, 0, np.searchsorted(offers, names) + 1)
+    return Experiment(X, arm, np.zeros(len(names)), p, cluster, arms=len(offers) + 1), offers
 
 
-def _arms(X: Matrix, names: Any, y: Floats, p: Floats, cluster: Ints) -> tuple[Experiment, tuple[str, ...]]:  # noqa: ANN401 (strings)
+def _offers(names: Any, members: Any) -> tuple[str, ...]:  # noqa: ANN401 (strings, whatever a member's id is)
     offers = tuple(str(name) for name in np.unique(names) if name != CONTROL)
     for name in (CONTROL, *offers):
-        members = len(np.unique(cluster[names == name]))
-        if members < FEWEST_MEMBERS:
+        had = len(np.unique(members[names == name]))
+        if had < FEWEST_MEMBERS:
             raise ContractError(
-                f"treatment {name!r} has {members} members, at least {FEWEST_MEMBERS} were wanted; leave it out"
+                f"treatment {name!r} has {had} members, at least {FEWEST_MEMBERS} were wanted; leave it out"
             )
     if not offers:
         raise ContractError(f"only {CONTROL!r} was logged; wanted at least one offer beside it")
-    arm = np.searchsorted(offers, names) + 1
-    return Experiment(X, np.where(names == CONTROL, 0, arm), y, p, cluster, arms=len(offers) + 1), offers
+    return offers
+
+
+def _finite(outcome: ArrayLike, n: int) -> Floats:
+    values = np.asarray(outcome, dtype=np.float64)
+    if values.shape != (n,):
+        raise ContractError(f"outcomes of shape {values.shape} came, {(n,)} was wanted: one for each treatment")
+    if not np.isfinite(values).all():
+        raise ContractError(
+            f"{(~np.isfinite(values)).sum()} outcomes are missing or infinite; leave unfinished rows out"
+        )
+    return values
 
 
 def _estimated_propensity(log: Experiment, sample: Flags, rng: np.random.Generator, nthread: int) -> Floats:

@@ -24,6 +24,7 @@ def households(n: int = 40_000) -> pd.DataFrame:
             "discount_share_84d": rng.beta(2, 10, n),
             "basket_mean_84d": rng.exponential(3200, n),
             "margin": rng.integers(0, 9000, n),
+            "churned": rng.integers(0, 2, n),
         }
     )
 

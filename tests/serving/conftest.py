@@ -17,8 +17,10 @@ from features.programme import Programme
 from serving.decide import Decider
 from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
+from training.distillation import Effects, Student
 from training.manifest import FeatureSpec, Manifest, OfferSpec
 from training.policy import in_hold_out
+from training.uplift_interval import EffectBands
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 AS_OF = NOW - timedelta(days=2)
@@ -76,6 +78,13 @@ def booster(y, X, objective):
     return xgb.train({"objective": objective, "max_depth": 3, "nthread": 1}, xgb.DMatrix(X, y, nthread=1), 20)
 
 
+def effects(margin, X):
+    """Effects on margin as given, on retention none, and known for certain."""
+    n = margin.shape[1]
+    student = Student(booster(np.hstack([margin, 0 * margin]), X, "reg:squarederror"), (0.0,) * 2 * n, (1.0,) * 2 * n)
+    return Effects(student, (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * n)
+
+
 @pytest.fixture(scope="session")
 def release_root(tmp_path_factory):
     rng = np.random.default_rng(7)
@@ -85,7 +94,7 @@ def release_root(tmp_path_factory):
     models = Models(
         churn=booster(churned, X, "binary:logistic"),
         value=booster(X[:, 2], X, "reg:squarederror"),
-        uplift=booster(effect, X, "reg:squarederror"),
+        uplift=effects(effect, X),
         calibration=Platt(1.0, 0.0),
     )
     manifest = Manifest(

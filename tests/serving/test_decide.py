@@ -1,10 +1,14 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
+from serving.decide import Decider
 from serving.explain import Explainer, contributions
+from training.artifacts import load_release
 from training.calibration import logit
+from training.uplift_interval import EffectBands
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 
@@ -127,3 +131,13 @@ def test_as_many_decisions_as_members_in_their_order(decider, assess, n):
     asked = [f"m{i}" for i in range(n)]
     decided = decide(decider, assess(asked), np.full(n, 0.5))
     assert [one.member_id for one in decided] == asked
+
+
+def test_an_offer_within_the_noise_of_its_uplift_is_not_sent(release_root, members):
+    release = load_release(release_root)
+    effects = release.models.uplift
+    noisy = replace(effects, bands=(EffectBands(edges=(), effect=(0.0,), error=(1e9,)),) * len(effects.bands))
+    decider = Decider(replace(release, models=replace(release.models, uplift=noisy)))
+    found = decider.assess(members.online(["m1", "m2"], release.feature_names), offers=None, now=NOW)
+    assert (found.net_value > 0).any(axis=1).all()
+    assert (found.probabilities.argmax(axis=1) == 0).all()

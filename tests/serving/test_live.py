@@ -22,9 +22,11 @@ from serving import contract
 from serving.problems import ProblemDocument
 from training.artifacts import Models, write_release
 from training.calibration import Platt
+from training.distillation import Effects, Student
 from training.ledger import promote
 from training.manifest import FeatureSpec, Manifest, OfferSpec
 from training.promotion import Verdict
+from training.uplift_interval import EffectBands
 
 LAST = datetime(2017, 6, 1, 17, tzinfo=UTC)  # the last purchase; a snapshot is of the midnight after
 START = datetime(2017, 6, 20, 12, tzinfo=UTC)  # where the service's clock starts
@@ -63,7 +65,10 @@ def promote_tiny_release(home):
     models = Models(
         churn=booster((X[:, 0] > 10).astype(float), "binary:logistic"),
         value=booster(X[:, 2], "reg:squarederror"),
-        uplift=booster(X[:, :1] - 5, "reg:squarederror"),
+        uplift=Effects(
+            Student(booster(np.hstack([X[:, :1] - 5, 0 * X[:, :1]]), "reg:squarederror"), (0.0, 0.0), (1.0, 1.0)),
+            (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),),
+        ),
         calibration=Platt(1.0, 0.0),
     )
     offer = OfferSpec("A", "Coupon", "mail", 5, 10, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00")

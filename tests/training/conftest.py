@@ -12,7 +12,9 @@ import xgboost as xgb
 from features.programme import Programme
 from training.artifacts import Models, golden_rows, write_release
 from training.calibration import Isotonic
+from training.distillation import Effects, Student
 from training.manifest import FeatureSpec, Manifest, OfferSpec
+from training.uplift_interval import EffectBands
 
 FEATURES = (
     FeatureSpec("recency_days", "Days since the last visit", "days", 0),
@@ -51,6 +53,9 @@ def _policy(value, contacted):
         "effective_sample_size": 900.0,
         "contacted": contacted,
     }
+
+
+SURE = (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * 2
 
 
 @pytest.fixture(scope="session")
@@ -142,10 +147,11 @@ def parts(evidence) -> Parts:
     X[rng.random(n) < 0.1, 3] = np.nan
     churned = (rng.random(n) < 1 / (1 + np.exp(-(X[:, 0] - 30) / 10))).astype(float)
     effect = np.column_stack([40 * X[:, 0] - 900, 10 * X[:, 1] + 10])
+    both = np.hstack([effect, 0 * effect])  # on margin and, none, on retention
     models = Models(
         churn=_booster(churned, X, "binary:logistic"),
         value=_booster(X[:, 2], X, "reg:squarederror"),
-        uplift=_booster(effect, X, "reg:squarederror"),
+        uplift=Effects(Student(_booster(both, X, "reg:squarederror"), (0.0,) * 4, (1.0,) * 4), SURE),
         calibration=Isotonic((0.0, 0.5, 1.0), (0.05, 0.4, 0.9)),
     )
     manifest = Manifest(

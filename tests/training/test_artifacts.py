@@ -13,7 +13,7 @@ from training.artifacts import golden_rows, load_release, write_release
 from training.calibration import IDENTITY
 from training.manifest import Manifest, identity, read_manifest
 
-FILES = ("churn.json", "value.json", "uplift.json", "calibration.json", "golden.json")
+FILES = ("churn.json", "value.json", "uplift.json", "effects.json", "calibration.json", "golden.json")
 ALL = (*FILES, "manifest.json")
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -70,6 +71,31 @@ def test_the_outcome_is_the_margin_within_the_horizon_less_what_redemptions_cost
     found = contact_rows(programme_of(contacts(("m", "A", day(10))), visits, redeemed), (A, B)).frame
     assert found["outcome"].tolist() == [10 + 20 - 2 * 100]
     assert found["as_of"].tolist() == [pd.Timestamp(DATES[1])]  # the last snapshot before day 10
+
+
+def test_who_comes_within_the_horizon_is_retained():
+    visits = [("m", day(9), 1), ("m", day(38), 1), ("n", day(37), 0)]
+    found = contact_rows(programme_of(contacts(("m", "A", day(10)), ("n", "A", day(10))), visits), (A, B)).frame
+    assert dict(zip(found["member_id"], found["retained"], strict=True)) == {"m": 0, "n": 1}
+
+
+@pytest.mark.parametrize(("ends", "retained"), [(37, 0), (38, 1), (99, 1)])
+def test_under_contract_who_outlasts_the_horizon_is_retained(ends, retained):
+    spells = pd.DataFrame(
+        {"member_id": ["m"], "started_at": [day(0)], "ends_at": [day(20)], "ended_at": [day(ends)]}  # renewed on day 20
+    )
+    prepared = replace(
+        programme_of(contacts(("m", "A", day(10)))), programme=Programme(churn="contract"), subscribed=spells
+    )
+    assert contact_rows(prepared, (A, B)).frame["retained"].tolist() == [retained]
+
+
+def test_under_contract_the_grace_period_has_to_be_over_too():
+    late = pd.Timestamp(DATES[-1]) - pd.Timedelta(days=30)  # 28 days have passed since, the 7 of grace have not
+    prepared = programme_of(contacts(("m", "A", late)))
+    assert len(contact_rows(prepared, (A, B)).frame) == 1
+    contract = replace(prepared, programme=Programme(churn="contract"))
+    assert contact_rows(contract, (A, B)).left_out == {"its horizon has not passed": 1}
 
 
 def test_a_redemption_without_a_contact_is_that_of_the_member_and_the_offer():

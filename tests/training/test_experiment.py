@@ -6,12 +6,15 @@ import pandas as pd
 import pytest
 
 from features.errors import ContractError
+from features.programme import Programme
 from features.synthetic import READ, TRUTH, OfferTerms, overlay_experiment
 from training.artifacts import Release, Scores
+from training.distillation import Effects
 from training.experiment import judge_policies, learn_uplift
 from training.logs import log_of
 from training.manifest import FeatureSpec, OfferSpec
 from training.ope import BEST_FIXED, NO_CONTACT, RANDOM
+from training.uplift import UpliftModel
 from training.value import fit_value, predict_value
 
 FEATURES = (*READ, "noise")
@@ -40,6 +43,7 @@ def members(n, seed):
             "basket_mean_84d": rng.gamma(4, 1000, n),
             "noise": rng.normal(size=n),
             "margin": rng.poisson(1 + visits * 300),
+            "churned": rng.random(n) < 0.3 / (1 + visits),
         }
     )
 
@@ -47,7 +51,7 @@ def members(n, seed):
 class Fitted(NamedTuple):
     train: pd.DataFrame
     test: pd.DataFrame
-    uplift: object
+    uplift: dict[str, UpliftModel]
     value: object
 
 
@@ -70,9 +74,11 @@ def judge_of(fitted, *, test=None, champion=None):
     log = fitted.test if test is None else test
     X = log[list(FEATURES)].to_numpy(dtype=np.float32)
     value = predict_value(fitted.value, X)
-    scores = Scores(np.zeros(len(X)), value, fitted.uplift.predict(X))
-    effects = {offer: effect.value for offer, effect in fitted.uplift.record.average_effect.items()}
-    return judge_policies(log, scores, effects, offers=OFFERS, champion=champion)
+    model = fitted.uplift["margin"]
+    scores = Scores(np.zeros(len(X)), value, model.predict(X), model.error(X), fitted.uplift["retention"].predict(X))
+    effects = {offer: effect.value for offer, effect in model.record.average_effect.items()}
+    floor = Programme().experiment.floor  # of the champion too
+    return judge_policies(log, scores, effects, offers=OFFERS, champion=champion, floor=floor)
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +136,9 @@ def test_the_best_fixed_offer_is_chosen_on_the_training_part(fitted, judged):
 def champion(fitted, parts, offers=OFFERS, features=FEATURES):
     specs = tuple(FeatureSpec(name, name, "number") for name in features)
     manifest = replace(parts.manifest, features=specs, offers=offers)
-    return Release(
-        manifest, replace(parts.models, churn=fitted.value, value=fitted.value, uplift=fitted.uplift.booster)
-    )
+    model = fitted.uplift["margin"]
+    effects = Effects(model.student, model.bands)
+    return Release(manifest, replace(parts.models, churn=fitted.value, value=fitted.value, uplift=effects))
 
 
 def test_against_a_champion_that_is_the_same_the_difference_is_nothing(fitted, parts):
@@ -158,7 +164,8 @@ def test_a_champion_that_makes_no_offer_is_compared_as_one_who_contacts_nobody(f
 
 
 def test_one_offer_for_all_is_not_personalised(fitted):
-    scores = Scores(np.zeros(len(fitted.test)), np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 500.0))
+    none, every = np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 500.0)
+    scores = Scores(none, none, every, 0 * every, 0 * every)
     judged = judge_policies(fitted.test, scores, {"A": 500.0, "B": 500.0}, offers=OFFERS, champion=None)
     assert not judged.personalised
     assert judged.table["model"] == judged.table[BEST_FIXED]
@@ -177,7 +184,7 @@ def test_an_offer_that_was_never_tried_is_refused(fitted):
 
 
 def test_columns_come_in_the_order_of_the_offers_or_not_at_all(fitted):
-    assert fitted.uplift.offers == ("A", "B")
+    assert fitted.uplift["margin"].offers == ("A", "B")
     with pytest.raises(ContractError, match=r"\['B', 'A'\], \['A', 'B'\] was wanted: sort them by offer_id"):
         learn_uplift(fitted.train, FEATURES, OFFERS[::-1], np.random.default_rng(0))
 
@@ -187,3 +194,21 @@ def test_a_log_is_written_with_control_first(fitted):
     assert log.contact_cost.tolist() == [0.0, 60.0, 20.0]
     names = np.array(["control", "A", "B"])
     assert (names[log.treatment] == fitted.test["treatment"]).all()
+
+
+def test_retention_is_what_redeeming_keeps(fitted):
+    # who redeems has come: an offer keeps at most those who redeem, and of them only those who would have left
+    effects = fitted.uplift["retention"].record.average_effect
+    lapsing = 1 - fitted.train.loc[fitted.train["treatment"] == "control", "retained"].mean()
+    assert all(-0.02 < effect.value < lapsing for effect in effects.values())
+    assert fitted.uplift["retention"].student is fitted.uplift["margin"].student
+
+
+def test_a_floor_of_the_policy_counts_in_its_judgement(fitted):
+    none, every = np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 100.0)
+    scores = Scores(none, none, every, np.full(every.shape, 100.0), 0 * every)
+    bold, careful = (
+        judge_policies(fitted.test, scores, {"A": 100.0, "B": 100.0}, offers=OFFERS, champion=None, floor=floor)
+        for floor in (0.5, 1.0)
+    )
+    assert (bold.table["model"].contacted, careful.table["model"].contacted) == (1, 0)  # B: 80 is above 50, not 100

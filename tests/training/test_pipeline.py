@@ -133,7 +133,9 @@ def test_a_wave_of_the_experiment_is_over_before_the_next_begins():
     programme = Programme()
     dates = tuple(datetime(2017, 1, 2, tzinfo=UTC) + timedelta(days=7 * week) for week in range(20))
     split = Split(dates[:12], dates[16:])
-    rows = pd.DataFrame({"as_of": np.repeat(dates, 30), "member_id": np.tile(np.arange(30), 20), "margin": 100})
+    rows = pd.DataFrame(
+        {"as_of": np.repeat(dates, 30), "member_id": np.tile(np.arange(30), 20), "margin": 100, "churned": 0}
+    )
     frame = rows.assign(**dict.fromkeys(READ, 1.0))
     prepared = Prepared(SimpleNamespace(), programme, frame, frame, dates, split, [])
     terms = [OfferTerms("A", 10, 20, "come_back")]

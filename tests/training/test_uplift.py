@@ -123,7 +123,7 @@ def test_labels_permuted_leave_no_effect():
 
 def test_the_same_stream_gives_the_same_bytes_on_one_thread_or_two(model):
     again = fitted(trial(), nthread=1)
-    assert bytes(again.booster.save_raw("json")) == bytes(model.booster.save_raw("json"))
+    assert bytes(again.student.booster.save_raw("json")) == bytes(model.student.booster.save_raw("json"))
 
 
 def test_columns_are_found_by_name_and_missing_ones_named(model):
@@ -202,7 +202,7 @@ def spoilt_treatment(data: Trial) -> dict[str, object]:
         (lambda data: {"outcome": np.where(np.arange(len(data.X)) == 3, np.nan, 1.0)}, "1 outcomes"),
         (lambda data: {"X": data.X.assign(x0=np.inf)}, "infinite"),
         (lambda data: {"X": data.X.assign(x0=pd.Timestamp("2020-01-01"))}, "'x0'"),
-        (lambda data: {"outcome": data.outcome[1:]}, "one length"),
+        (lambda data: {"outcome": data.outcome[1:]}, "one for each treatment"),
         (lambda data: {"clusters": np.zeros(len(data.X))}, "has 1 members"),
         (lambda data: {"X": data.X.assign(x0=data.outcome)}, r"columns \['x0'\] follow the outcome"),
         (lambda data: {"X": data.X.assign(x0=-np.log(data.outcome + 1e4))}, r"columns \['x0'\] follow the outcome"),
