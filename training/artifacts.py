@@ -23,7 +23,7 @@ from features.errors import ContractError, CorruptError
 from features.files import sha256 as sha256_of
 from features.files import write_json, write_whole
 from training.calibration import Calibration, calibration_from_json
-from training.distillation import Effects, effects_from_json
+from training.effects import Effects, effects_from_json
 from training.manifest import Manifest, read_manifest
 from training.manifest import identity as identity_of
 

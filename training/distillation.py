@@ -6,54 +6,15 @@ largest: so the targets are standardised, and what they were is kept beside the 
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import xgboost as xgb
 
+from training.effects import Student
 from training.learners import BINS, Flags, Floats, Matrix, Trees
-from training.uplift_interval import EffectBands, standard_error
 
 STUDENT: Final = Trees(depth=5, rate=0.1, rounds=120, leaf_share=0.0, ridge=1.0)
-
-
-@dataclass(frozen=True)
-class Student:
-    """Hold a booster of standardised targets, and their means and spreads."""
-
-    booster: xgb.Booster
-    mean: tuple[float, ...]  # (n_outputs,)
-    spread: tuple[float, ...]  # (n_outputs,)
-
-    def predict(self, X: Matrix) -> Floats:
-        """Predict every target, `(n_rows, n_outputs)`, in its own unit."""
-        said = np.asarray(self.booster.inplace_predict(X), dtype=np.float64).reshape(len(X), -1)
-        return np.asarray(said * self.spread + self.mean)
-
-
-@dataclass(frozen=True)
-class Effects:
-    """Hold what a release says of its offers: on margin first, then on retention, and how sure the first is."""
-
-    student: Student  # of 2 n_offers targets
-    bands: tuple[EffectBands, ...]  # of the effect on margin, by offer
-
-    def predict(self, X: Matrix) -> tuple[Floats, Floats, Floats]:
-        """Give the uplift of margin and of retention, and the first one's standard error, `(n_rows, n_offers)` each."""
-        margin, retention = np.hsplit(self.student.predict(X), 2)
-        return margin, retention, standard_error(self.bands, margin)
-
-    def to_json(self) -> dict[str, Any]:
-        """Give all but the booster as JSON values."""
-        student = {"mean": list(self.student.mean), "spread": list(self.student.spread)}
-        return student | {"bands": [{name: list(numbers) for name, numbers in vars(one).items()} for one in self.bands]}
-
-
-def effects_from_json(value: dict[str, Any], booster: xgb.Booster) -> Effects:
-    """Read back what `Effects.to_json` gave."""
-    bands = tuple(EffectBands(**{name: tuple(numbers) for name, numbers in one.items()}) for one in value["bands"])
-    return Effects(Student(booster, tuple(value["mean"]), tuple(value["spread"])), bands)
 
 
 def distil(X: Matrix, teacher: Floats, *, held_out: Flags, nthread: int) -> tuple[Student, tuple[float, ...]]:

@@ -25,7 +25,7 @@ from training import model_card, names, registry, steps
 from training.artifacts import Models, Release, golden_rows, latency, load_release, write_release
 from training.cache import Step, cached
 from training.calibration import calibration_from_json
-from training.distillation import effects_from_json
+from training.effects import effects_from_json
 from training.experiment import Judgement, judge_policies
 from training.grounds import Trained, evidence_of
 from training.ledger import champion_id, promote

@@ -13,7 +13,7 @@ from features.sheet import Progress
 from features.store import Store
 from training import campaigns, churn, experiment, judging, splits, value
 from training.cache import Step
-from training.distillation import Effects
+from training.effects import Effects
 from training.logs import ExperimentLog
 from training.manifest import OfferSpec
 from training.observational import FOLDS

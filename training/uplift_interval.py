@@ -9,12 +9,12 @@ through them, narrower, covered the mean effect at a score in six cases of ten w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.effects import EffectBands, mean_effect, standard_error
 from training.evidence import Z, estimate
 
 Floats = NDArray[np.float64]
@@ -24,15 +24,6 @@ BANDS: Final = 5
 # Members are sorted by five models, each of four folds; what is served is the five's mean, which sorts a little better.
 # Errors came out a tenth larger than those of five fixed models (tests/bench/bench_coverage.py).
 WIDER: Final = 1.1
-
-
-@dataclass(frozen=True)
-class EffectBands:
-    """Hold one offer's mean effect by band of served uplift, lowest first: plain numbers that a release can carry."""
-
-    edges: tuple[float, ...]  # (n_bands - 1,) ascending; an uplift at an edge belongs to the band below
-    effect: tuple[float, ...]  # (n_bands,) in the outcome's unit
-    error: tuple[float, ...]  # (n_bands,) standard errors
 
 
 def fit_bands(score: Floats, contrast: Floats, *, served: Floats, fold: Ints, cluster: Ints) -> EffectBands:
@@ -59,20 +50,6 @@ def fit_bands(score: Floats, contrast: Floats, *, served: Floats, fold: Ints, cl
     )
 
 
-def mean_effect(bands: Sequence[EffectBands], uplift: Floats) -> Floats:
-    """Give the mean effect of the members of each one's band, `(n_members, n_offers)`.
-
-    >>> mean_effect([EffectBands(edges=(0.5,), effect=(0.0, 1.0), error=(0.1, 0.2))], np.array([[0.5], [0.6]])).tolist()
-    [[0.0], [1.0]]
-    """
-    return np.column_stack([np.array(one.effect)[_band(one, u)] for one, u in zip(bands, uplift.T, strict=True)])
-
-
-def standard_error(bands: Sequence[EffectBands], uplift: Floats) -> Floats:
-    """Give the standard error of `mean_effect`, `(n_members, n_offers)`."""
-    return np.column_stack([np.array(one.error)[_band(one, u)] for one, u in zip(bands, uplift.T, strict=True)])
-
-
 def interval(bands: Sequence[EffectBands], uplift: Floats) -> tuple[Floats, Floats]:
     """Give the 95 % interval of `mean_effect`: lower and upper, each `(n_members, n_offers)`."""
     mean, error = mean_effect(bands, uplift), standard_error(bands, uplift)
@@ -86,7 +63,3 @@ def _places(score: Floats, fold: Ints) -> Ints:
         rows = np.flatnonzero(fold == k)
         place[rows[np.argsort(score[rows], kind="stable")]] = np.arange(len(rows)) * BANDS // len(rows)
     return place
-
-
-def _band(bands: EffectBands, uplift: Floats) -> NDArray[np.intp]:
-    return np.searchsorted(np.array(bands.edges), uplift)

@@ -22,11 +22,10 @@ from serving import contract
 from serving.problems import ProblemDocument
 from training.artifacts import Models, write_release
 from training.calibration import Platt
-from training.distillation import Effects, Student
+from training.effects import EffectBands, Effects, Student
 from training.ledger import promote
 from training.manifest import FeatureSpec, Manifest, OfferSpec
 from training.promotion import Verdict
-from training.uplift_interval import EffectBands
 
 LAST = datetime(2017, 6, 1, 17, tzinfo=UTC)  # the last purchase; a snapshot is of the midnight after
 START = datetime(2017, 6, 20, 12, tzinfo=UTC)  # where the service's clock starts

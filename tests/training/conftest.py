@@ -12,9 +12,8 @@ import xgboost as xgb
 from features.programme import Programme
 from training.artifacts import Models, golden_rows, write_release
 from training.calibration import Isotonic
-from training.distillation import Effects, Student
+from training.effects import EffectBands, Effects, Student
 from training.manifest import FeatureSpec, Manifest, OfferSpec
-from training.uplift_interval import EffectBands
 
 FEATURES = (
     FeatureSpec("recency_days", "Days since the last visit", "days", 0),

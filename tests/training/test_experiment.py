@@ -9,7 +9,7 @@ from features.errors import ContractError
 from features.programme import Programme
 from features.synthetic import READ, TRUTH, OfferTerms, overlay_experiment
 from training.artifacts import Release, Scores
-from training.distillation import Effects
+from training.effects import Effects
 from training.experiment import judge_policies, learn_uplift
 from training.logs import log_of
 from training.manifest import FeatureSpec, OfferSpec
