@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import stdtrit
 from scipy.stats import binom
 
-from training.uplift_interval import BANDS, EffectBands, fit_bands, interval, mean_effect, standard_error
+from training.effects import EffectBands, mean_effect, standard_error
+from training.evidence import Z
+from training.uplift_interval import BANDS, fit_bands, interval
 
 PATIENT = settings(deadline=None, max_examples=60)  # a loaded machine is no failure
 
@@ -66,7 +69,8 @@ def test_a_constant_has_one_band_and_the_error_of_the_average_effect():
     bands = fit_bands(np.zeros(400), contrast, served=np.full(400, 3.1), fold=member % 5, cluster=member)
     assert bands.edges == ()
     assert bands.effect == pytest.approx([contrast.mean()])
-    assert bands.error == pytest.approx([1.1 * contrast.std(ddof=1) / 20])
+    student = stdtrit(399, 0.975) / Z  # the interval is Student's, its quantile a little above the normal one
+    assert bands.error == pytest.approx([1.1 * contrast.std(ddof=1) / 20 * student])
     assert mean_effect([bands], np.array([[-9.0], [9.0]])).tolist() == [[bands.effect[0]]] * 2
 
 
