@@ -48,9 +48,11 @@ def fit_churn(
     """Tune on time-respecting folds, fit, calibrate, and judge on the test dates beside the rivals."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     X, churned, as_of = learn[list(prepared.features)], learn["churned"].to_numpy(dtype=np.float64), learn["as_of"]
-    thin = as_of.isin(list(prepared.split.train[:: settings.tune_every])).to_numpy()
+    dates = prepared.split.train[:: settings.tune_every]
+    thin = as_of.isin(list(dates)).to_numpy()
     rows = churn.Rows(X[thin].to_numpy(dtype=np.float32), churned[thin], prepared.features)
-    thin_folds = splits.row_folds(prepared.folds, as_of[thin])
+    # cut anew: where snapshots are far apart, a fold of all dates may keep none of these
+    thin_folds = splits.row_folds(splits.time_folds(dates, settings.folds, programme=prepared.programme), as_of[thin])
     tuned = tune(
         lambda parameters: churn.fold_losses(rows, thin_folds, parameters),
         study=study,
