@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from features.definitions import NUMBERS
+from features.home import Home
+from features.parity import other_futures
 from features.sheet import Progress
 from features.store import Store
 from training import campaigns, churn, experiment, judging, splits, value
@@ -40,6 +42,12 @@ def observe(prepared: Prepared, store: Store, offers: Sequence[OfferSpec], rng: 
         rng=rng,
     )
     return Step(dict(judged))
+
+
+def look_ahead(home: Home, rng: np.random.Generator, progress: Progress) -> Step:
+    """Name features of the snapshots that are others once all that came later is made up."""
+    found = other_futures(home, rng=rng, progress=progress)
+    return Step({"foreknown": sorted({difference.feature for difference in found.first})})
 
 
 def fit_churn(
