@@ -96,6 +96,9 @@ def soundness_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
                 "it knows the future"
             ),
         )
+    if data.foreknown:
+        names = ", ".join(data.foreknown)
+        yield False, f"{names} change where all that came later is made up: they know the future, or are of other rows"
     if data.repeated:
         yield False, f"{data.repeated:,} rows are of a member and a date that came before"
     if data.shared > limits.shared_rows:

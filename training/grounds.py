@@ -1,7 +1,7 @@
 """The grounds on which the gate judges: what a training found, gathered from the models, the log and the data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Trained:
     models: Models
     churn: Table
     judgement: Judgement | None  # None without offers
+    foreknown: tuple[str, ...]  # features that know the future
 
 
 def evidence_of(trained: Trained, champion: Release | None) -> Evidence:
@@ -56,7 +57,7 @@ def evidence_of(trained: Trained, champion: Release | None) -> Evidence:
         balance_p=log.balance_p,
         not_identified=log.reasons,
         fewest_of_an_arm=log.fewest_of_an_arm,
-        data=check_data(learn, test, prepared.features),
+        data=replace(check_data(learn, test, prepared.features), foreknown=trained.foreknown),
         groups=_groups(trained, test, probability - churned),
         auc_spread=auc_spread(churned, probability, test["as_of"]),
         score_shift=population_stability(_churn(trained, last), probability),

@@ -34,7 +34,7 @@ from training.manifest import Manifest, plain, read_manifest
 from training.preparation import Prepared, Settings, described, feature_specs, prepare
 from training.promotion import Verdict, evidence_from_json, judge
 
-STREAMS: Final = ("log", "campaigns", "churn", "value", "uplift", "release")
+STREAMS: Final = ("log", "campaigns", "churn", "value", "uplift", "release", "future")
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,12 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
         progress(doing, 0, 1)
         return cached(home.steps, name, key, compute)
 
+    future = step(
+        "future",
+        inputs.data,
+        "looking for features that know the future",
+        lambda: steps.look_ahead(home, streams["future"], progress),
+    )
     observed = step(
         "campaigns",
         inputs.data,
@@ -123,7 +129,7 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
         calibration=calibration_from_json(churn.record["calibration"]),
     )
     judged = judge_log(log, models, uplift, prepared=prepared, champion=champion)
-    trained = Trained(prepared, log, models, churn.record["table"], judged)
+    trained = Trained(prepared, log, models, churn.record["table"], judged, tuple(future.record["foreknown"]))
     evidence = plain(
         {
             "data": described(prepared),

@@ -25,6 +25,7 @@ class DataChecks:
     fewest_of_a_class: int  # members in the test who left, or who stayed, whichever are fewer
     best_feature: str  # the single feature that ranks best who left in the training
     best_feature_auc: float
+    foreknown: tuple[str, ...] = ()  # features that change where all that came later is made up
 
 
 def check_data(learn: pd.DataFrame, test: pd.DataFrame, features: Sequence[str]) -> DataChecks:

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from features.definitions import NUMBERS
+from features.home import Home
+from features.parity import other_futures
 from features.sheet import Progress
 from features.store import Store
 from training import campaigns, churn, experiment, judging, splits, value
@@ -43,15 +45,23 @@ def observe(prepared: Prepared, store: Store, offers: Sequence[OfferSpec], rng: 
     return Step(dict(judged))
 
 
+def look_ahead(home: Home, rng: np.random.Generator, progress: Progress) -> Step:
+    """Name features of the snapshots that are others once all that came later is made up."""
+    found = other_futures(home, rng=rng, progress=progress)
+    return Step({"foreknown": sorted({difference.feature for difference in found.first})})
+
+
 def fit_churn(
     prepared: Prepared, *, study: str, studies: Path, settings: Settings, rng: np.random.Generator, progress: Progress
 ) -> Step:
     """Tune on time-respecting folds, fit, calibrate, and judge on the test dates beside the rivals."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     X, churned, as_of = learn[list(prepared.features)], learn["churned"].to_numpy(dtype=np.float64), learn["as_of"]
-    thin = as_of.isin(list(prepared.split.train[:: settings.tune_every])).to_numpy()
+    dates = prepared.split.train[:: settings.tune_every]
+    thin = as_of.isin(list(dates)).to_numpy()
     rows = churn.Rows(X[thin].to_numpy(dtype=np.float32), churned[thin], prepared.features)
-    thin_folds = splits.row_folds(prepared.folds, as_of[thin])
+    # cut anew: where snapshots are far apart, a fold of all dates may keep none of these
+    thin_folds = splits.row_folds(splits.time_folds(dates, settings.folds, programme=prepared.programme), as_of[thin])
     tuned = tune(
         lambda parameters: churn.fold_losses(rows, thin_folds, parameters),
         study=study,

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from features.home import Home
 from features.programme import Programme
-from training.model_card import churn_sheet, markdown, releases_sheet, sheets, value_sheet, verdict_lines
+from training.judging import CHURN_METRICS, VALUE_METRICS
+from training.model_card import HEADS, churn_sheet, markdown, releases_sheet, sheets, value_sheet, verdict_lines
 from training.promotion import Verdict
 
 INTERVAL = re.compile(r"^[+-]?[\d,.]+ \[[+-]?[\d,.]+, [+-]?[\d,.]+\]$")
@@ -43,6 +44,10 @@ def test_every_figure_of_the_models_comes_with_its_interval(all_sheets):
     assert len(cells) > 20
     assert [cell for cell in cells if not INTERVAL.match(cell)] == []
     assert all(SHARE.match(row[-1]) for row in offers.rows)  # how many are contacted is a choice, no estimate
+
+
+def test_every_metric_that_is_judged_has_its_words():
+    assert {*CHURN_METRICS, *VALUE_METRICS} <= set(HEADS)
 
 
 def test_every_estimate_of_the_campaigns_comes_with_its_interval(all_sheets):

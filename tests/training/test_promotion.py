@@ -60,6 +60,7 @@ def test_a_good_first_release_is_promoted_with_its_reasons_in_numbers():
         ({"sample_ratio_p": 1e-6}, "disagree with the plan"),
         ({"balance_p": 1e-6}, "the arms' members disagree with the plan"),
         ({"fewest_of_an_arm": 1}, "the arm with the fewest members has 1, at least 30 wanted"),
+        ({"data": replace(SOUND, foreknown=("visits_28d",))}, "visits_28d change where all that came later is made up"),
         ({"data": replace(SOUND, repeated=3)}, "3 rows are of a member and a date that came before"),
         ({"data": replace(SOUND, shared=0.2)}, "20.0% of the test's rows are also in the training"),
         ({"data": replace(SOUND, fewest_of_a_class=4)}, "the test has 4 members of the rarer class"),

@@ -1,5 +1,6 @@
 """The whole of a training, on a home so small that it takes seconds; and data that nothing can be learned from."""
 
+import shutil
 from datetime import UTC, datetime
 
 import numpy as np
@@ -94,6 +95,18 @@ def test_a_shop_without_offers_learns_who_leaves_and_what_they_are_worth(home):
     assert manifest.evidence["policies"] is None
     assert manifest.evidence["log"]["reasons"] == ["there are no offers: nothing says what an offer would bring"]
     assert manifest.evidence["churn"]["rows"]["model"]["auc"]["value"] > 0.6
+
+
+def test_no_feature_of_it_knows_the_future_and_one_that_does_is_named(home, tmp_path):
+    first = read_manifest(home.releases / names.resolve(home, "first"))
+    assert first.evidence["gate"]["data"]["foreknown"] == []
+    spoilt = Home(tmp_path / "home")
+    shutil.copytree(home.root, spoilt.root)
+    for path in spoilt.features.glob("*.parquet"):
+        rows = pd.read_parquet(path)
+        rows.assign(visits_28d=rows["visits_28d"] + 1).to_parquet(path)
+    found = steps.look_ahead(spoilt, np.random.default_rng(0), lambda *_: None)
+    assert found.record == {"foreknown": ["visits_28d"]}
 
 
 def test_its_service_explains_and_sends_nothing(home):
