@@ -271,6 +271,7 @@ def evaluate(
     release: Annotated[str, typer.Argument(help=WHICH)] = "challenger",
     other: Annotated[str, typer.Argument(help="A second one: both side by side, with paired differences.")] = "",
     home: Where = DEFAULT_HOME,
+    pictures: Annotated[Path | None, typer.Option(help="Write its pictures, as PNG, into this folder.")] = None,
     *,
     json: AsJson = False,
 ) -> None:
@@ -281,6 +282,11 @@ def evaluate(
 
     place = Home(home)
     manifest = read_manifest(place.releases / resolve(place, release))
+    if pictures:
+        from training.registry import save_pictures
+
+        for path in save_pictures(place, manifest.release_id, pictures):
+            err.print(escape(str(path)), highlight=False, soft_wrap=True)
     if not other:
         if json:
             out.print_json(data=manifest.evidence)

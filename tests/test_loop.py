@@ -107,6 +107,12 @@ def test_a_second_run_shows_the_same_figures_and_redoes_nothing(demonstration, h
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
+def test_the_pictures_are_in_the_run_s_artifacts(demonstration, place):
+    assert demonstration.returncode == 0
+    drawn = {path.name for path in (place / "home" / "mlartifacts").rglob("*.png")}
+    assert drawn >= {"churn_reliability.png", "uplift_1_type_a.png", "uplift_calibration_1_type_a.png", "policies.png"}
+
+
 def test_nothing_left_this_machine(demonstration, place):
     assert demonstration.returncode == 0
     assert (place / "calls").read_text() == ""

@@ -1,23 +1,12 @@
 """The loop on worlds whose truth is stated: from `ingest synthetic` to a decision, by the verbs that one types."""
 
-import re
-
-import numpy as np
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from features.files import fingerprint  # noqa: F401
 from features.home import Home
-from features.programme import read_programme
-from features.snapshots import built
-from features.store import open_store
 from holdfast import app, quiet_dependencies
-from serving.decide import Decider
-from training.artifacts import load_release
 from training.ledger import champion_id
-from training.manifest import read_manifest
-from training.names import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
 
@@ -35,11 +24,14 @@ def world(request, tmp_path_factory):
     home = Home(tmp_path_factory.mktemp(request.param))
     for words in (
         ("ingest", "synthetic", "--members", 3000, "--shape", request.param),
-        ("features", "build"), ("features", "apply"), ("features", "materialize"),
+        ("features", "build"),
+        ("features", "apply"),
+        ("features", "materialize"),
         ("train", "--trials", 2),
         ("promote",),
     ):
         import time
+
         t = time.time()
         done = typed(home, *words)
         print(words, done.exit_code, round(time.time() - t, 1), done.stdout[-6000:])

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from features.errors import ContractError
 from features.programme import Programme
+from features.schema import CONTROL
 from features.synthetic import TRUTH, oracle
 from training.artifacts import Release, Scores
-from training.estimators import dr
+from training.estimators import Log, dr
 from training.evidence import estimate
 from training.logs import log_of
 from training.manifest import OfferSpec, plain
@@ -26,6 +27,7 @@ from training.ope import (
     fixed,
     uniform,
 )
+from training.overlap import overlap_of
 from training.policy import net_values, treatment_probabilities
 from training.uplift import Outcome, UpliftModel, fit_uplifts
 
@@ -43,6 +45,7 @@ class Judgement:
     best_fixed: str
     personalised: bool  # whether members are treated differently: a policy that is one offer for all is not
     contacted: Floats  # (n,) probability that each decision sends something
+    overlap: dict[str, dict[str, float | None]]  # by treatment: what the log has seen of the policy; see `overlap`
     truth: dict[str, Estimate]  # by policy: its true gain over no contact; only where the truth is known
     truth_correlation: dict[str, float]  # by offer, of predicted with true uplift; likewise
 
@@ -126,6 +129,7 @@ def judge_policies(
         best_fixed=ids[best],
         personalised=len(np.unique(policies[MODEL], axis=0)) > 1,
         contacted=1.0 - policies[MODEL][:, 0],
+        overlap=_overlap(test, policies[MODEL], (CONTROL, *ids)),
         truth=_true_gains(log, everything, ids, cost) if known else {},
         truth_correlation=_correlation(log, ids, scores.uplift) if known else {},
     )
@@ -165,6 +169,11 @@ def columns_of(frame: pd.DataFrame, release: Release) -> NDArray[np.float32]:
             f"the champion reads features that are no longer computed: {missing}; promote a new one by hand"
         )
     return frame[list(release.feature_names)].to_numpy(dtype=np.float32)
+
+
+def _overlap(log: Log, policy: Floats, treatments: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    rows = overlap_of(log, policy, treatments).to_dict("index")
+    return {str(name): {str(of): None if np.isnan(x) else x for of, x in row.items()} for name, row in rows.items()}
 
 
 def _true_gains(

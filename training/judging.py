@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -24,11 +25,12 @@ from training.metrics import (
     r_squared,
     root_mean_squared_error,
 )
-from training.uplift_metrics import RANKING_METRICS, ranking_metrics, uplift_calibration_error
+from training.uplift_metrics import RANKING_METRICS, calibration_bins, ranking_metrics, uplift_calibration_error
 
 Floats = NDArray[np.float64]
 MODEL: Final = "model"  # the row of the product's own model; every other row is a rival
 RANDOM: Final = "random"
+BY_CHURN: Final = "churn probability"  # as a ranking for uplift, the usual rival: treat who is likeliest to leave
 CHURN_METRICS: Final = {
     "auc": auc,
     "average_precision": average_precision,
@@ -122,16 +124,19 @@ def _judge_offer(log: Log, scores: Mapping[str, Floats], promises: Sequence[str]
         for name, *numbers in zip(scores, *(part.tolist() for part in drawn), strict=True)
     }
     rows = {name: dict(zip(RANKING_METRICS, estimates[:-1], strict=True)) for name, estimates in found.items()}
+    calibration = partial(_calibration, bins=calibration_bins(treated))
     for name in promises:
         rows[name]["uplift_calibration_error"] = bootstrap(
-            _calibration, log.outcome, scores[name], treated, inverse, clusters=log.member_ids, rng=rng
+            calibration, log.outcome, scores[name], treated, inverse, clusters=log.member_ids, rng=rng
         )
     return Judged(rows, {name: estimates[-1] for name, estimates in found.items() if name != MODEL})
 
 
-def _calibration(outcome: Floats, uplift: Floats, treated: Floats, inverse: Floats, *, weight: Floats | None) -> float:
+def _calibration(
+    outcome: Floats, uplift: Floats, treated: Floats, inverse: Floats, *, weight: Floats | None, bins: int
+) -> float:
     w = inverse if weight is None else inverse * weight
-    return uplift_calibration_error(outcome, uplift, treated, weight=w)
+    return uplift_calibration_error(outcome, uplift, treated, weight=w, bins=bins)
 
 
 def _lead(

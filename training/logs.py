@@ -13,7 +13,7 @@ from features.schema import CONTROL
 from features.synthetic import OfferTerms, overlay_experiment
 from features.warehouse import Warehouse
 from training import contacts, splits
-from training.balance import assignment_p
+from training.balance import balance_p, sample_ratio_p
 from training.estimators import Log
 from training.manifest import OfferSpec
 from training.preparation import Prepared
@@ -150,7 +150,8 @@ def _judged(
         part[~part["treatment"].isin(list(thin))].reset_index(drop=True) for part in (parts["train"], parts["test"])
     )
     both = pd.concat([train, test], ignore_index=True)
-    sizes, balance = assignment_p(log_of(both, kept), both[list(prepared.features)].to_numpy(dtype=np.float64))
+    drawn = log_of(both, kept)
+    sizes, balance = sample_ratio_p(drawn), balance_p(drawn, both[list(prepared.features)].to_numpy(dtype=np.float64))
     if min(sizes, balance) < BELIEVED_P:
         why = f"contacts were not drawn as their propensities say: arms' sizes p {sizes:.4f}, features p {balance:.4f}"
         return ExperimentLog(NONE, reasons=(*reasons, why), sample_ratio_p=sizes, balance_p=balance)

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any, Final
 from features.home import Home
 from features.programme import Programme
 from features.sheet import Sheet
+from training.fairness import WORDS
+from training.figures import Figures
+from training.figures import money as _money
+from training.figures import plain as _plain
+from training.figures import signed as _signed
 from training.ledger import champion_id, ledger
 from training.manifest import Manifest
 from training.names import names_of
+from training.offer_sheets import offer_sheets
 from training.promotion import Verdict
 
 if TYPE_CHECKING:
     from training.comparison import Comparison
 
 POLICY: Final = "policy_value"
-Figures = dict[str, Any]  # an Estimate as JSON: value, lower, upper, n
 
 HEADS: Final = {
     "auc": "AUC",
@@ -41,7 +46,7 @@ def sheets(manifest: Manifest) -> Iterator[Sheet]:
     if evidence["campaigns"]:
         yield campaigns_sheet(evidence["campaigns"], programme)
     if evidence["policies"]:
-        yield policies_sheet(manifest, programme)
+        yield from offer_sheets(manifest, programme)
     if evidence["log"]["left_out"] or evidence["log"]["reasons"]:
         yield log_sheet(evidence["log"])
     if evidence["gate"]["groups"]:
@@ -107,40 +112,6 @@ def _campaign_row(found: dict[str, Any], programme: Programme) -> tuple[str, ...
         f"{found['propensity_auc']:.2f}",
         f"{found['overlap_share']:.0%}",
         found["verdict"],
-    )
-
-
-def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
-    """Set the policy beside no contact, random, the best fixed offer and, where the truth is known, the oracle."""
-    policies, uplift = manifest.evidence["policies"], manifest.evidence["uplift"]
-    truth = policies["truth"]
-    named = {
-        "best fixed offer": f"best fixed ({policies['best_fixed']})",
-        "model": f"model ({uplift['learner']})",
-    }
-    rows = tuple(
-        (
-            named.get(name, name),
-            _money(row["policy_value"], programme),
-            _money(row["against_no_contact"], programme, signed=True),
-            _money(row["against_best_fixed"], programme, signed=True),
-            _money(truth[name], programme, signed=True) if truth else "not known",
-            f"{row['contacted']:.0%}",
-        )
-        for name, row in policies["table"].items()
-    )
-    n = policies["table"]["model"]["policy_value"]["n"]
-    kept = ", ".join(f"{offer} {share:.0%}" for offer, share in uplift["heterogeneity_kept"].items())
-    method = (
-        f"Doubly robust, on later waves than those learned from; {n:,} decisions, 95 % intervals by member. "
-        f"Individual differences borne out by held-out members: {kept}."
-    )
-    known = "The truth is what the simulation gives each policy over no contact: without the outcomes' noise."
-    return Sheet(
-        f"Next best offer: {manifest.experiment.upper()} experiment, {programme.currency} per decision after all costs",
-        ("policy", "value", "over no contact", "over best fixed", "truth over no contact", "contacted"),
-        rows,
-        (method, known) if truth else (method,),
     )
 
 
@@ -224,28 +195,15 @@ def _limits(manifest: Manifest) -> str:
         if manifest.offers
         else "It makes no offer: nothing says what one would bring."
     )
-    return (
-        f"Limits: it knows nothing that came after {until}. It predicts who leaves, not why. {offers} "
-        "Groups of members are compared where the company brings their attributes; small ones can't be judged."
+    groups = (
+        "Groups of members are compared by what the company brings of them; small ones can't be judged."
+        if manifest.evidence["gate"]["groups"]
+        else f"Groups of members are not compared: members came without {', '.join(WORDS)} and birth_year."
     )
+    return f"Limits: it knows nothing that came after {until}. It predicts who leaves, not why. {offers} {groups}"
 
 
 def _by_metric(rows: dict[str, dict[str, Figures]], show: Callable[[str, Figures], str]) -> tuple[tuple[str, ...], ...]:
     """Turn row -> metric -> figures by a right angle: a line per metric, a column per model."""
     metrics = list(next(iter(rows.values())))
     return tuple((HEADS[m], *[show(m, row[m]) if m in row else "" for row in rows.values()]) for m in metrics)
-
-
-def _plain(figures: Figures) -> str:
-    return f"{figures['value']:.3f} [{figures['lower']:.3f}, {figures['upper']:.3f}]"
-
-
-def _signed(figures: Figures) -> str:
-    return f"{figures['value']:+.4f} [{figures['lower']:+.4f}, {figures['upper']:+.4f}]"
-
-
-def _money(figures: Figures, programme: Programme, *, signed: bool = False) -> str:
-    digits = programme.currency_digits
-    form = f"{'+' if signed else ''},.{digits}f"
-    value, lower, upper = (format(figures[name] / 10**digits, form) for name in ("value", "lower", "upper"))
-    return f"{value} [{lower}, {upper}]"

@@ -1,18 +1,17 @@
-"""Overlap: how much a log knows of each treatment a policy takes, and whether treatments came as often as planned."""
+"""Overlap: how much a log knows of each treatment a policy takes."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.special import erfc
 
 from features.schema import CONTROL
 from training.estimators import Floats, Log, importance_weights
-from training.evidence import effective_sample_size, sample_ratio_mismatch
+from training.evidence import effective_sample_size
 from training.frames import read_log, read_policy
 
-ROUNDING: Final = 1e-6  # of logged propensities
 THIN: Final = 0.01  # a propensity below it makes one row stand for more than a hundred
 
 
@@ -34,10 +33,14 @@ def overlap(log: pd.DataFrame, policy: pd.DataFrame | ArrayLike) -> pd.DataFrame
     named = policy if isinstance(policy, pd.DataFrame) else np.unique(np.asarray(policy))
     offers, data = read_log(log, dict.fromkeys(map(str, named), 0.0))
     names = (CONTROL, *offers)
-    given = read_policy(policy, names, len(data))
-    weights = importance_weights(data, given)
-    rows = [_known_of(data, arm, weights, given[:, arm]) for arm in range(data.n_treatments)]
-    return pd.DataFrame(rows, index=pd.Index(names, name="treatment"))
+    return overlap_of(data, read_policy(policy, names, len(data)), names)
+
+
+def overlap_of(log: Log, policy: Floats, treatments: Sequence[str]) -> pd.DataFrame:
+    """Give the table of `overlap` from arrays: `policy` is `(n, 1 + n_offers)`, `treatments` names its columns."""
+    weights = importance_weights(log, policy)
+    rows = [_known_of(log, arm, weights, policy[:, arm]) for arm in range(log.n_treatments)]
+    return pd.DataFrame(rows, index=pd.Index(treatments, name="treatment"))
 
 
 def _known_of(data: Log, arm: int, weights: Floats, probability: Floats) -> dict[str, float]:
@@ -52,27 +55,3 @@ def _known_of(data: Log, arm: int, weights: Floats, probability: Floats) -> dict
         "reached": float(weight.sum()) / taken if taken else np.nan,
         "thin_share": min(thin / taken, 1.0) if taken else np.nan,
     }
-
-
-def sample_ratio_p(log: Log) -> float:
-    """Give the p value that treatments came as often as their propensities say; below 0.001 do not believe the log.
-
-    Where each treatment has one propensity throughout, that is Pearson's χ² of `evidence.sample_ratio_mismatch`; more
-    than 1 in all is no plan, and gives 0. Else the sum of 1{T = a} / p - 1 over its standard deviation is a normal
-    deviate for every treatment a that everybody might get, and the smallest p is multiplied by how many there are
-    (Bonferroni). Decisions that were certain, such as those on a hold-out group, tell nothing and are left out.
-    """
-    drawn = log.propensity < 1
-    treatment, propensity = log.treatment[drawn], log.propensity[drawn]
-    planned = [propensity[treatment == arm] for arm in np.unique(treatment)]
-    if any(np.ptp(each) > ROUNDING for each in planned):
-        weight = (treatment[:, None] == np.unique(treatment)) / propensity[:, None] - 1.0
-        deviate = np.abs(weight.sum(axis=0)) / np.sqrt(np.sum(weight**2, axis=0))
-        return float(min(1.0, len(deviate) * erfc(deviate.max() / np.sqrt(2.0))))
-    counts, shares = [len(each) for each in planned], [float(each[0]) for each in planned]
-    rest = 1.0 - sum(shares)
-    if rest < -ROUNDING:
-        return 0.0
-    if rest > ROUNDING:  # planned, but not seen once
-        counts, shares = [*counts, 0], [*shares, rest]
-    return sample_ratio_mismatch(counts, shares) if len(shares) > 1 else 1.0

@@ -1,6 +1,6 @@
 """Pictures of how good a model is, from plain arrays to PNG bytes; nothing is shown, and no state is kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from training.curves import Band
+    from training.uplift_metrics import UpliftBin
 
 SIZE: Final = (6.4, 4.4)  # inches
 METADATA: Final = {"Software": None}  # equal numbers give equal bytes
@@ -34,6 +35,19 @@ def reliability_picture(band: "Band", *, title: str) -> bytes:
         _draw_band(axes, band, label="model")
         axes.plot([0, top], [0, top], linestyle="--", color="grey", label="calibrated")
         axes.set(title=title, xlabel="predicted probability", ylabel="rate of the outcome")
+
+    return _png(draw)
+
+
+def uplift_calibration_picture(bins: "Sequence[UpliftBin]", *, title: str, unit: str) -> bytes:
+    """Draw the uplift that came over the one that was promised, a dot and its 95 % interval for each bin."""
+    promised, came = [one.predicted for one in bins], [one.actual for one in bins]
+    spread = [[one.value - one.lower for one in came], [one.upper - one.value for one in came]]
+
+    def draw(axes: "Axes") -> None:
+        axes.errorbar(promised, [one.value for one in came], yerr=spread, fmt="o", capsize=3, label="95 %")
+        axes.axline((0, 0), slope=1, linestyle="--", color="grey", label="as promised")
+        axes.set(title=title, xlabel=f"promised uplift ({unit})", ylabel="uplift that came")
 
     return _png(draw)
 

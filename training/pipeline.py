@@ -5,7 +5,7 @@ so that more trials refit churn alone, and a run that was killed goes on where i
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -27,14 +27,16 @@ from training.cache import Step, cached
 from training.calibration import calibration_from_json
 from training.effects import effects_from_json
 from training.experiment import Judgement, judge_policies
+from training.gallery import pictures
 from training.grounds import Trained, evidence_of
 from training.ledger import champion_id, promote
 from training.logs import ExperimentLog, experiment_log, offer_specs
 from training.manifest import Manifest, plain, read_manifest
 from training.preparation import Prepared, Settings, described, feature_specs, prepare
 from training.promotion import Verdict, evidence_from_json, judge
+from training.uplift_table import uplift_table
 
-STREAMS: Final = ("log", "campaigns", "churn", "value", "uplift", "release", "future")
+STREAMS: Final = ("log", "campaigns", "churn", "value", "uplift", "release", "future", "table", "pictures")
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
     )
     judged = judge_log(log, models, uplift, prepared=prepared, champion=champion)
     trained = Trained(prepared, log, models, churn.record["table"], judged, tuple(future.record["foreknown"]))
+    table = uplift_table(trained, streams["table"])
     evidence = plain(
         {
             "data": described(prepared),
@@ -139,6 +142,7 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
             "log": {"left_out": log.left_out, "reasons": log.reasons},
             "uplift": uplift.record.get("uplift"),
             "retention": uplift.record.get("retention"),
+            "uplift_table": table,
             "policies": judged.to_json() if judged else None,
             "gate": evidence_of(trained, champion).to_json(),
             "compared_with": serving,
@@ -146,7 +150,9 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
         }
     )
     manifest = release(home, trained, evidence, streams["release"])
-    run_id = log_run(home, manifest, models, inputs, name=name)
+    progress("drawing", 0, 1)
+    drawn = pictures(trained, table, streams["pictures"])
+    run_id = log_run(home, manifest, models, inputs, name=name, drawn=drawn)
     names.record_trained(home, manifest.release_id, inputs=inputs.churn, champion=serving, run_id=run_id)
     names.give(home, name, manifest.release_id)
     return manifest, True
@@ -179,8 +185,10 @@ def release(home: Home, trained: Trained, evidence: dict[str, Any], rng: np.rand
     return write_release(home.releases, manifest, trained.models, golden_rows(rows, rng))
 
 
-def log_run(home: Home, manifest: Manifest, models: Models, inputs: Inputs, *, name: str) -> str:
-    """Log a release to MLflow and give the run's id."""
+def log_run(
+    home: Home, manifest: Manifest, models: Models, inputs: Inputs, *, name: str, drawn: Mapping[str, bytes]
+) -> str:
+    """Log a release to MLflow, with the pictures that were drawn of it, and give the run's id."""
     evidence = manifest.evidence
     with registry.tracked(home, name or "train") as run:
         settings = asdict(inputs.settings)
@@ -193,6 +201,7 @@ def log_run(home: Home, manifest: Manifest, models: Models, inputs: Inputs, *, n
             **({"challenger": name} if name else {}),
         }
         run.models = models.boosters
+        run.pictures = dict(drawn)
         run.texts = {"evidence.json": json.dumps(evidence, indent=1), "model_card.md": model_card.markdown(manifest)}
     return run.run_id
 

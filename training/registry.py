@@ -2,14 +2,18 @@
 
 import io
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from features.errors import NotFoundError
+from features.files import write_whole
 from features.home import Home
 
 if TYPE_CHECKING:
@@ -72,6 +76,29 @@ def set_champion(home: Home, release_id: str) -> None:
     for run in runs:
         for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
             client.set_registered_model_alias(version.name, "champion", version.version)
+
+
+def save_pictures(home: Home, release_id: str, folder: Path) -> list[Path]:
+    """Write the pictures that were logged with a release, the last time it was trained, into a folder.
+
+    Raises
+    ------
+    NotFoundError
+        If there are none.
+    """
+    client = _client(home)
+    runs = client.search_runs([_experiment(client, home)], f"tags.release_id = '{release_id}'", max_results=1)
+    logged = [(run.info.run_id, file.path) for run in runs for file in client.list_artifacts(run.info.run_id)]
+    saved = []
+    with TemporaryDirectory() as cache, redirect_stderr(io.StringIO()):
+        for run_id, name in logged:
+            if name.endswith(".png"):
+                picture = client.download_artifacts(run_id, name, cache)
+                write_whole(folder / name, partial(shutil.copyfile, picture))
+                saved.append(folder / name)
+    if not saved:
+        raise NotFoundError(f"MLflow keeps no pictures of release {release_id}; `holdfast train` logs them")
+    return saved
 
 
 def metrics_of(evidence: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:

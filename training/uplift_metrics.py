@@ -15,6 +15,10 @@ from features.errors import ContractError
 from training.evidence import estimate
 from training.metrics import Array, Clusters, Estimate, Floats, bins_of, by_score
 
+TENTHS: Final = 10
+FIFTHS: Final = 5
+ENOUGH_OF_A_TENTH: Final = 100  # rows of the rarer arm
+
 
 def uplift_curve(
     outcome: Array, uplift: Array, treated: Array, *, weight: Array | None = None
@@ -104,7 +108,7 @@ def area_under_uplift_curve(outcome: Array, uplift: Array, treated: Array, *, we
 
 
 @dataclass(frozen=True)
-class Decile:
+class UpliftBin:
     """Set what was promised to members of about equal predicted uplift beside what came."""
 
     predicted: float
@@ -119,12 +123,12 @@ def uplift_calibration(
     clusters: Clusters,
     weight: Array | None = None,
     bins: int = 10,
-) -> list[Decile]:
+) -> list[UpliftBin]:
     """Compare in each tenth of the members, by predicted uplift, its mean with the effect that came.
 
     The effect is the difference of weighted means of the two arms, with the interval of its linear form clustered by
     member. An outcome less a prediction of it that knows nothing of the treatment has the same effect and less noise:
-    pass that for a doubly robust table. Equal predictions share a bin; an arm a bin has nothing of leaves it out.
+    pass that for a doubly robust table. Equal predictions share a bin; a bin of one arm or one member is left out.
 
     Parameters
     ----------
@@ -136,10 +140,21 @@ def uplift_calibration(
     found = []
     for k in range(bins):
         rows = bin_of == k
-        y, t, w = (column[rows] for column in columns)
-        if (w * (t > 0)).any() and (w * (t <= 0)).any():
-            found.append(Decile(float(np.mean(np.asarray(uplift)[rows])), estimate(_terms(y, t > 0, w), members[rows])))
+        (y, t, w), inside = (column[rows] for column in columns), members[rows]
+        if (w * (t > 0)).any() and (w * (t <= 0)).any() and (inside != inside[0]).any():
+            predicted = float(np.mean(np.asarray(uplift)[rows]))
+            found.append(UpliftBin(predicted, estimate(_terms(y, t > 0, w), inside)))
     return found
+
+
+def calibration_bins(treated: Array) -> int:
+    """Take tenths where each holds at least 100 rows of the rarer arm, fifths where there are fewer.
+
+    >>> calibration_bins(np.repeat([0, 1], [5000, 1000])), calibration_bins(np.repeat([0, 1], [5000, 999]))
+    (10, 5)
+    """
+    n_treated = int(np.count_nonzero(np.asarray(treated) > 0))
+    return TENTHS if min(n_treated, len(treated) - n_treated) >= TENTHS * ENOUGH_OF_A_TENTH else FIFTHS
 
 
 def uplift_calibration_error(

@@ -14,6 +14,7 @@ from training.artifacts import Models, golden_rows, write_release
 from training.calibration import Isotonic
 from training.effects import EffectBands, Effects, Student
 from training.manifest import FeatureSpec, Manifest, OfferSpec
+from training.uplift_metrics import RANKING_METRICS
 
 FEATURES = (
     FeatureSpec("recency_days", "Days since the last visit", "days", 0),
@@ -45,16 +46,36 @@ def _about(value, half, n=2000):
 
 
 def _policy(value, contacted):
-    return {
+    measures = {
         "policy_value": _about(5000.0 + value, 310.0),
         "against_no_contact": _about(value, 21.0),
         "against_best_fixed": _about(value - 90.0, 17.0),
+    }
+    return measures | {
+        "bootstrap": {name: _about(figures["value"], 23.0) for name, figures in measures.items()},
+        "smallest_detectable_effect": 24.3,
         "effective_sample_size": 900.0,
         "contacted": contacted,
     }
 
 
 SURE = (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * 2
+
+
+def _uplift(qini, lead, *, promised):
+    rows = {
+        ranking: dict.fromkeys(RANKING_METRICS, _about(value, 7.0))
+        for ranking, value in (("model", qini), ("churn probability", qini - lead), ("random", 0.0))
+    }
+    rows["model"] = rows["model"] | {"uplift_calibration_error": _about(31.0, 11.0)}
+    leads = {"churn probability": _about(lead, 5.0), "random": _about(qini, 7.0)}
+    bins = [{"predicted": value, "actual": _about(80.0, 20.0)} for value in promised]
+    return {"rows": rows, "lead": leads, "calibration": bins}
+
+
+def _seen(share, reached):
+    kept = {"rows": 1234, "policy_share": share, "effective_sample_size": 2345.6 * share, "largest_weight": 4.0 * share}
+    return kept | {"reached": reached, "thin_share": reached and 0.25}
 
 
 @pytest.fixture(scope="session")
@@ -105,9 +126,14 @@ def evidence():
             "lead": {"last": _about(-321.0, 43.0)},
         },
         "uplift": {"learner": "doubly robust", "heterogeneity_kept": {"A": 0.83, "B": 0.0}},
+        "uplift_table": {
+            "A": _uplift(60.0, 12.0, promised=(61.0, 85.0, 130.0)),
+            "B": _uplift(3.0, -2.0, promised=(75.0,)),
+        },
         "policies": {
             "table": table,
             "best_fixed": "A",
+            "overlap": {"control": _seen(0.0, None), "A": _seen(0.75, 1.02), "B": _seen(0.25, 0.97)},
             "truth": {name: _about(row["against_no_contact"]["value"] + 3.0, 4.0) for name, row in table.items()},
         },
         "log": {"left_out": {"its horizon has not passed": 17}, "reasons": []},

@@ -32,14 +32,16 @@ def test_the_sheets_come_in_the_order_of_the_models(all_sheets):
         "Value",
         "What the real campaigns brought, per contacted member",
         "Next best offer",
+        "Uplift",
+        "What the log has seen of the model's policy",
         "What offers are not learned from",
         "Groups of members, on the test's dates; 95 % intervals by member",
     ]
 
 
 def test_every_figure_of_the_models_comes_with_its_interval(all_sheets):
-    lapse, value, _, offers, _, _ = all_sheets
-    cells = [cell for sheet in (lapse, value) for row in sheet.rows for cell in row[1:] if cell]
+    lapse, value, _, offers, uplift, *_ = all_sheets
+    cells = [cell for sheet in (lapse, value, uplift) for row in sheet.rows for cell in row[1:] if cell]
     cells += [cell for row in offers.rows for cell in row[1:-1]]
     assert len(cells) > 20
     assert [cell for cell in cells if not INTERVAL.match(cell)] == []
@@ -117,7 +119,14 @@ def test_a_release_without_offers_says_why_and_shows_no_policy(parts, evidence):
     none = {"policies": None, "uplift": None, "log": {"left_out": {}, "reasons": ["there are no contacts"]}}
     page = markdown(replace(parts.manifest, offers=(), experiment="none", evidence=evidence | none))
     assert "Next best offer" not in page
+    assert "Uplift" not in page
     assert "there are no contacts" in page
+
+
+def test_groups_that_were_not_compared_are_a_limit(parts, evidence):
+    assert "small ones can't be judged" in markdown(parts.manifest)
+    none = replace(parts.manifest, evidence=evidence | {"gate": evidence["gate"] | {"groups": []}})
+    assert "not compared: members came without gender, region and birth_year" in markdown(none)
 
 
 def test_a_margin_that_the_company_brings_is_no_assumption(evidence):

@@ -10,9 +10,10 @@ from scipy.stats import binom, chisquare
 
 from features.errors import ContractError
 from training import estimators, evidence, ope
+from training.balance import sample_ratio_p
 from training.estimators import Log
 from training.metrics import Estimate
-from training.overlap import overlap, sample_ratio_p
+from training.overlap import overlap
 from training.policy import draw as draw_treatment
 from training.policy import treatment_probabilities
 

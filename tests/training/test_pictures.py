@@ -5,7 +5,8 @@ import pytest
 
 from training.curves import Band
 from training.metrics import Estimate
-from training.pictures import policies_picture, reliability_picture, uplift_picture
+from training.pictures import policies_picture, reliability_picture, uplift_calibration_picture, uplift_picture
+from training.uplift_metrics import UpliftBin
 
 X = np.linspace(0, 1, 11)
 BAND = Band(X, X * (2 - X), X * (2 - X) - 0.1, X * (2 - X) + 0.1)
@@ -30,6 +31,16 @@ def test_policies_are_drawn_with_their_intervals():
     assert png.startswith(b"\x89PNG")
     wider = POLICIES | {"model": Estimate(12.0, -3.0, 27.0, 900)}
     assert policies_picture(wider, title="Policies", unit="USD per decision") != png
+
+
+def test_promises_are_drawn_beside_what_came_and_one_is_enough():
+    bins = [UpliftBin(promised, Estimate(promised + 1, promised - 1, promised + 3, 90)) for promised in (2.0, 5.0)]
+    both, one, wider = (
+        uplift_calibration_picture(some, title="Offer A", unit="USD per member")
+        for some in (bins, bins[:1], [bins[0], UpliftBin(5.0, Estimate(6.0, 1.0, 11.0, 90))])
+    )
+    assert both.startswith(b"\x89PNG")
+    assert len({both, one, wider}) == 3
 
 
 def test_drawing_keeps_no_state_of_pyplot():

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from features.errors import NotFoundError
 from features.home import Home
-from training.registry import EXPERIMENT, Run, set_champion, tracked
+from training.registry import EXPERIMENT, Run, save_pictures, set_champion, tracked
 
 # MLflow, about its own types, when its `pyfunc` is imported
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
@@ -81,6 +82,16 @@ def test_every_training_is_a_version_of_every_model(client, runs, model):
         (1, runs[0].run_id),
         (2, runs[1].run_id),
     ]
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_pictures_of_a_release_are_written_into_a_folder(home, tmp_path):
+    folder = tmp_path / "shown" / "here"
+    assert save_pictures(home, "r2", folder) == [folder / "uplift.png"]
+    assert (folder / "uplift.png").read_bytes() == b"\x89PNG"
+    assert [path.name for path in folder.iterdir()] == ["uplift.png"]
+    with pytest.raises(NotFoundError, match="MLflow keeps no pictures of release r9; `holdfast train`"):
+        save_pictures(home, "r9", folder)
 
 
 @pytest.mark.usefixtures("runs")

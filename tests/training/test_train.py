@@ -120,14 +120,22 @@ def test_its_service_explains_and_sends_nothing(home):
     assert all(len(reasons) for reasons in found.reasons)
 
 
+def picture(home):
+    run_id = names.trained(home)["run_id"]
+    return run_id, (home.artifacts / run_id / "artifacts" / "churn_reliability.png").read_bytes()
+
+
 def test_nothing_is_learned_twice(home, once):
     before, _ = trained(home)
+    run_id, drawn = picture(home)
     once.clear()
     assert trained(home)[1] is False
     (home.releases / "trained.json").unlink()
     manifest, fresh = trained(home)
     assert fresh
     assert manifest.release_id == before.release_id  # the same data and seed, the same release
+    again, drawn_again = picture(home)
+    assert (again != run_id, drawn_again) == (True, drawn)  # a run of its own, with the same picture
     assert once == []
 
 

@@ -168,10 +168,12 @@ def test_rows_of_one_member_do_not_make_a_tenth_surer(rng):
         assert (two.actual.lower, two.actual.upper) == pytest.approx((one.actual.lower, one.actual.upper))
 
 
-def test_a_tenth_without_control_is_left_out_and_one_arm_is_refused():
+def test_a_tenth_without_control_or_of_one_member_is_left_out_and_one_arm_is_refused():
     x, treated = np.arange(40.0), np.arange(40) % 2
     treated[:4] = 1
     assert len(uplift_calibration(x, x, treated, clusters=np.arange(40))) == 9
+    one_member_in_the_last = np.minimum(np.arange(40), 36)  # treated and control, and still no spread
+    assert len(uplift_calibration(x, x, treated, clusters=one_member_in_the_last)) == 8
     with pytest.raises(ContractError, match="one arm came"):
         uplift_calibration_error(x, x, np.ones(40))
 
