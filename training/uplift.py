@@ -32,7 +32,7 @@ LEAK: Final = 0.99  # rank correlation with the outcome; spend foretells spend b
 ENOUGH_TO_SEE: Final = 20_000  # rows
 PLENTY: Final = 100_000  # members to compare learners on, and to distil from
 PLENTY_OF_AN_ARM: Final = 2_000
-STUDENT: Final = Trees(depth=5, rate=0.1, rounds=120, leaf_share=0.0, ridge=1.0)
+STUDENT: Final = Trees(depth=6, rate=0.2, rounds=40, leaf_share=0.0, ridge=1.0)
 Strategy = Literal["multi_output_tree", "one_output_per_tree"]
 
 
