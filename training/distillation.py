@@ -14,7 +14,7 @@ import xgboost as xgb
 from training.effects import Student
 from training.learners import BINS, Flags, Floats, Matrix, Trees
 
-STUDENT: Final = Trees(depth=5, rate=0.1, rounds=120, leaf_share=0.0, ridge=1.0)
+STUDENT: Final = Trees(depth=6, rate=0.2, rounds=40, leaf_share=0.0, ridge=1.0)
 
 
 def distil(X: Matrix, teacher: Floats, *, held_out: Flags, nthread: int) -> tuple[Student, tuple[float, ...]]:

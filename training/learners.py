@@ -16,7 +16,7 @@ nothing explains its own noise (Chernozhukov et al., "Double/debiased machine le
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import xgboost as xgb
@@ -32,6 +32,8 @@ Matrix = NDArray[np.float32]
 HALVES: Final = (0, 1)
 BINS: Final = 64  # quantiles that a split may lie at
 ENOUGH_TO_CUT: Final = 50_000  # rows that say where these are
+FEW_ENOUGH_TO_HOLD: Final = 100_000  # rows whose cut matrices are held; of more, memory is dearer than cutting anew
+BLOCK: Final = 1 << 16  # rows that are copied at once
 TAIL: Final = 0.99  # residuals beyond this quantile of their size are pulled in
 
 
@@ -109,23 +111,46 @@ def doubly_robust(residual: Floats, arm_means: Floats, arm: Ints, propensity: Fl
     >>> doubly_robust(np.array([3.0]), np.array([[1.0, 2.0]]), np.array([1]), np.array([0.5]))
     array([[1., 4.]])
     """
-    scores = arm_means.copy()
-    rows = np.arange(len(arm))
-    scores[rows, arm] += (residual - arm_means[rows, arm]) / propensity
-    return scores
+    return np.column_stack([_score(residual, mean, arm == a, propensity) for a, mean in enumerate(arm_means.T)])
+
+
+def _score(residual: Floats, mean: Floats | Matrix, drawn: Flags, propensity: Floats) -> Floats:
+    score = mean.astype(np.float64)
+    score[drawn] += (residual - score)[drawn] / propensity[drawn]
+    return score
+
+
+class Blocks(xgb.DataIter):  # type: ignore[misc]  # XGBoost's classes are untyped
+    """Hand a matrix over block by block, so that no part of it is copied whole."""
+
+    def __init__(self, n: int, rows_of: Callable[[slice], Matrix]) -> None:
+        super().__init__()
+        self.n, self.rows_of, self.start = n, rows_of, 0
+
+    def next(self, input_data: Callable[..., Any]) -> bool:
+        """Hand over the next block, if any is left."""
+        if self.start >= self.n:
+            return False
+        input_data(data=self.rows_of(slice(self.start, self.start + BLOCK)))
+        self.start += BLOCK
+        return True
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.start = 0
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Cut the matrix of a log and its parts at the same quantiles, each when first asked for and once for all learners.
+    """Cut the matrix of a log and its parts at the same quantiles.
 
-    To cut a row takes as long as to grow forty trees on it.
+    To cut a row takes as long as to grow forty trees on it: where rows are few, each part is cut once for all learners.
     """
 
     log: Experiment
     half: Ints  # (n,) 0 or 1
     threads: int
-    held: dict[tuple[int | None, int | None], xgb.QuantileDMatrix] = field(default_factory=dict)
+    held: dict[str, xgb.QuantileDMatrix] = field(default_factory=dict)
 
     def rows(self, *, half: int | None = None, arm: int | None = None) -> Flags:
         """Say which rows are of a half and of an arm; None is both halves, every arm."""
@@ -134,31 +159,47 @@ class Cuts:
 
     def __call__(self, *, half: int | None = None, arm: int | None = None) -> xgb.QuantileDMatrix:
         """Give the matrix of those rows."""
-        if (half, arm) not in self.held:
-            self.held[half, arm] = self.of(self.rows(half=half, arm=arm))
-        return self.held[half, arm]
+        return self._once(f"{half} {arm}", lambda: self.of(self.rows(half=half, arm=arm)))
 
     def of(self, rows: Flags) -> xgb.QuantileDMatrix:
         """Cut some rows, and hold nothing."""
-        whole = bool(rows.all())
-        if whole and self.quantiles.num_row() == len(rows):
+        if self._every == 1 and rows.all():
             return self.quantiles
-        return _cut(self.log.X if whole else self.log.X[rows], self.threads, self.quantiles)
+        X, places = self.log.X, np.flatnonzero(rows)
+        return self._cut(Blocks(len(places), lambda block: X[places[block]]), self.quantiles)
 
     @cached_property
     def quantiles(self) -> xgb.QuantileDMatrix:
         """Hold the rows whose quantiles are everybody's: to find those of a million takes as long as eighty trees."""
-        return _cut(self.log.X[:: max(1, len(self.half) // ENOUGH_TO_CUT)], self.threads)
+        return self._cut(self.log.X[:: self._every])
 
-    @cached_property
     def with_arms(self) -> xgb.QuantileDMatrix:
-        """Hold the matrix with a column more for each arm, 1 for the arm that was drawn."""
-        drawn = np.eye(self.log.arms, dtype=np.float32)[self.log.arm]
-        return _cut(np.hstack([self.log.X, drawn]), self.threads)
+        """Give the matrix with a column more for each arm, 1 for the arm that was drawn."""
+        X, arm, drawn = self.log.X, self.log.arm, np.eye(self.log.arms, dtype=np.float32)
 
+        def rows(block: slice) -> Matrix:
+            return np.hstack([X[block], drawn[arm[block]]])
 
-def _cut(X: Matrix, threads: int, ref: xgb.QuantileDMatrix | None = None) -> xgb.QuantileDMatrix:
-    return xgb.QuantileDMatrix(X, ref=ref, max_bin=BINS, nthread=threads)
+        def cut() -> xgb.QuantileDMatrix:
+            quantiles = self._cut(rows(slice(None, None, self._every)))
+            return quantiles if self._every == 1 else self._cut(Blocks(len(arm), rows), quantiles)
+
+        return self._once("with arms", cut)
+
+    def _once(self, name: str, cut: Callable[[], xgb.QuantileDMatrix]) -> xgb.QuantileDMatrix:
+        if name in self.held:
+            return self.held[name]
+        matrix = cut()
+        if len(self.half) <= FEW_ENOUGH_TO_HOLD:
+            self.held[name] = matrix
+        return matrix
+
+    @property
+    def _every(self) -> int:
+        return max(1, len(self.half) // ENOUGH_TO_CUT)
+
+    def _cut(self, data: Matrix | Blocks, ref: xgb.QuantileDMatrix | None = None) -> xgb.QuantileDMatrix:
+        return xgb.QuantileDMatrix(data, ref=ref, max_bin=BINS, nthread=self.threads)
 
 
 @dataclass(frozen=True)
@@ -171,7 +212,7 @@ class Nuisance:
     residual: Floats  # (n,) of the baseline, winsorised
     cap: float
     arms: list[list[xgb.Booster]]  # by half and arm
-    arm_means: Floats  # (n, arms) of the residual, by the other half's
+    arm_means: Matrix  # (n, arms) of the residual, by the other half's
     trees: Trees
 
     @property
@@ -187,7 +228,14 @@ class Nuisance:
     @property
     def contrasts(self) -> Floats:
         """Doubly robust pseudo-outcomes of the offers against control, `(n, n_offers)`."""
-        return _against_control(doubly_robust(self.residual, self.arm_means, self.log.arm, self.log.propensity))
+        return np.column_stack([self.contrast(a) for a in range(1, self.log.arms)])
+
+    def contrast(self, arm: int) -> Floats:
+        """Doubly robust pseudo-outcomes of one offer against control, `(n,)`."""
+        offer, control = (
+            _score(self.residual, self.arm_means[:, a], self.log.arm == a, self.log.propensity) for a in (arm, 0)
+        )
+        return offer - control
 
     def arm_means_at(self, X: Matrix) -> Floats:
         """Predict the mean residual of every arm, `(n, arms)`."""
@@ -221,7 +269,7 @@ def fit_nuisance(
     for half in HALVES:
         rows = cuts.rows(half=half)
         baselines.append(grow(cuts.of(rows), log.outcome[rows], deep))
-    baseline = _crossed([[booster] for booster in baselines], cuts)[:, 0]
+    baseline = _crossed([[booster] for booster in baselines], cuts)[:, 0].astype(np.float64)
     return _fit_arms(cuts, baselines, baseline, trees)
 
 
@@ -235,13 +283,15 @@ def _fit_arms(cuts: Cuts, baselines: list[xgb.Booster], baseline: Floats, trees:
     return Nuisance(cuts, baselines, baseline, residual, cap, arms, _crossed(arms, cuts), trees)
 
 
-def _crossed(boosters: list[list[xgb.Booster]], cuts: Cuts) -> Floats:
+def _crossed(boosters: list[list[xgb.Booster]], cuts: Cuts) -> Matrix:
     """Predict every row by the boosters of the half that it is not of, `(n, n_boosters)`."""
-    predicted = np.empty((len(cuts.half), len(boosters[0])))
+    predicted = np.empty((len(cuts.half), len(boosters[0])), dtype=np.float32)
     for half in HALVES:
-        rows = cuts.rows(half=half)
-        X = cuts.log.X[rows]
-        predicted[rows] = np.column_stack([booster.inplace_predict(X) for booster in boosters[1 - half]])
+        rows = np.flatnonzero(cuts.rows(half=half))
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            X = cuts.log.X[block]
+            predicted[block] = np.column_stack([booster.inplace_predict(X) for booster in boosters[1 - half]])
     return predicted
 
 
@@ -260,7 +310,7 @@ def winsorise(residual: Floats, outcome: Floats) -> tuple[Floats, float]:
 def s_learner(nuisance: Nuisance, X: Matrix) -> Floats:
     """Fit one model of x and treatment; the effect is the difference it makes to switch the treatment."""
     trees = replace(nuisance.trees, depth=3, rounds=120)
-    booster = grow(nuisance.cuts.with_arms, nuisance.residual, trees)
+    booster = grow(nuisance.cuts.with_arms(), nuisance.residual, trees)
     drawn = np.eye(nuisance.log.arms, dtype=np.float32)
     return _against_control(
         np.column_stack([at([booster], np.hstack([X, np.tile(row, (len(X), 1))])) for row in drawn])
@@ -288,8 +338,8 @@ def x_learner(nuisance: Nuisance, X: Matrix) -> Floats:
 
 def dr_learner(nuisance: Nuisance, X: Matrix) -> Floats:
     """Regress the doubly robust pseudo-outcomes of each offer on x."""
-    effects = [at([grow(nuisance.cuts(), target, nuisance.trees)], X) for target in nuisance.contrasts.T]
-    return np.column_stack(effects)
+    matrix, trees = nuisance.cuts(), nuisance.trees
+    return np.column_stack([at([grow(matrix, nuisance.contrast(a), trees)], X) for a in range(1, nuisance.log.arms)])
 
 
 LEARNERS: Final[dict[str, Callable[[Nuisance, Matrix], Floats]]] = {

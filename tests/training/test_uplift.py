@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from features.errors import ContractError
-from training import uplift
+from training import learners, uplift
 from training.cross_fit import CONSTANT, share_kept
-from training.learners import LEARNERS, Experiment, doubly_robust, fit_nuisance, winsorise
+from training.learners import LEARNERS, Cuts, Experiment, doubly_robust, fit_nuisance, winsorise
 from training.uplift import UpliftModel, fit_uplift
 
 OFFERS = ("a", "b")
@@ -305,3 +305,31 @@ def test_no_row_is_explained_by_models_that_saw_its_member():
     log = Experiment(member[:, None].astype(np.float32), np.arange(n) % 2, noise, np.full(n, 0.5), member, arms=2)
     nuisance = fit_nuisance(log, rng=rng)
     assert abs(np.corrcoef(nuisance.baseline, noise)[0, 1]) < 4 / np.sqrt(n / 2)
+
+
+def test_cutting_in_blocks_and_anew_changes_no_score(monkeypatch):
+    data = trial(3000)
+    arm = np.where(data.treatment == "control", 0, np.searchsorted(OFFERS, data.treatment) + 1)
+    X = data.X.to_numpy(dtype=np.float32)
+    log = Experiment(X, arm, data.outcome, np.full(3000, 1 / 3), np.arange(3000), arms=3)
+
+    def found() -> list[np.ndarray]:
+        nuisance = fit_nuisance(log, rng=np.random.default_rng(0))
+        return [learner(nuisance, X) for learner in LEARNERS.values()]
+
+    held = found()
+    monkeypatch.setattr(learners, "FEW_ENOUGH_TO_HOLD", 0)
+    monkeypatch.setattr(learners, "BLOCK", 257)
+    np.testing.assert_array_equal(found(), held)
+
+
+def test_a_part_as_long_as_the_rows_that_say_quantiles_is_not_taken_for_them(monkeypatch):
+    monkeypatch.setattr(learners, "ENOUGH_TO_CUT", 50)
+    X = np.arange(100, dtype=np.float32)[:, None]
+    half = np.repeat([0, 1], 50)
+    log = Experiment(X, half, X[:, 0].astype(float), np.full(100, 0.5), np.arange(100), arms=2)
+    cuts = Cuts(log, half, threads=1)
+    assert cuts.quantiles.num_row() == cuts(half=1).num_row() == 50
+    # The upper half lies on the upper quantiles, and every second row of all on all of them.
+    assert cuts(half=1).get_data().toarray().min() > cuts.quantiles.get_data().toarray().min()
+    assert (cuts.with_arms().num_row(), cuts.with_arms().num_col()) == (100, 3)
