@@ -55,20 +55,21 @@ def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
         f"Next best offer: {manifest.experiment.upper()} experiment, {programme.currency} per decision after all costs",
         ("policy", "value", "over no contact", "over best fixed", "truth over no contact", "contacted"),
         rows,
-        (method, _told_apart(policies["table"]["model"], programme), *([known] if truth else [])),
+        (method, _told_apart(policies["table"], programme), *([known] if truth else [])),
     )
 
 
-def _told_apart(row: Mapping[str, Any], programme: Programme) -> str:
-    """Say how far the log tells the model's policy from the best fixed offer."""
-    found, resampled = row["against_best_fixed"], row["bootstrap"]["against_best_fixed"]
+def _told_apart(table: Mapping[str, Any], programme: Programme) -> str:
+    """Say how far the log tells the model's policy from the best fixed offer or, if it is that, that from nothing."""
+    row = table[MODEL]
+    found, resampled = (of["against_best_fixed"] for of in (row, row["bootstrap"]))
     if found["lower"] == found["upper"]:
-        return "The model sends everybody the best fixed offer."
+        told, rival = "The model sends everybody the best fixed offer", "no contact"
+        row = table[rival]
+    else:
+        told, rival = f"Over best fixed, by resampled members: {money(resampled, programme, signed=True)}", "it"
     smallest = programme.money(row["smallest_detectable_effect"])
-    return (
-        f"Over best fixed, by resampled members: {money(resampled, programme, signed=True)}. "
-        f"This log would find a difference of {smallest} a decision in 4 of 5 cases."
-    )
+    return f"{told}. This log would find a difference of {smallest} a decision from {rival} in 4 of 5 cases."
 
 
 def uplift_sheet(manifest: Manifest, programme: Programme) -> Sheet:
@@ -80,7 +81,7 @@ def uplift_sheet(manifest: Manifest, programme: Programme) -> Sheet:
         for offer, found in table.items()
         for metric, head in METRICS.items()
     )
-    notes = [sentence for offer, found in table.items() for sentence in _sentences(offer, found, programme)]
+    notes = [f"{offer}: {_ranks(found, programme)}. {_came(found)}" for offer, found in table.items()]
     method = (
         "Outcomes are less the margin expected without an offer: intervals are narrower, effects the same. "
         "A random ranking's uplift is that of everybody."
@@ -96,18 +97,20 @@ def _cell(row: Mapping[str, Figures], metric: str, programme: Programme) -> str:
     return money(row[metric], programme) if metric in row else ""
 
 
-def _sentences(offer: str, found: Mapping[str, Any], programme: Programme) -> Iterator[str]:
-    qini, bins = found["rows"][MODEL]["qini_coefficient"], found["calibration"]
+def _ranks(found: Mapping[str, Any], programme: Programme) -> str:
+    qini, lead = found["rows"][MODEL]["qini_coefficient"], found["lead"][BY_CHURN]
     if qini["lower"] == qini["upper"]:
-        yield f"{offer}: it promises everybody the same, so it ranks nobody."
-    else:
-        lead = found["lead"][BY_CHURN]
-        yield (
-            f"{offer}: {_known(qini, 'it ranks', 'than chance')}; {_known(lead, 'it ranks', f'than {BY_CHURN}')} "
-            f"(lead in Qini {money(lead, programme, signed=True)})."
-        )
+        return "it promises everybody the same, so it ranks nobody"
+    shown = f"lead in Qini {money(lead, programme, signed=True)}"
+    return f"{_known(qini, 'it ranks', 'than chance')}; {_known(lead, 'it ranks', f'than {BY_CHURN}')} ({shown})"
+
+
+def _came(found: Mapping[str, Any]) -> str:
+    bins = found["calibration"]
     kept = sum(one["actual"]["lower"] <= one["predicted"] <= one["actual"]["upper"] for one in bins)
-    yield f"{offer}: in {kept} of {len(bins)} groups of like promise, what came is as promised, within its interval."
+    if len(bins) > 1:
+        return f"Of {len(bins)} groups of like promise, {kept} have it within the interval of what came."
+    return f"What was promised lies {'within' if kept else 'outside'} the interval of what came."
 
 
 def _known(difference: Figures, what: str, than: str) -> str:

@@ -19,15 +19,19 @@ def test_a_log_says_what_it_would_find_of_a_difference_and_the_interval_of_resam
     policies, _, _ = of(parts.manifest)
     assert policies.notes[1] == (
         "Over best fixed, by resampled members: +0.30 [+0.07, +0.53]. "
-        "This log would find a difference of 0.24 USD a decision in 4 of 5 cases."
+        "This log would find a difference of 0.24 USD a decision from it in 4 of 5 cases."
     )
 
 
 def test_a_policy_that_is_the_best_fixed_offer_is_called_so(parts, evidence, about):
     table = evidence["policies"]["table"]
-    same = table | {"model": table["model"] | {"against_best_fixed": about(0.0, 0.0)}}
+    nothing = table["no contact"] | {"smallest_detectable_effect": 31.0}
+    same = table | {"no contact": nothing, "model": table["model"] | {"against_best_fixed": about(0.0, 0.0)}}
     policies, _, _ = of(with_(parts, policies=evidence["policies"] | {"table": same}))
-    assert policies.notes[1] == "The model sends everybody the best fixed offer."
+    assert policies.notes[1] == (
+        "The model sends everybody the best fixed offer. "
+        "This log would find a difference of 0.31 USD a decision from no contact in 4 of 5 cases."
+    )
 
 
 def test_every_offer_stands_with_every_metric_beside_its_rivals(parts):
@@ -48,15 +52,17 @@ def test_every_offer_stands_with_every_metric_beside_its_rivals(parts):
 
 def test_an_interval_that_spans_0_is_said_in_words_and_so_is_what_came_of_promises(parts):
     _, uplift, _ = of(parts.manifest)
-    assert uplift.notes[:4] == (
-        "A: it ranks better than chance; it ranks better than churn probability (lead in Qini +0.12 [+0.07, +0.17]).",
-        "A: in 2 of 3 groups of like promise, what came is as promised, within its interval.",
+    assert uplift.notes[:2] == (
+        (
+            "A: it ranks better than chance; it ranks better than churn probability "
+            "(lead in Qini +0.12 [+0.07, +0.17]). "
+            "Of 3 groups of like promise, 2 have it within the interval of what came."
+        ),
         (
             "B: whether it ranks better than chance is not known, the interval spans 0; "
             "whether it ranks better than churn probability is not known, the interval spans 0 "
-            "(lead in Qini -0.02 [-0.07, +0.03])."
+            "(lead in Qini -0.02 [-0.07, +0.03]). What was promised lies within the interval of what came."
         ),
-        "B: in 1 of 1 groups of like promise, what came is as promised, within its interval.",
     )
 
 
