@@ -27,7 +27,7 @@ def offer_sheets(manifest: Manifest, programme: Programme) -> Iterator[Sheet]:
 
 def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
     """Set the policy beside no contact, random, the best fixed offer and, where the truth is known, the oracle."""
-    policies, uplift = manifest.evidence["policies"], manifest.evidence["uplift"]
+    policies, uplift, retention = (manifest.evidence[name] for name in ("policies", "uplift", "retention"))
     truth = policies["truth"]
     named = {
         "best fixed offer": f"best fixed ({policies['best_fixed']})",
@@ -50,13 +50,20 @@ def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
         f"Doubly robust, on later waves than those learned from; {n:,} decisions, 95 % intervals by member. "
         f"Individual differences borne out by held-out members: {kept}."
     )
+    stay = ", ".join(f"{offer} {_points(found)}" for offer, found in retention["average_effect"].items())
+    stayed = f"Members kept, in percentage points, by each offer on average: {stay}."
     known = "The truth is what the simulation gives each policy over no contact: without the outcomes' noise."
     return Sheet(
         f"Next best offer: {manifest.experiment.upper()} experiment, {programme.currency} per decision after all costs",
         ("policy", "value", "over no contact", "over best fixed", "truth over no contact", "contacted"),
         rows,
-        (method, _told_apart(policies["table"], programme), *([known] if truth else [])),
+        (method, stayed, _told_apart(policies["table"], programme), *([known] if truth else [])),
     )
+
+
+def _points(share: Figures) -> str:
+    value, lower, upper = (f"{100 * share[name]:+.1f}" for name in ("value", "lower", "upper"))
+    return f"{value} [{lower}, {upper}]"
 
 
 def _told_apart(table: Mapping[str, Any], programme: Programme) -> str:

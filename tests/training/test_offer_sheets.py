@@ -17,7 +17,7 @@ def of(manifest):
 
 def test_a_log_says_what_it_would_find_of_a_difference_and_the_interval_of_resampled_members(parts):
     policies, _, _ = of(parts.manifest)
-    assert policies.notes[1] == (
+    assert policies.notes[2] == (
         "Over best fixed, by resampled members: +0.30 [+0.07, +0.53]. "
         "This log would find a difference of 0.24 USD a decision from it in 4 of 5 cases."
     )
@@ -28,7 +28,7 @@ def test_a_policy_that_is_the_best_fixed_offer_is_called_so(parts, evidence, abo
     nothing = table["no contact"] | {"smallest_detectable_effect": 31.0}
     same = table | {"no contact": nothing, "model": table["model"] | {"against_best_fixed": about(0.0, 0.0)}}
     policies, _, _ = of(with_(parts, policies=evidence["policies"] | {"table": same}))
-    assert policies.notes[1] == (
+    assert policies.notes[2] == (
         "The model sends everybody the best fixed offer. "
         "This log would find a difference of 0.31 USD a decision from no contact in 4 of 5 cases."
     )
@@ -88,3 +88,8 @@ def test_what_the_log_has_seen_is_shown_by_treatment(parts):
         ("A", "1,234", "75%", "1,759", "3.0", "102%", "25%"),
         ("B", "1,234", "25%", "586", "1.0", "97%", "25%"),
     )
+
+
+def test_what_an_offer_does_to_who_stays_is_in_points(parts):
+    sheet = next(offer_sheets(parts.manifest, Programme()))
+    assert "by each offer on average: A +2.1 [+0.9, +3.3], B +0.0 [-1.0, +1.0]." in " ".join(sheet.notes)
