@@ -7,6 +7,7 @@ import pytest
 
 from features.programme import Programme
 from features.schema import CONTROL
+from training.artifacts import Scores
 from training.experiment import judge_policies
 from training.gallery import pictures
 from training.grounds import Trained
@@ -28,7 +29,8 @@ class Known:
     def score(self, X):
         x, expected = X.T.astype(np.float64)
         uplift = np.column_stack([100 * x, np.full(len(x), 50.0)])
-        return SimpleNamespace(churn_probability=1 / (1 + np.exp(x)), value=expected, uplift=uplift)
+        none = np.zeros_like(uplift)
+        return Scores(1 / (1 + np.exp(x)), expected, uplift, uplift_error=none, retention_uplift=none)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def trained():
     )
     scores = Known().score(frame[["x", "expected"]].to_numpy())
     judged = judge_policies(frame, scores, {"a": 0.0, "b/ü": 50.0}, offers=OFFERS, champion=None)
-    return Trained(prepared, log, Known(), {}, judged)
+    return Trained(prepared, log, Known(), {}, judged, foreknown=())
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +107,7 @@ def test_less_what_was_expected_an_effect_is_the_same_and_surer(trained, table):
 
 
 def _expecting_nothing(X):
-    scores = Known().score(X)
-    scores.value = np.zeros(len(X))
-    return scores
+    return replace(Known().score(X), value=np.zeros(len(X)))
 
 
 def test_who_got_another_offer_is_no_control(trained):
