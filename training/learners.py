@@ -148,7 +148,7 @@ class Cuts:
     """
 
     log: Experiment
-    half: Ints  # (n,) 0 or 1
+    half: NDArray[np.int8]  # (n,) 0 or 1
     threads: int
     held: dict[str, xgb.QuantileDMatrix] = field(default_factory=dict)
 
@@ -163,8 +163,8 @@ class Cuts:
 
     def of(self, rows: Flags) -> xgb.QuantileDMatrix:
         """Cut some rows, and hold nothing."""
-        if self._every == 1 and rows.all():
-            return self.quantiles
+        if rows.all():
+            return self.quantiles if self._every == 1 else self._cut(self.log.X, self.quantiles)
         X, places = self.log.X, np.flatnonzero(rows)
         return self._cut(Blocks(len(places), lambda block: X[places[block]]), self.quantiles)
 
@@ -263,7 +263,7 @@ def fit_nuisance(
 ) -> Nuisance:
     """Fit the baseline and the arms' means, each row by models that have not seen its member."""
     trees = replace(effect_trees, seed=int(rng.integers(2**31)), threads=threads)
-    cuts = Cuts(log, folds_of(log.cluster, len(HALVES), rng), threads)
+    cuts = Cuts(log, folds_of(log.cluster, len(HALVES), rng).astype(np.int8), threads)
     deep = replace(baseline_trees, seed=trees.seed, threads=threads)
     baselines = []
     for half in HALVES:

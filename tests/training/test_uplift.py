@@ -326,8 +326,8 @@ def test_cutting_in_blocks_and_anew_changes_no_score(monkeypatch):
 def test_a_part_as_long_as_the_rows_that_say_quantiles_is_not_taken_for_them(monkeypatch):
     monkeypatch.setattr(learners, "ENOUGH_TO_CUT", 50)
     X = np.arange(100, dtype=np.float32)[:, None]
-    half = np.repeat([0, 1], 50)
-    log = Experiment(X, half, X[:, 0].astype(float), np.full(100, 0.5), np.arange(100), arms=2)
+    half = np.repeat(np.array([0, 1], dtype=np.int8), 50)
+    log = Experiment(X, half.astype(np.int64), X[:, 0].astype(float), np.full(100, 0.5), np.arange(100), arms=2)
     cuts = Cuts(log, half, threads=1)
     assert cuts.quantiles.num_row() == cuts(half=1).num_row() == 50
     # The upper half lies on the upper quantiles, and every second row of all on all of them.
