@@ -186,8 +186,9 @@ def decisions_sheet(decisions: list[dict[str, Any]], manifest: Manifest, duplica
         for decision in decisions
     )
     sent = len(decisions[::2])
+    of = f"by the uplift of a {manifest.experiment.upper()} experiment" if manifest.offers else "of no contact"
     return Sheet(
-        f"Decisions, by the uplift of a {manifest.experiment.upper()} experiment",
+        f"Decisions, {of}",
         ("member", "stage", "lapse", "decision", "propensity", "net value", "what moves the risk most"),
         rows,
         (
@@ -200,25 +201,34 @@ def decisions_sheet(decisions: list[dict[str, Any]], manifest: Manifest, duplica
 def summary(this: Round, manifest: Manifest, drift: Verdict) -> Panel:
     """Say in a few lines what happened, and what one can do next."""
     evidence, programme = manifest.evidence, Programme.model_validate(manifest.programme)
-    churn, policies = evidence["churn"], evidence["policies"]
+    churn = evidence["churn"]
     auc = {name: row["auc"]["value"] for name, row in churn["rows"].items()}
     rivals = ", ".join(f"{value:.3f} by {name}" for name, value in auc.items() if name != "model")
-    gain, fixed = (policies["table"]["model"][name] for name in ("against_no_contact", "against_best_fixed"))
     members = evidence["data"]["members"]
     refused = ", ".join(offer for offer, judged in evidence["campaigns"].items() if not judged["gate"]["promote"])
     took = ", ".join(f"{title.split(':')[0].lower()} {seconds:.0f}" for title, seconds in this.seconds.items())
     lines = [
         f"Learned from {members:,} households who lapses: AUC {auc['model']:.3f} ({rivals}).",
         f"The real campaigns were targeted: the gate refuses to act on what {refused} seem to have brought.",
-        f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)}",
-        f"a decision over no contact, and {_range(fixed, programme)} over sending everybody",
-        f"{policies['best_fixed']}; where an interval spans 0, the difference can't be told from 0.",
+        *_earned(manifest, programme),
         f"Release {manifest.release_id} serves. {drift.sentence}",
         f"It took {sum(this.seconds.values()):.0f} seconds: {took}.",
         "",
         f"Everything is in {this.home.root}. Next: holdfast --help, evaluate, releases, monitor drift.",
     ]
     return Panel(escape("\n".join(lines)), title="The loop, once around", title_align="left", padding=(1, 2))
+
+
+def _earned(manifest: Manifest, programme: Programme) -> list[str]:
+    policies = manifest.evidence["policies"]
+    if policies is None:
+        return [f"It makes no offer, and nobody is contacted: {'; '.join(manifest.evidence['log']['reasons'])}."]
+    gain, fixed = (policies["table"]["model"][name] for name in ("against_no_contact", "against_best_fixed"))
+    return [
+        f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)}",
+        f"a decision over no contact, and {_range(fixed, programme)} over sending everybody",
+        f"{policies['best_fixed']}; where an interval spans 0, the difference can't be told from 0.",
+    ]
 
 
 def invitation(home: Home, address: str) -> str:

@@ -193,7 +193,10 @@ class DecisionRecord(MemberDecision):
 
 class _Batch(_Answer):
     currency: str
-    experiment: str = Field(description="where the uplift comes from: simulated, randomised, adjusted, observational")
+    experiment: str = Field(
+        description="where the uplift comes from: simulated, randomised, or none: then the release makes no offer, and "
+        "every treatment is control"
+    )
 
 
 class DecisionsAnswer(_Batch):

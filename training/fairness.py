@@ -1,6 +1,6 @@
 """Whether groups of members are served alike: is the risk as true, and is contact as frequent, in each of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from features.programme import Tier
 from training.evidence import estimate
 from training.metrics import Estimate
 
@@ -27,7 +28,7 @@ class GroupRow:
     group: str
     members: int
     calibration_gap: Estimate | None  # predicted less observed churn; None with one member
-    contact_gap: Estimate | None  # the policy's contact rate less that of all; None without offers
+    contact_gap: Estimate | None  # the policy's contact rate less that of all; None without offers, and for tiers
 
 
 def member_groups(members: pd.DataFrame, *, year: int) -> pd.DataFrame:
@@ -44,6 +45,19 @@ def member_groups(members: pd.DataFrame, *, year: int) -> pd.DataFrame:
         edges = [*AGES.values(), np.inf]
         columns["age"] = pd.cut(year - rows["birth_year"], edges, right=False, labels=list(AGES)).astype(object)
     return pd.DataFrame(columns, index=rows.index)
+
+
+def tier_groups(rows: pd.DataFrame, tiers: Sequence[Tier]) -> pd.DataFrame:
+    """Give the tier that each member had on the first of its dates, by member_id: what followed can't have moved it.
+
+    Parameters
+    ----------
+    rows : member_id, as_of, tier_level
+    tiers : from the lowest to the highest; level 0 is below all
+    """
+    first = rows.sort_values("as_of", kind="stable").drop_duplicates("member_id").set_index("member_id")["tier_level"]
+    names = dict(enumerate(["none", *[tier.name for tier in tiers]]))
+    return pd.DataFrame({"tier": first.map(names)})
 
 
 def group_rows(

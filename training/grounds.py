@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.artifacts import Models, Release
 from training.experiment import MODEL, Judgement, columns_of
-from training.fairness import GroupRow, group_rows, member_groups
+from training.fairness import GroupRow, group_rows, member_groups, tier_groups
 from training.findings import Evidence
 from training.logs import ExperimentLog
 from training.metrics import Estimate
@@ -78,5 +78,8 @@ def _overlap(test: pd.DataFrame, probability: Floats, champion: Release) -> floa
 def _groups(trained: Trained, test: pd.DataFrame, error: Floats) -> tuple[GroupRow, ...]:
     prepared, log, judged = trained.prepared, trained.log, trained.judgement
     groups = member_groups(prepared.known("members"), year=prepared.known_until.year)
+    tiers = tier_groups(test, prepared.programme.tiers)
+    churn = (test["member_id"], error)
     contact = (log.test["member_id"], judged.contacted) if judged else None
-    return group_rows(groups, (test["member_id"], error), contact)
+    # a tier is earned by spend, and a policy is there to contact by it: only its risk has to be as true
+    return (*group_rows(groups, churn, contact), *group_rows(tiers, churn, None))

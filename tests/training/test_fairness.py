@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.fairness import OTHER, group_rows, member_groups
+from features.programme import Programme
+from training.fairness import OTHER, group_rows, member_groups, tier_groups
 
 
 def test_members_are_told_apart_by_what_the_company_brings():
@@ -19,6 +20,13 @@ def test_members_are_told_apart_by_what_the_company_brings():
     assert groups["age"].tolist()[:2] == ["below 30", "30 to 49"]
     assert groups.isna().sum().tolist() == [1, 1]
     assert list(member_groups(members[["member_id"]], year=2023)) == []
+
+
+def test_the_tier_is_that_of_the_first_date():
+    days = pd.to_datetime(["2024-02-01", "2024-01-01", "2024-01-01", "2024-01-01"], utc=True)
+    rows = pd.DataFrame({"member_id": ["a", "a", "b", "c"], "as_of": days, "tier_level": [2, 1, 2, 0]})
+    groups = tier_groups(rows, Programme().tiers)
+    assert groups["tier"].to_dict() == {"a": "bronze", "b": "silver", "c": "none"}
 
 
 def test_rare_words_are_taken_together():
