@@ -21,6 +21,7 @@ Figures = dict[str, Any]  # an Estimate as JSON: value, lower, upper, n
 HEADS: Final = {
     "auc": "AUC",
     "average_precision": "average precision",
+    "lift": "lift at a tenth",
     "log_loss": "log loss",
     "brier_loss": "Brier loss",
     "calibration_error": "calibration error",

@@ -56,7 +56,7 @@ def _policy(value, contacted):
 @pytest.fixture(scope="session")
 def evidence():
     """The evidence of a release as its manifest holds it; every figure is another one."""
-    metrics = ("auc", "average_precision", "log_loss", "brier_loss", "calibration_error")
+    metrics = ("auc", "average_precision", "lift", "log_loss", "brier_loss", "calibration_error")
     errors = ("mean_absolute_error", "root_mean_squared_error", "r_squared")
     table = {"no contact": _policy(0.0, 0.0), "best fixed offer": _policy(90.0, 1.0), "model": _policy(120.0, 0.6)}
     return {
@@ -86,7 +86,7 @@ def evidence():
         "churn": {
             "rows": {
                 "model": {name: _about(0.81 - 0.1 * i, 0.011) for i, name in enumerate(metrics)},
-                "visits": {name: _about(0.71 - 0.1 * i, 0.012) for i, name in enumerate(metrics[:2])},
+                "visits": {name: _about(0.71 - 0.1 * i, 0.012) for i, name in enumerate(metrics[:3])},
             },
             "lead": {"visits": _about(0.0312, 0.0051)},
         },

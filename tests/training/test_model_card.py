@@ -7,7 +7,8 @@ from rich.console import Console
 
 from features.home import Home
 from features.programme import Programme
-from training.model_card import churn_sheet, markdown, releases_sheet, sheets, value_sheet, verdict_lines
+from training.judging import CHURN_METRICS, VALUE_METRICS
+from training.model_card import HEADS, churn_sheet, markdown, releases_sheet, sheets, value_sheet, verdict_lines
 from training.promotion import Verdict
 
 INTERVAL = re.compile(r"^[+-]?[\d,.]+ \[[+-]?[\d,.]+, [+-]?[\d,.]+\]$")
@@ -82,6 +83,10 @@ def test_an_error_is_money_and_a_share_is_none_whatever_their_size(all_sheets):
 def test_a_currency_without_cents_has_none(evidence):
     sheet = value_sheet(evidence, Programme(currency="JPY", currency_digits=0))
     assert sheet.rows[0][1] == "1,234 [1,178, 1,290]"
+
+
+def test_every_metric_a_model_is_judged_by_has_a_name_in_words():
+    assert set(HEADS) >= {*CHURN_METRICS, *VALUE_METRICS}
 
 
 def test_what_a_rival_does_not_predict_is_left_empty(all_sheets):
