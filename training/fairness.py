@@ -1,7 +1,6 @@
 """Whether groups of members are served alike: is the risk as true, and is contact as frequent, in each of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from features.programme import Tier
 from training.evidence import estimate
+from training.findings import GroupRow
 from training.metrics import Estimate
 
 Floats = NDArray[np.float64]
@@ -18,17 +18,6 @@ WORDS: Final = ("gender", "region")  # attributes of members, where the company 
 MOST_GROUPS: Final = 12  # of one attribute; the rarer ones are taken together
 OTHER: Final = "other"
 AGES: Final = {"below 30": 0, "30 to 49": 30, "50 to 69": 50, "70 and above": 70}
-
-
-@dataclass(frozen=True)
-class GroupRow:
-    """Hold one group of members, and by how much it is treated otherwise."""
-
-    attribute: str
-    group: str
-    members: int
-    calibration_gap: Estimate | None  # predicted less observed churn; None with one member
-    contact_gap: Estimate | None  # the policy's contact rate less that of all; None without offers, and for tiers
 
 
 def member_groups(members: pd.DataFrame, *, year: int) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from training.fairness import GroupRow
 from training.manifest import plain
 from training.metrics import Estimate
 from training.soundness import DataChecks
@@ -45,6 +44,17 @@ class Gate:
     # latency, milliseconds for scoring so many members at once
     milliseconds_of_one: float = 5.0
     milliseconds_of_hundred: float = 25.0
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """Hold one group of members, and by how much it is treated otherwise."""
+
+    attribute: str
+    group: str
+    members: int
+    calibration_gap: Estimate | None  # predicted less observed churn; None with one member
+    contact_gap: Estimate | None  # the policy's contact rate less that of all; None without offers, and for tiers
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from training.artifacts import Models, Release
 from training.experiment import MODEL, Judgement, columns_of
-from training.fairness import GroupRow, group_rows, member_groups, tier_groups
-from training.findings import Evidence
+from training.fairness import group_rows, member_groups, tier_groups
+from training.findings import Evidence, GroupRow
 from training.logs import ExperimentLog
 from training.metrics import Estimate
 from training.preparation import Prepared

@@ -9,7 +9,7 @@ local days, with the grace period after it where there are contracts.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -97,17 +97,33 @@ def _moments(times: Sequence[datetime]) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(list(times), dtype="datetime64[us, UTC]")
 
 
-def maturity_sheet(ledger: pd.DataFrame, programme: Programme) -> Sheet:
-    """Show the labels that are not known yet, each with the day on which it will be."""
-    times = ledger.reset_index()[list(TIMES)]
-    local = times.apply(lambda column: column.dt.tz_convert(programme.zone).dt.strftime("%Y-%m-%d"))
-    waiting, known = local[~ledger["mature"].to_numpy()], local[ledger["mature"].to_numpy()]
-    note = f"Known: {known['as_of'].iloc[0]} to {known['as_of'].iloc[-1]}" if len(known) else "Known: none"
+def ledger_rows(ledger: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give the ledger as JSON values: a row per date, times in ISO 8601, `members` None where there is no label yet."""
+    return [
+        {name: row[name].isoformat() for name in TIMES}
+        | {"mature": bool(row["mature"]), "members": None if pd.isna(row["members"]) else int(row["members"])}
+        for row in ledger.reset_index().to_dict("records")
+    ]
+
+
+def maturity_sheet(ledger: Sequence[Mapping[str, Any]], programme: Programme) -> Sheet:
+    """Show the labels that are not known yet, each with the day on which it will be.
+
+    Parameters
+    ----------
+    ledger : as `ledger_rows` gives it
+    """
+
+    def days(row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(f"{datetime.fromisoformat(row[name]).astimezone(programme.zone):%Y-%m-%d}" for name in TIMES)
+
+    known = [row for row in ledger if row["mature"]]
+    span = f"Known: {days(known[0])[0]} to {days(known[-1])[0]}" if known else "Known: none"
     return Sheet(
         "Labels that are not known yet",
         ("as of", "window from", "until before", "known on"),
-        tuple(waiting.itertuples(index=False, name=None)),
-        (f"{note}; {len(known)} snapshots, {ledger['members'].sum():,} labels.",),
+        tuple(days(row) for row in ledger if not row["mature"]),
+        (f"{span}; {len(known)} snapshots, {sum(row['members'] or 0 for row in known):,} labels.",),
     )
 
 

@@ -6,7 +6,7 @@ on the longest window that has passed for members with as long a history before 
 year: the one assumption, which `judge_lifetime` puts to the test on days that have passed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -21,7 +21,7 @@ from training.judging import MODEL, Judged, judge_value
 from training.labels import between
 from training.repeat_purchase import RepeatPurchases, fit_repeat_purchases, purchase_history
 from training.shape import SHALLOW, Parameters
-from training.value import POWER, ValueModel, fit_value
+from training.value import POWER, ValueModel, fit_value, share_within
 
 Floats = NDArray[np.float64]
 Features = Mapping[datetime, pd.DataFrame]  # as_of -> numbers and words by member_id, of everybody who ever bought
@@ -84,13 +84,11 @@ def learn_lifetime(
         If there is no such date, or hardly anybody who came back.
     """
     window = longest_window(visits, known_until, days)
-    earliest = visits["occurred_at"].iloc[0] + pd.Timedelta(days=window // 2)  # before, there is little to go by
-    latest = programme.days_before(known_until, window)
-    dates = [as_of for as_of in sorted(features) if earliest <= as_of <= latest]
+    dates = learnable(visits, sorted(features), known_until=known_until, programme=programme, days=days)
     if not dates:
         raise ContractError(
-            f"no features of {earliest:%Y-%m-%d} to {latest:%Y-%m-%d} came, whose {window} days after have passed by "
-            f"{known_until:%Y-%m-%d}; build snapshots of then"
+            f"no features came whose {window} days after have passed by {known_until:%Y-%m-%d}, with half as long a "
+            f"history before them; build snapshots of then, or bring a longer history"
         )
     rows = [_rows(visits, features[as_of], as_of, window=window, programme=programme) for as_of in dates]
     X = pd.concat([features for features, _, _ in rows])
@@ -99,6 +97,42 @@ def learn_lifetime(
     factor = fit_value(X, margin / expected, clusters=X.index, weight=weight, parameters=FACTOR, rng=rng)
     history = purchase_history(visits, known_until, programme)
     return LifetimeModel(fit_repeat_purchases(history), factor, window)
+
+
+def learnable(
+    visits: pd.DataFrame, dates: Sequence[datetime], *, known_until: datetime, programme: Programme, days: int = YEAR
+) -> list[datetime]:
+    """Keep the dates that `learn_lifetime` learns on: the window after them has passed, and there is some history."""
+    window = longest_window(visits, known_until, days)
+    earliest = visits["occurred_at"].iloc[0] + pd.Timedelta(days=window // 2)  # before, there is little to go by
+    latest = programme.days_before(known_until, window)
+    return [as_of for as_of in dates if earliest <= as_of <= latest]
+
+
+def back_test(
+    visits: pd.DataFrame, dates: Sequence[datetime], *, known_until: datetime, programme: Programme
+) -> tuple[datetime, int]:
+    """Choose the date from which the most days are foretold that have passed, and give it with their number.
+
+    They are at most as many as were known before it: that far a window of half of these is carried, as one of half a
+    year is to the year.
+
+    Raises
+    ------
+    ContractError
+        If the history is too short.
+    """
+    start = programme.days_before(known_until, longest_window(visits, known_until, YEAR))
+    for as_of in dates:
+        days = (known_until.astimezone(programme.zone).date() - as_of.astimezone(programme.zone).date()).days
+        known = learnable(visits, dates, known_until=as_of, programme=programme, days=max(days, 1))
+        if as_of >= start and days >= programme.horizon_days and known:
+            return as_of, days
+    span = (pd.Timestamp(known_until) - visits["occurred_at"].iloc[0]).days
+    raise ContractError(
+        f"{span} days of purchases are too few to learn from and to foretell {programme.horizon_days} that have "
+        f"passed, with {programme.history_days} days before the first snapshot; bring a longer history"
+    )
 
 
 def longest_window(visits: pd.DataFrame, known_until: datetime, days: int) -> int:
@@ -131,12 +165,11 @@ def judge_lifetime(
     model = learn_lifetime(visits, features, known_until=as_of, programme=programme, days=days, rng=rng)
     X, history = features[as_of], purchase_history(visits, as_of, programme).reindex(features[as_of].index)
     margin = margin_within(visits, X.index, as_of, programme.days_before(as_of, -days))
-    lower, upper = model.interval(X, history, days=days)
     predictions = {MODEL: model.predict(X, history, days=days)} | rivals(
         model, visits, history, as_of=as_of, days=days, programme=programme
     )
     table: Judged = judge_value(margin, predictions, X.index.to_numpy(), rng)
-    within = float(((margin >= np.floor(lower)) & (margin <= np.ceil(upper))).mean())
+    within = share_within(margin, model.interval(X, history, days=days))
     return {"table": table, "window_days": model.window_days, "days": days, "within_interval": within}
 
 

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from features.home import Home
 from features.programme import Programme
 from features.sheet import Sheet
+from training.economics import economics_sheet, returns_sheet
 from training.fairness import WORDS
-from training.figures import Figures
-from training.figures import money as _money
-from training.figures import plain as _plain
-from training.figures import signed as _signed
+from training.figures import Figures, money, plain, signed
+from training.labels import maturity_sheet
 from training.ledger import champion_id, ledger
+from training.lifetime import YEAR
 from training.manifest import Manifest
 from training.names import names_of
 from training.offer_sheets import offer_sheets
@@ -41,14 +42,21 @@ IN_MONEY: Final = ("mean_absolute_error", "root_mean_squared_error")
 def sheets(manifest: Manifest) -> Iterator[Sheet]:
     """Give the sheets of a release in the order in which its models were made."""
     evidence, programme = manifest.evidence, Programme.model_validate(manifest.programme)
+    if not all(row["mature"] for row in evidence["labels"]):
+        yield maturity_sheet(evidence["labels"], programme)
     yield churn_sheet(evidence, programme)
     yield value_sheet(evidence, programme)
+    yield lifetime_sheet(evidence["lifetime"], programme)
     if evidence["campaigns"]:
         yield campaigns_sheet(evidence["campaigns"], programme)
     if evidence["policies"]:
         yield from offer_sheets(manifest, programme)
     if evidence["log"]["left_out"] or evidence["log"]["reasons"]:
         yield log_sheet(evidence["log"])
+    for segment in evidence["economics"]["worth"]:
+        yield economics_sheet(evidence["economics"], segment, programme=programme)
+    if evidence["economics"]["returns"]:
+        yield returns_sheet(evidence["economics"], programme=programme)
     if evidence["gate"]["groups"]:
         yield groups_sheet(evidence["gate"]["groups"])
 
@@ -56,8 +64,8 @@ def sheets(manifest: Manifest) -> Iterator[Sheet]:
 def churn_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
     """Set the lapse model beside its rivals."""
     table, data, lapse = evidence["churn"], evidence["data"], programme.churn == "lapse"
-    rows = _by_metric(table["rows"], lambda _, figures: _plain(figures))
-    leads = [f"AUC over {rival}: {_signed(lead)}" for rival, lead in table["lead"].items()]
+    rows = _by_metric(table["rows"], lambda _, figures: plain(figures))
+    leads = [f"AUC over {rival}: {signed(lead)}" for rival, lead in table["lead"].items()]
     first, last, _ = data["dates"]["test"]
     split = (
         f"Out of time: snapshots of {first} to {last}, trained on {' to '.join(data['dates']['train'][:2])}; "
@@ -70,24 +78,38 @@ def churn_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
         if lapse
         else f"Churn: a subscription that ends within {days} days and is not renewed, by members in a term"
     )
-    return Sheet(title, ("", *table["rows"]), rows, (*leads, split))
+    return Sheet(title, ("", *table["rows"]), rows, (*leads, *table["notes"], split))
 
 
 def value_sheet(evidence: dict[str, Any], programme: Programme) -> Sheet:
     """Set expected margin beside its rivals."""
     table = evidence["value"]
-    rows = _by_metric(
-        table["rows"],
-        lambda metric, figures: _money(figures, programme) if metric in IN_MONEY else _plain(figures),
-    )
-    leads = [
-        f"error less that of {rival}: {_money(lead, programme, signed=True)}" for rival, lead in table["lead"].items()
-    ]
-    notes = [*leads]
+    rows, notes = _value_table(table, programme)
     if not evidence["data"]["margin_is_brought"]:
         share = f"{programme.margin_rate:.0%} of sales"
         notes.append(f"Margin is {share}: an assumption of the settings (margin_rate), not of the data.")
     return Sheet(f"Value: margin within {programme.horizon_days} days", ("", *table["rows"]), rows, tuple(notes))
+
+
+def lifetime_sheet(lifetime: dict[str, Any], programme: Programme) -> Sheet:
+    """Set lifetime value beside its rivals, on days that have passed; or say why it is not known."""
+    title = "Lifetime value: margin over a year"
+    if "reason" in lifetime:
+        return Sheet(title, ("not known, because",), ((lifetime["reason"],),))
+    table, days, window = lifetime["table"], lifetime["days"], lifetime["window_days"]
+    rows, notes = _value_table(table | {"within_interval": lifetime["within_interval"]}, programme)
+    start = datetime.fromisoformat(lifetime["as_of"]).astimezone(programme.zone)
+    judged = (
+        f"Judged on the {days} days from {start:%Y-%m-%d}, of everybody who had bought before; learned from "
+        f"{window} days, which the same factor over repeat purchases (BG/NBD with Gamma-Gamma) carries to {days}."
+    )
+    year = lifetime["year_from_days"]
+    assumed = (
+        f"The year itself is foretold from {year} days, assuming that the factor holds after them."
+        if year < YEAR
+        else "The year itself is foretold from whole years."
+    )
+    return Sheet(title, ("", *table["rows"]), rows, (*notes, judged, assumed))
 
 
 def campaigns_sheet(campaigns: dict[str, Any], programme: Programme) -> Sheet:
@@ -108,7 +130,7 @@ def campaigns_sheet(campaigns: dict[str, Any], programme: Programme) -> Sheet:
 
 def _campaign_row(found: dict[str, Any], programme: Programme) -> tuple[str, ...]:
     return (
-        *[_money(found[name], programme) for name in ("naive", "effect", "placebo")],
+        *[money(found[name], programme) for name in ("naive", "effect", "placebo")],
         f"{found['propensity_auc']:.2f}",
         f"{found['overlap_share']:.0%}",
         found["verdict"],
@@ -128,7 +150,7 @@ def groups_sheet(groups: list[dict[str, Any]]) -> Sheet:
         (
             f"{row['attribute']}: {row['group']}",
             f"{row['members']:,}",
-            *[_signed(row[gap]) if row[gap] else "not known" for gap in ("calibration_gap", "contact_gap")],
+            *[signed(row[gap]) if row[gap] else "not known" for gap in ("calibration_gap", "contact_gap")],
         )
         for row in groups
     )
@@ -143,9 +165,9 @@ def comparison_sheet(compared: "Comparison", programme: Programme) -> Sheet:
         (
             HEADS[row.metric],
             *[
-                _money(asdict(figures), programme, signed=signed)
+                money(asdict(figures), programme, signed=signed)
                 if row.metric in in_money
-                else (_signed if signed else _plain)(asdict(figures))
+                else (signed or plain)(asdict(figures))
                 for figures, signed in ((row.first, False), (row.second, False), (row.difference, True))
             ],
         )
@@ -201,6 +223,18 @@ def _limits(manifest: Manifest) -> str:
         else f"Groups of members are not compared: members came without {', '.join(WORDS)} and birth_year."
     )
     return f"Limits: it knows nothing that came after {until}. It predicts who leaves, not why. {offers} {groups}"
+
+
+def _value_table(table: dict[str, Any], programme: Programme) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
+    """Give the rows of a table of expected margin, and what is to be said of it."""
+    rows = _by_metric(
+        table["rows"],
+        lambda metric, figures: money(figures, programme) if metric in IN_MONEY else plain(figures),
+    )
+    leads = [
+        f"error less that of {rival}: {money(lead, programme, signed=True)}" for rival, lead in table["lead"].items()
+    ]
+    return rows, [*leads, f"Its 95 % intervals held {table['within_interval']:.1%} of margins."]
 
 
 def _by_metric(rows: dict[str, dict[str, Figures]], show: Callable[[str, Figures], str]) -> tuple[tuple[str, ...], ...]:

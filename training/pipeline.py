@@ -32,11 +32,23 @@ from training.grounds import Trained, evidence_of
 from training.ledger import champion_id, promote
 from training.logs import ExperimentLog, experiment_log, offer_specs
 from training.manifest import Manifest, plain, read_manifest
-from training.preparation import Prepared, Settings, described, feature_specs, prepare
+from training.preparation import Prepared, Settings, described, feature_specs, label_ledger, prepare
 from training.promotion import Verdict, evidence_from_json, judge
 from training.uplift_table import uplift_table
 
-STREAMS: Final = ("log", "campaigns", "churn", "value", "uplift", "release", "future", "table", "pictures")
+STREAMS: Final = (
+    "log",
+    "campaigns",
+    "churn",
+    "value",
+    "uplift",
+    "release",
+    "future",
+    "table",
+    "pictures",
+    "worth",
+    "contacts",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Inputs:
 
     @cached_property
     def churn(self) -> str:
-        """Fingerprint what churn depends on."""
+        """Fingerprint what churn depends on, beside the champion's parameters."""
         return fingerprint(self.data, self.settings.folds, self.settings.tune_every, self.settings.trials)
 
 
@@ -103,20 +115,20 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
         "estimating what past campaigns brought",
         lambda: steps.observe(prepared, store, offers, streams["campaigns"]),
     )
+    # an input of this step alone: what was just trained stays what it is once it is the champion itself
+    start = champion.manifest.evidence["tuning"]["parameters"] if champion else None
+    churn_key = fingerprint(inputs.churn, start)
+    search = steps.Search(f"churn-{churn_key}", home.studies, start)
     churn = step(
         "churn",
-        inputs.churn,
+        churn_key,
         "learning churn",
-        lambda: steps.fit_churn(
-            prepared,
-            study=f"churn-{inputs.churn}",
-            studies=home.studies,
-            settings=settings,
-            rng=streams["churn"],
-            progress=progress,
-        ),
+        lambda: steps.fit_churn(prepared, search, settings=settings, rng=streams["churn"], progress=progress),
     )
     value = step("value", inputs.data, "learning value", lambda: steps.fit_value(prepared, streams["value"]))
+    worth = step(
+        "worth", inputs.data, "judging lifetime value", lambda: steps.judge_worth(prepared, store, streams["worth"])
+    )
     uplift = step(
         "uplift",
         inputs.data,
@@ -133,12 +145,16 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
     judged = judge_log(log, models, uplift, prepared=prepared, champion=champion)
     trained = Trained(prepared, log, models, churn.record["table"], judged, tuple(future.record["foreknown"]))
     table = uplift_table(trained, streams["table"])
+    returns = steps.judge_contacts(prepared, store, log, models, streams["contacts"])
     evidence = plain(
         {
             "data": described(prepared),
+            "labels": label_ledger(prepared),
             "campaigns": observed.record,
             "churn": churn.record["table"],
             "value": value.record["table"],
+            "lifetime": worth.record["lifetime"],
+            "economics": worth.record["economics"] | {"returns": returns, "experiment": log.experiment},
             "log": {"left_out": log.left_out, "reasons": log.reasons},
             "uplift": uplift.record.get("uplift"),
             "retention": uplift.record.get("retention"),

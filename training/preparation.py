@@ -156,6 +156,16 @@ def feature_specs(names: Sequence[str] = MODEL_FEATURES) -> tuple[FeatureSpec, .
     )
 
 
+def label_ledger(prepared: Prepared) -> list[dict[str, Any]]:
+    """Say for every snapshot from when on its labels are known, and how many there are, as JSON values."""
+    counts = prepared.frame["as_of"].value_counts()
+    members = {as_of: int(counts[pd.Timestamp(as_of)]) for as_of in prepared.dates if pd.Timestamp(as_of) in counts}
+    ledger = labels.maturity(
+        prepared.dates, known_until=prepared.known_until, programme=prepared.programme, members=members
+    )
+    return labels.ledger_rows(ledger)
+
+
 def described(prepared: Prepared) -> dict[str, Any]:
     """Say what was learned from, and on which dates."""
     days = {

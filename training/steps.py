@@ -1,26 +1,36 @@
 """The models of one training, each fitted on the training dates and judged on the test dates beside its rivals."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from features.definitions import NUMBERS
+from features.definitions import DECISION, NUMBERS
+from features.errors import ContractError
 from features.home import Home
 from features.parity import other_futures
 from features.sheet import Progress
 from features.store import Store
-from training import campaigns, churn, experiment, judging, splits, value
+from training import campaigns, churn, economics, experiment, judging, lifetime, splits, value
+from training.artifacts import Models
 from training.cache import Step
 from training.effects import Effects
 from training.logs import ExperimentLog
-from training.manifest import OfferSpec
+from training.manifest import OfferSpec, plain
 from training.observational import FOLDS
 from training.preparation import Prepared, Settings
-from training.tuning import tune
+from training.repeat_purchase import expected_in_horizon, purchase_history
+from training.tuning import Parameters, tune
+
+Floats = NDArray[np.float64]
+
+MORE_THAN_PURCHASES: Final = frozenset({"events", "subscriptions", "contacts"})
+LIFETIME_DATES: Final = 3  # snapshots, months apart, that lifetime value is learned from
 
 
 def observe(prepared: Prepared, store: Store, offers: Sequence[OfferSpec], rng: np.random.Generator) -> Step:
@@ -51,10 +61,23 @@ def look_ahead(home: Home, rng: np.random.Generator, progress: Progress) -> Step
     return Step({"foreknown": sorted({difference.feature for difference in found.first})})
 
 
+@dataclass(frozen=True)
+class Search:
+    """Say under which name and where a search for parameters is kept, and which ones it tries beside the usual."""
+
+    study: str
+    storage: Path
+    start: Parameters | None = None  # the champion's
+
+
 def fit_churn(
-    prepared: Prepared, *, study: str, studies: Path, settings: Settings, rng: np.random.Generator, progress: Progress
+    prepared: Prepared, search: Search, *, settings: Settings, rng: np.random.Generator, progress: Progress
 ) -> Step:
-    """Tune on time-respecting folds, fit, calibrate, and judge on the test dates beside the rivals."""
+    """Tune on time-respecting folds, fit, calibrate, and judge on the test dates beside the rivals.
+
+    The champion's parameters are an input as the data are: with the same data, seed, trials and champion the same
+    model comes out.
+    """
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     X, churned, as_of = learn[list(prepared.features)], learn["churned"].to_numpy(dtype=np.float64), learn["as_of"]
     dates = prepared.split.train[:: settings.tune_every]
@@ -64,8 +87,9 @@ def fit_churn(
     thin_folds = splits.row_folds(splits.time_folds(dates, settings.folds, programme=prepared.programme), as_of[thin])
     tuned = tune(
         lambda parameters: churn.fold_losses(rows, thin_folds, parameters),
-        study=study,
-        storage=studies,
+        study=search.study,
+        storage=search.storage,
+        start=search.start,
         trials=settings.trials,
         rng=rng,
         progress=lambda done, of: progress("tuning churn", done, of),
@@ -73,10 +97,12 @@ def fit_churn(
     folds = splits.row_folds(prepared.folds, as_of)
     model = churn.fit_churn(X, churned, clusters=learn["member_id"], folds=folds, parameters=tuned.parameters)
     X_test = test[list(prepared.features)]
-    predictions = {judging.MODEL: model.predict(X_test)} | churn.rivals(X, churned, X_test)
+    expected, notes = _expected_purchases(prepared, test)
+    predictions = {judging.MODEL: model.predict(X_test)} | churn.rivals(X, churned, X_test, expected_purchases=expected)
     table = judging.judge_churn(
         test["churned"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng
     )
+    table = plain(table) | {"notes": notes}
     record = {"table": table, "tuning": asdict(tuned), "calibration": model.calibration.to_json()}
     return Step(record, {"churn": model.booster})
 
@@ -85,17 +111,48 @@ def fit_value(prepared: Prepared, rng: np.random.Generator) -> Step:
     """Fit expected margin and judge it on the test dates beside the last period and the mean of the last three."""
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     X = learn[list(prepared.features)]
-    booster = value.fit_value(X, learn["margin"], clusters=learn["member_id"], rng=rng).booster
+    model = value.fit_value(X, learn["margin"], clusters=learn["member_id"], rng=rng)
+    X_test, margin = test[list(prepared.features)], test["margin"].to_numpy(dtype=np.float64)
     spend = test["spend_84d"].to_numpy(dtype=np.float64)
     predictions = {
-        judging.MODEL: value.predict_value(booster, test[list(prepared.features)].to_numpy(dtype=np.float32)),
+        judging.MODEL: model.predict(X_test),
         "same as last period": test["previous_margin"].to_numpy(dtype=np.float64),
         "mean of 12 weeks": spend * prepared.programme.margin_rate * prepared.programme.horizon_days / 84,
     }
-    table = judging.judge_value(
-        test["margin"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng
-    )
-    return Step({"table": table}, {"value": booster})
+    table = judging.judge_value(margin, predictions, test["member_id"].to_numpy(), rng)
+    within = value.share_within(margin, model.interval(X_test))
+    return Step({"table": plain(table) | {"within_interval": within}}, {"value": model.booster})
+
+
+def judge_worth(prepared: Prepared, store: Store, rng: np.random.Generator) -> Step:
+    """Judge lifetime value on days that have passed, and sum up what segments are worth at the last date with labels.
+
+    That lifetime value can't be known, since the history is too short or hardly anybody came back, is a finding.
+    """
+    last = prepared.split.test[-1]
+    members = _ever_bought(prepared, store, [last])[last]
+    try:
+        found, expected = _lifetime(prepared, store, members, rng)
+        members = members.assign(lifetime_value=expected)
+    except ContractError as error:
+        found = {"reason": str(error)}
+    return Step({"lifetime": found, "economics": {"as_of": last.isoformat(), "worth": _worth(prepared, members, rng)}})
+
+
+def judge_contacts(
+    prepared: Prepared, store: Store, log: ExperimentLog, models: Models, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Sum up by segment what the model's contacts would cost and bring; nothing without an experiment."""
+    if not log.offers:
+        return {}
+    scores = models.score(log.test[list(prepared.features)].to_numpy(dtype=np.float32))
+    terms = economics.contact_terms(log, scores, floor=prepared.programme.experiment.floor)
+    words = store.training_frame(terms[["member_id", "as_of"]], DECISION)
+    return {
+        name: economics.return_by_segment(terms.assign(**{name: words[name].to_numpy()}), name, rng=rng)
+        for name in economics.SEGMENTS
+        if words[name].notna().any()
+    }
 
 
 def fit_uplift(log: ExperimentLog, features: Sequence[str], rng: np.random.Generator) -> Step:
@@ -112,3 +169,60 @@ def fit_uplift(log: ExperimentLog, features: Sequence[str], rng: np.random.Gener
 def _enough(cohort: pd.DataFrame) -> bool:
     sides: dict[Any, int] = cohort.groupby("treated")["member_id"].nunique().to_dict()
     return len(sides) > 1 and min(sides.values()) >= 2 * FOLDS
+
+
+def _expected_purchases(prepared: Prepared, test: pd.DataFrame) -> tuple[Floats | None, list[str]]:
+    """Expect purchases by BG/NBD where transactions are all that is known of members, else none; say if it can't."""
+    if MORE_THAN_PURCHASES & set(prepared.warehouse.tables):
+        return None, []
+    try:
+        return expected_in_horizon(prepared.visits, test, prepared.programme), []
+    except ContractError as error:
+        return None, [f"{churn.PURCHASES} is not among the rivals: {error}"]
+
+
+def _ever_bought(prepared: Prepared, store: Store, dates: Sequence[datetime]) -> dict[datetime, pd.DataFrame]:
+    """Give the features and the words of everybody who had ever bought at each date, by member_id."""
+    visits = prepared.visits
+    bought = {as_of: visits["member_id"][visits["occurred_at"] < pd.Timestamp(as_of)].unique() for as_of in dates}
+    times = np.repeat(pd.DatetimeIndex(list(dates)).as_unit("us"), [len(members) for members in bought.values()])
+    rows = pd.DataFrame({"member_id": np.concatenate(list(bought.values())), "as_of": times})
+    frame = store.training_frame(rows, DECISION)
+    return {as_of: frame[frame["as_of"] == pd.Timestamp(as_of)].set_index("member_id") for as_of in dates}
+
+
+def _lifetime(
+    prepared: Prepared, store: Store, members: pd.DataFrame, rng: np.random.Generator
+) -> tuple[dict[str, Any], Floats]:
+    """Judge lifetime value, and expect it of members `(n_members,)` by all that is known now; minor units."""
+    visits, now, programme = prepared.visits, prepared.known_until, prepared.programme
+    past, days = lifetime.back_test(visits, prepared.dates, known_until=now, programme=programme)
+    asked = {past}
+    for known_until, ahead in ((past, days), (now, lifetime.YEAR)):
+        dates = lifetime.learnable(visits, prepared.dates, known_until=known_until, programme=programme, days=ahead)
+        asked |= {dates[place] for place in np.linspace(0, len(dates) - 1, LIFETIME_DATES).astype(int)}
+    X = {at: rows[list(prepared.features)] for at, rows in _ever_bought(prepared, store, sorted(asked)).items()}
+    judged = lifetime.judge_lifetime(visits, X, as_of=past, days=days, programme=programme, rng=rng)
+    model = lifetime.learn_lifetime(visits, X, known_until=now, programme=programme, rng=rng)
+    history = purchase_history(visits, members["as_of"].iloc[0], programme).loc[members.index]
+    found = judged | {"as_of": past.isoformat(), "year_from_days": model.window_days}
+    return found, model.predict(members[list(prepared.features)], history)
+
+
+def _worth(prepared: Prepared, members: pd.DataFrame, rng: np.random.Generator) -> dict[str, Any]:
+    programme, last = prepared.programme, members["as_of"].iloc[0].to_pydatetime()
+    start, end = (
+        programme.days_before(last, -days)
+        for days in (programme.lead_days, programme.lead_days + programme.horizon_days)
+    )
+    margin = lifetime.margin_within(prepared.visits, members.index, start, end)
+    rows = members.assign(margin_28d=margin * economics.ARPU_DAYS / programme.horizon_days)
+    brought = prepared.known("members").set_index("member_id")
+    if "acquisition_cost" in brought:
+        rows["acquisition_cost"] = brought["acquisition_cost"].reindex(rows.index)
+    rows = rows.reset_index()
+    return {
+        name: economics.worth_by_segment(rows, name, programme=programme, rng=rng)
+        for name in economics.SEGMENTS
+        if rows[name].notna().any()
+    }

@@ -138,6 +138,16 @@ def predict_value(booster: xgb.Booster, X: Matrix) -> Floats:
     return np.asarray(booster.inplace_predict(X), dtype=np.float64)
 
 
+def share_within(margin: Floats, interval: tuple[Floats, Floats]) -> float:
+    """Give the share of margins that lie in their intervals, to the minor unit; a negative one counts as nothing.
+
+    >>> share_within(np.array([-5.0, 7.0]), (np.array([0.0, 0.0]), np.array([1.0, 6.0])))
+    0.5
+    """
+    brought, (lower, upper) = np.maximum(margin, 0.0), interval
+    return float(((brought >= np.floor(lower)) & (brought <= np.ceil(upper))).mean())
+
+
 def fit_bounds(rows: Rows, rng: np.random.Generator) -> Bounds:
     """Learn quantiles on two thirds of the members, and correct both ends by what they miss on the other third."""
     scale = float(rows.margin.mean())

@@ -45,6 +45,21 @@ def _about(value, half, n=2000):
     return {"value": value, "lower": value - half, "upper": value + half, "n": n}
 
 
+def _labelled(day, **more):
+    moments = dict.fromkeys(("as_of", "window_start", "window_end", "known_from"), f"{day}T05:00:00+00:00")
+    return moments | more
+
+
+def _worth(arpu, members):
+    unknown = dict.fromkeys(("acquisition_cost", "value_to_cost"))
+    return {"members": members, "arpu": _about(arpu, 300.0), "lifetime_value": _about(12 * arpu, 900.0)} | unknown
+
+
+def _return():
+    figures = {"contact_cost": _about(25.0, 0.0), "incremental_margin": _about(120.0, 80.0)}
+    return {"decisions": 800, "return_on_contacts": _about(3.8, 3.2)} | figures
+
+
 def _policy(value, contacted):
     measures = {
         "policy_value": _about(5000.0 + value, 310.0),
@@ -81,7 +96,7 @@ def _seen(share, reached):
 @pytest.fixture(scope="session")
 def evidence():
     """The evidence of a release as its manifest holds it; every figure is another one."""
-    metrics = ("auc", "average_precision", "log_loss", "brier_loss", "calibration_error")
+    metrics = ("auc", "average_precision", "lift", "log_loss", "brier_loss", "calibration_error")
     errors = ("mean_absolute_error", "root_mean_squared_error", "r_squared")
     table = {"no contact": _policy(0.0, 0.0), "best fixed offer": _policy(90.0, 1.0), "model": _policy(120.0, 0.6)}
     return {
@@ -111,9 +126,10 @@ def evidence():
         "churn": {
             "rows": {
                 "model": {name: _about(0.81 - 0.1 * i, 0.011) for i, name in enumerate(metrics)},
-                "visits": {name: _about(0.71 - 0.1 * i, 0.012) for i, name in enumerate(metrics[:2])},
+                "visits": {name: _about(0.71 - 0.1 * i, 0.012) for i, name in enumerate(metrics[:3])},
             },
             "lead": {"visits": _about(0.0312, 0.0051)},
+            "notes": ["BG/NBD expected purchases is not among the rivals: 3 of 9 members came back"],
         },
         "value": {
             "rows": {
@@ -124,6 +140,28 @@ def evidence():
                 "last": dict(zip(errors, (_about(0.5, 0.25), _about(3456.0, 78.0), _about(-1.7, 0.3)), strict=True)),
             },
             "lead": {"last": _about(-321.0, 43.0)},
+            "within_interval": 0.947,
+        },
+        "labels": [
+            _labelled("2017-11-06", mature=True, members=2222),
+            _labelled("2017-12-11", mature=False, members=None),
+        ],
+        "lifetime": {
+            "table": {
+                "rows": {"model": dict(zip(errors, (_about(8704.0, 402.0), *[_about(0.7, 0.1)] * 2), strict=True))},
+                "lead": {},
+            },
+            "window_days": 91,
+            "days": 182,
+            "within_interval": 0.956,
+            "as_of": "2017-07-02T22:00:00+00:00",
+            "year_from_days": 183,
+        },
+        "economics": {
+            "as_of": "2017-12-04T05:00:00+00:00",
+            "worth": {"tier": {"gold": _worth(7195.0, 983), "silver": _worth(2183.0, 1791)}},
+            "returns": {"tier": {"gold": _return()}},
+            "experiment": "simulated",
         },
         "uplift": {"learner": "doubly robust", "heterogeneity_kept": {"A": 0.83, "B": 0.0}},
         "retention": {"average_effect": {"A": _about(0.021, 0.012), "B": _about(0.0, 0.01)}},

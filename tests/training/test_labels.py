@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from features.errors import ContractError
 from features.programme import Programme
-from training.labels import label, margins, mature, maturity, maturity_sheet, spells
+from training.labels import label, ledger_rows, margins, mature, maturity, maturity_sheet, spells
 
 ZONE = ZoneInfo("America/New_York")
 PROGRAMME = Programme(timezone="America/New_York")  # horizon 28 days, active in the 56 before
@@ -296,11 +297,14 @@ def test_the_ledger_says_on_which_day_each_label_will_be_known():
         dates, known_until=midnight(date(2017, 11, 6)), programme=PROGRAMME, members={dates[0]: 2000, dates[1]: 1900}
     )
     assert ledger["members"].to_list() == [2000, 1900, pd.NA]
-    sheet = maturity_sheet(ledger, PROGRAMME)
+    rows = ledger_rows(ledger)
+    assert json.loads(json.dumps(rows)) == rows
+    assert [(row["mature"], row["members"]) for row in rows] == [(True, 2000), (True, 1900), (False, None)]
+    sheet = maturity_sheet(rows, PROGRAMME)
     assert sheet.rows == (("2017-10-16", "2017-10-16", "2017-11-13", "2017-11-13"),)
     assert sheet.notes == ("Known: 2017-10-02 to 2017-10-09; 2 snapshots, 3,900 labels.",)
     nothing = maturity(dates[2:], known_until=dates[2], programme=PROGRAMME)
-    assert maturity_sheet(nothing, PROGRAMME).notes == ("Known: none; 0 snapshots, 0 labels.",)
+    assert maturity_sheet(ledger_rows(nothing), PROGRAMME).notes == ("Known: none; 0 snapshots, 0 labels.",)
 
 
 @settings(max_examples=40, deadline=None)

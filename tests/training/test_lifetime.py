@@ -6,7 +6,7 @@ import pytest
 
 from features.errors import ContractError
 from features.programme import Programme
-from training.lifetime import judge_lifetime, learn_lifetime, longest_window, margin_within
+from training.lifetime import back_test, judge_lifetime, learn_lifetime, longest_window, margin_within
 from training.repeat_purchase import purchase_history
 
 PROGRAMME = Programme()
@@ -85,6 +85,27 @@ def test_the_window_is_half_of_what_is_known_and_no_longer_than_what_is_asked(da
     assert longest_window(visits, NOW, 28) == 28
 
 
+WEEKS = [START + 7 * week * DAY for week in range(12, 300)]
+
+
+@pytest.mark.parametrize(("known", "past", "days"), [(365, 183, 182), (280, 168, 112), (900, 535, 365)])
+def test_the_most_days_that_have_passed_are_foretold_from_as_many_before(data, known, past, days):
+    """The first snapshot is of day 84: of 365 days half are foretold, of 280 there is too little before."""
+    visits, now = data[0], START + known * DAY
+    dates = [as_of for as_of in WEEKS if as_of <= now]
+    as_of, ahead = back_test(visits, dates, known_until=now, programme=PROGRAMME)
+    assert abs((as_of - START).days - past) <= 7
+    assert ahead == (now - as_of).days
+    assert abs(ahead - days) <= 7
+    assert ahead <= longest_window(visits, now, 365)
+
+
+def test_a_history_too_short_for_a_back_test_is_refused(data):
+    dates = [as_of for as_of in WEEKS if as_of <= START + 130 * DAY]
+    with pytest.raises(ContractError, match=r"129 days of purchases are too few.*28 that have passed"):
+        back_test(data[0], dates, known_until=START + 130 * DAY, programme=PROGRAMME)
+
+
 def test_margin_is_summed_from_its_first_moment_to_before_its_last():
     rows = [("a", START, 1), ("a", START + DAY, 2), ("a", START + 2 * DAY, 4), ("b", START + DAY, 8)]
     visits = pd.DataFrame(sorted(rows, key=lambda row: row[1]), columns=["member_id", "occurred_at", "margin"])
@@ -94,5 +115,7 @@ def test_margin_is_summed_from_its_first_moment_to_before_its_last():
 
 def test_a_window_that_no_snapshot_has_is_refused_with_the_dates_that_would_do(data):
     visits, features = data
-    with pytest.raises(ContractError, match=r"no features of 2020-04-09 to 2020-07-20 came.*build snapshots of then"):
+    with pytest.raises(
+        ContractError, match=r"no features came whose 199 days.* by 2021-02-04.*build snapshots of then"
+    ):
         learn_lifetime(visits, {NOW: features[NOW]}, known_until=NOW, programme=PROGRAMME)

@@ -8,7 +8,16 @@ from rich.console import Console
 from features.home import Home
 from features.programme import Programme
 from training.judging import CHURN_METRICS, VALUE_METRICS
-from training.model_card import HEADS, churn_sheet, markdown, releases_sheet, sheets, value_sheet, verdict_lines
+from training.model_card import (
+    HEADS,
+    churn_sheet,
+    lifetime_sheet,
+    markdown,
+    releases_sheet,
+    sheets,
+    value_sheet,
+    verdict_lines,
+)
 from training.promotion import Verdict
 
 INTERVAL = re.compile(r"^[+-]?[\d,.]+ \[[+-]?[\d,.]+, [+-]?[\d,.]+\]$")
@@ -28,20 +37,24 @@ def all_sheets(parts):
 
 def test_the_sheets_come_in_the_order_of_the_models(all_sheets):
     assert [sheet.title.split(":")[0] for sheet in all_sheets] == [
+        "Labels that are not known yet",
         "Lapse",
         "Value",
+        "Lifetime value",
         "What the real campaigns brought, per contacted member",
         "Next best offer",
         "Uplift",
         "What the log has seen of the model's policy",
         "What offers are not learned from",
+        "Economics by tier, of everybody who had bought by 2017-12-04",
+        "What the model's contacts return",
         "Groups of members, on the test's dates; 95 % intervals by member",
     ]
 
 
 def test_every_figure_of_the_models_comes_with_its_interval(all_sheets):
-    lapse, value, _, offers, uplift, *_ = all_sheets
-    cells = [cell for sheet in (lapse, value, uplift) for row in sheet.rows for cell in row[1:] if cell]
+    _, lapse, value, lifetime, _, offers, uplift, *_ = all_sheets
+    cells = [cell for sheet in (lapse, value, lifetime, uplift) for row in sheet.rows for cell in row[1:] if cell]
     cells += [cell for row in offers.rows for cell in row[1:-1]]
     assert len(cells) > 20
     assert [cell for cell in cells if not INTERVAL.match(cell)] == []
@@ -53,7 +66,7 @@ def test_every_metric_that_is_judged_has_its_words():
 
 
 def test_every_estimate_of_the_campaigns_comes_with_its_interval(all_sheets):
-    (row,) = all_sheets[2].rows
+    (row,) = all_sheets[4].rows
     assert row == (
         "A",
         "37.11 [36.16, 38.06]",
@@ -66,7 +79,7 @@ def test_every_estimate_of_the_campaigns_comes_with_its_interval(all_sheets):
 
 
 def test_money_is_shown_as_people_write_it_and_differences_with_their_sign(all_sheets):
-    rows = {row[0]: row[1:] for row in all_sheets[3].rows}
+    rows = {row[0]: row[1:] for row in all_sheets[5].rows}
     assert rows["model (doubly robust)"] == (
         "51.20 [48.10, 54.30]",
         "+1.20 [+0.99, +1.41]",
@@ -78,7 +91,7 @@ def test_money_is_shown_as_people_write_it_and_differences_with_their_sign(all_s
 
 
 def test_an_error_is_money_and_a_share_is_none_whatever_their_size(all_sheets):
-    rows = {row[0]: row[1:] for row in all_sheets[1].rows}
+    rows = {row[0]: row[1:] for row in all_sheets[2].rows}
     assert rows["mean absolute error"] == ("12.34 [11.78, 12.90]", "0.01 [0.00, 0.01]")  # half a cent is still money
     assert rows["R²"] == (
         "0.610 [0.590, 0.630]",
@@ -91,16 +104,20 @@ def test_a_currency_without_cents_has_none(evidence):
     assert sheet.rows[0][1] == "1,234 [1,178, 1,290]"
 
 
+def test_every_metric_a_model_is_judged_by_has_a_name_in_words():
+    assert set(HEADS) >= {*CHURN_METRICS, *VALUE_METRICS}
+
+
 def test_what_a_rival_does_not_predict_is_left_empty(all_sheets):
-    rows = {row[0]: row[1:] for row in all_sheets[0].rows}
+    rows = {row[0]: row[1:] for row in all_sheets[1].rows}
     assert rows["AUC"][1]
     assert rows["log loss"][1] == ""
 
 
 def test_what_is_observed_or_simulated_is_called_so(parts, all_sheets):
-    assert "OBSERVATIONAL, they were targeted" in all_sheets[2].title
-    assert "SIMULATED experiment" in all_sheets[3].title
-    assert "refuses to act on it; against: the effect is not identified" in all_sheets[2].notes[0]
+    assert "OBSERVATIONAL, they were targeted" in all_sheets[4].title
+    assert "SIMULATED experiment" in all_sheets[5].title
+    assert "refuses to act on it; against: the effect is not identified" in all_sheets[4].notes[0]
     page = markdown(parts.manifest)
     assert "OBSERVATIONAL" in page
     assert "SIMULATED" in page
@@ -109,10 +126,45 @@ def test_what_is_observed_or_simulated_is_called_so(parts, all_sheets):
 def test_a_real_experiment_is_not_called_simulated_and_has_no_known_truth(parts, evidence):
     policies = evidence["policies"] | {"truth": {}}
     manifest = replace(parts.manifest, experiment="randomised", evidence=evidence | {"policies": policies})
-    offers = list(sheets(manifest))[3]
+    offers = list(sheets(manifest))[5]
     assert "RANDOMISED experiment" in offers.title
     assert {row[4] for row in offers.rows} == {"not known"}
     assert "simulat" not in "".join([offers.title, *offers.notes]).lower()
+
+
+def test_labels_that_are_all_known_are_no_sheet(parts, evidence):
+    known = evidence | {"labels": evidence["labels"][:1]}
+    assert "not known yet" not in markdown(replace(parts.manifest, evidence=known))
+
+
+def test_lifetime_value_says_on_what_it_was_judged_and_what_it_assumes(evidence):
+    sheet = lifetime_sheet(evidence["lifetime"], Programme(timezone="Europe/Berlin"))
+    assert sheet.rows[0] == ("mean absolute error", "87.04 [83.02, 91.06]")
+    assert "held 95.6% of margins" in sheet.notes[0]
+    assert sheet.notes[1].startswith("Judged on the 182 days from 2017-07-03")
+    assert "foretold from 183 days, assuming that the factor holds" in sheet.notes[2]
+
+
+def test_lifetime_value_that_is_not_known_says_why(parts, evidence):
+    unknown = evidence | {"lifetime": {"reason": "100 days of purchases are too few"}}
+    page = markdown(replace(parts.manifest, evidence=unknown))
+    assert "| not known, because |\n| --- |\n| 100 days of purchases are too few |" in page
+
+
+def test_the_economics_fit_a_terminal_of_120_columns(all_sheets):
+    economics, returns = all_sheets[7:9]
+    for sheet, rows in ((economics, ("gold", "silver")), (returns, ("tier: gold",))):
+        screen = printed(sheet, width=120)
+        assert "…" not in screen
+        assert all(name in screen for name in (*sheet.header, *rows))
+
+
+def test_the_value_table_says_how_many_margins_its_intervals_held(all_sheets):
+    assert "Its 95 % intervals held 94.7% of margins." in all_sheets[2].notes
+
+
+def test_a_rival_that_could_not_be_fitted_is_named_with_its_reason(all_sheets):
+    assert any("is not among the rivals: 3 of 9" in note for note in all_sheets[1].notes)
 
 
 def test_a_release_without_offers_says_why_and_shows_no_policy(parts, evidence):
@@ -152,7 +204,7 @@ def test_a_terminal_and_markdown_show_the_same_figures(all_sheets):
 
 
 def test_a_cell_with_brackets_is_shown_and_not_taken_for_markup(all_sheets):
-    assert "[bold]" in printed(replace(all_sheets[0], rows=(("[bold]", *all_sheets[0].rows[0][1:]),)))
+    assert "[bold]" in printed(replace(all_sheets[1], rows=(("[bold]", *all_sheets[1].rows[0][1:]),)))
 
 
 def test_the_page_says_what_was_learned_from_and_what_it_is_for(parts):

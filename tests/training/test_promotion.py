@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from training.fairness import GroupRow
-from training.findings import Evidence, Gate
+from training.findings import Evidence, Gate, GroupRow
 from training.metrics import Estimate
 from training.promotion import evidence_from_json, judge
 from training.soundness import DataChecks

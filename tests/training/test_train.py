@@ -2,6 +2,7 @@
 
 import shutil
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,19 +18,21 @@ from holdfast import quiet_dependencies
 from serving.decide import Decider
 from training import names, pipeline, steps
 from training.artifacts import load_release
+from training.churn import PURCHASES
 from training.comparison import compare_releases
 from training.ledger import champion_id, promote
 from training.manifest import read_manifest
 from training.pipeline import promote_release, train
 from training.preparation import Settings
 from training.promotion import Verdict
+from training.tuning import tune
 
 # MLflow, about its own types, when its `pyfunc` is imported
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 START = pd.Timestamp("2023-01-02 12:00", tz="UTC")
 QUICK = Settings(trials=1)
-LEARNT = ("fit_churn", "fit_value", "fit_uplift", "observe")
+LEARNT = ("fit_churn", "fit_value", "judge_worth", "fit_uplift", "observe")
 
 
 def shop(members=300, *, weeks=40, leaves=True, seed=0):
@@ -109,6 +112,77 @@ def test_no_feature_of_it_knows_the_future_and_one_that_does_is_named(home, tmp_
     assert found.record == {"foreknown": ["visits_28d"]}
 
 
+def test_of_purchases_alone_churn_is_judged_beside_bg_nbd(home):
+    churn = read_manifest(home.releases / names.resolve(home, "first")).evidence["churn"]
+    assert PURCHASES in churn["rows"]
+    assert PURCHASES in churn["lead"]
+    assert churn["notes"] == []
+
+
+def test_where_hardly_anybody_came_back_the_rival_is_absent_and_a_note_says_why():
+    visits = pd.DataFrame({"member_id": list("abcdefghi"), "occurred_at": START, "margin": 100})
+    test = pd.DataFrame({"member_id": list("abc"), "as_of": START + pd.Timedelta(days=30)})
+    prepared = SimpleNamespace(warehouse=SimpleNamespace(tables=["members"]), visits=visits, programme=Programme())
+    expected, notes = steps._expected_purchases(prepared, test)
+    assert expected is None
+    assert notes == [f"{PURCHASES} is not among the rivals: 0 of 9 members came back; at least 10 were wanted"]
+    more = SimpleNamespace(warehouse=SimpleNamespace(tables=["members", "events"]))
+    assert steps._expected_purchases(more, test) == (None, [])
+
+
+def test_lifetime_value_is_judged_on_days_that_have_passed(home):
+    lifetime = read_manifest(home.releases / names.resolve(home, "first")).evidence["lifetime"]
+    # 40 weeks, and 84 days before the first snapshot: a window of as many can be learned from half a year on
+    assert lifetime["days"] >= 28
+    assert 84 <= lifetime["window_days"] <= lifetime["days"] + 28
+    assert list(lifetime["table"]["rows"]) == ["model", "last period", "BG/NBD with Gamma-Gamma"]
+    assert 0.9 < lifetime["within_interval"] <= 1.0
+
+
+def test_segments_are_worth_what_their_members_brought(home):
+    economics = read_manifest(home.releases / names.resolve(home, "first")).evidence["economics"]
+    assert set(economics["worth"]) == {"lifecycle_stage", "tier", "segment"}
+    stages = economics["worth"]["lifecycle_stage"]
+    assert stages["active"]["arpu"]["value"] > stages["lapsed"]["arpu"]["value"]
+    assert stages["active"]["lifetime_value"]["value"] > stages["lapsed"]["lifetime_value"]["value"]
+    assert economics["returns"] == {}  # no offers, no contacts
+
+
+def test_labels_are_counted_where_they_are_known_and_nowhere_else(home):
+    evidence = read_manifest(home.releases / names.resolve(home, "first")).evidence
+    known = [row["members"] for row in evidence["labels"] if row["mature"]]
+    assert sum(known) == evidence["data"]["rows"]
+    assert {row["members"] for row in evidence["labels"] if not row["mature"]} == {None}
+
+
+def test_lifetime_value_that_cannot_be_known_is_a_finding_and_the_training_goes_on(home, monkeypatch):
+    def refused(*_, **__):
+        raise ContractError("129 days of purchases are too few")
+
+    monkeypatch.setattr(steps.lifetime, "back_test", refused)
+    manifest, _ = trained(home, Settings(trials=1, test_days=49))
+    assert manifest.evidence["lifetime"] == {"reason": "129 days of purchases are too few"}
+    stages = manifest.evidence["economics"]["worth"]["lifecycle_stage"]
+    assert stages["active"]["lifetime_value"] is None
+    assert stages["active"]["arpu"]["value"] > 0
+
+
+def test_the_champions_parameters_are_tried_and_are_an_input_of_churn(home, once, monkeypatch):
+    monkeypatch.setattr(pipeline.registry, "set_champion", lambda *_: None)
+    first = trained(home, Settings(trials=2, folds=2))[0]
+    yes = Verdict(promote=True, reasons=("for: by hand",))
+    promote(home, first.release_id, expected=champion_id(home), who="ada", now=NOW, verdict=yes)
+    assert trained(home, Settings(trials=2, folds=2))[1] is False  # it is champion itself: nothing to do
+    once.clear()
+    starts = []
+    monkeypatch.setattr(steps, "tune", lambda *a, start, **k: starts.append(start) or tune(*a, start=start, **k))
+    second = trained(home, Settings(trials=2))[0]
+    assert once == ["fit_churn"]
+    assert starts == [first.evidence["tuning"]["parameters"]]
+    (home.releases / "trained.json").unlink()
+    assert trained(home, Settings(trials=2))[0].release_id == second.release_id
+
+
 def test_its_service_explains_and_sends_nothing(home):
     release = load_release(home.releases / names.resolve(home, "first"))
     X = np.zeros((2, len(release.feature_names)), dtype=np.float32)
@@ -126,6 +200,7 @@ def picture(home):
 
 
 def test_nothing_is_learned_twice(home, once):
+    (home.releases / "trained.json").unlink()  # another test may have made what was trained last the champion
     before, _ = trained(home)
     run_id, drawn = picture(home)
     once.clear()
@@ -222,7 +297,12 @@ def test_data_that_say_nothing_are_refused_in_one_line(tmp_path, tables, wanted)
 
 def spoilt(monkeypatch, spoil):
     join = Store.training_frame
-    monkeypatch.setattr(Store, "training_frame", lambda self, rows: spoil(join(self, rows)))
+
+    def joined(self, rows, *service):
+        frame = join(self, rows, *service)
+        return spoil(frame) if "churned" in rows else frame
+
+    monkeypatch.setattr(Store, "training_frame", joined)
 
 
 def _uniform(n):
