@@ -165,10 +165,10 @@ def comparison_sheet(compared: "Comparison", programme: Programme) -> Sheet:
         (
             HEADS[row.metric],
             *[
-                money(asdict(figures), programme, signed=signed)
+                money(asdict(figures), programme, signed=show is signed)
                 if row.metric in in_money
-                else (signed or plain)(asdict(figures))
-                for figures, signed in ((row.first, False), (row.second, False), (row.difference, True))
+                else show(asdict(figures))
+                for figures, show in ((row.first, plain), (row.second, plain), (row.difference, signed))
             ],
         )
         for row in compared.rows
