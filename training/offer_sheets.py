@@ -48,7 +48,7 @@ def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
     kept = ", ".join(f"{offer} {share:.0%}" for offer, share in uplift["heterogeneity_kept"].items())
     method = (
         f"Doubly robust, on later waves than those learned from; {n:,} decisions, 95 % intervals by member. "
-        f"Individual differences borne out by held-out members: {kept}."
+        f"Weight of what learners say of differences between members, as held-out members bear it out: {kept}."
     )
     stay = ", ".join(f"{offer} {_points(found)}" for offer, found in retention["average_effect"].items())
     stayed = f"Members kept, in percentage points, by each offer on average: {stay}."

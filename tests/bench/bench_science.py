@@ -25,10 +25,10 @@ from features.warehouse import open_warehouse
 from training import churn, splits
 from training.encoding import fit_encoding
 from training.judging import MODEL
+from training.ledger import champion_id
 from training.lifetime import judge_lifetime
 from training.metrics import auc, calibration_error, log_loss
 from training.pipeline import Settings, prepare
-from training.promotion import champion_id
 from training.repeat_purchase import expected_in_horizon, fit_beta_geometric, purchase_history
 from training.value import fit_value
 

@@ -74,7 +74,7 @@ def test_the_outcome_is_the_margin_within_the_horizon_less_what_redemptions_cost
 
 
 def test_who_comes_within_the_horizon_is_retained():
-    visits = [("m", day(9), 1), ("m", day(38), 1), ("n", day(37), 0)]
+    visits = [("m", day(9), 1), ("n", day(37), 0), ("m", day(38), 1)]
     found = contact_rows(programme_of(contacts(("m", "A", day(10)), ("n", "A", day(10))), visits), (A, B)).frame
     assert dict(zip(found["member_id"], found["retained"], strict=True)) == {"m": 0, "n": 1}
 

@@ -216,7 +216,10 @@ def test_the_one_trained_last_is_promoted_and_the_alias_follows(home, releases, 
 
 
 def test_promoting_the_champion_again_changes_nothing(home, releases, aliases):
-    assert raise_(home) == (raise_(home)[0], releases[0])
+    first, second = raise_(home), raise_(home)
+    assert (first[1], second[1]) == (releases[0], releases[0])
+    assert first[0].promote
+    assert second[0].promote
     assert len(ledger(home)) == 1
     assert set(aliases) == {releases[0]}
 
