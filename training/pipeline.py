@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from features.files import fingerprint
 from features.home import Home
 from features.programme import Programme, read_programme
 from features.sheet import Progress
-from features.store import open_store
+from features.store import Store, open_store
 from features.warehouse import Warehouse, open_warehouse
 from training import model_card, names, registry, steps
 from training.artifacts import Models, Release, golden_rows, latency, load_release, write_release
@@ -31,23 +31,14 @@ from training.gallery import pictures
 from training.grounds import Trained, evidence_of
 from training.ledger import champion_id, promote
 from training.logs import ExperimentLog, experiment_log, offer_specs
-from training.manifest import Manifest, plain, read_manifest
+from training.manifest import Manifest, OfferSpec, plain, read_manifest
 from training.preparation import Prepared, Settings, described, feature_specs, label_ledger, prepare
 from training.promotion import Verdict, evidence_from_json, judge
-from training.uplift_table import uplift_table
+from training.uplift_table import OfferRow, uplift_table
 
 STREAMS: Final = (
-    "log",
-    "campaigns",
-    "churn",
-    "value",
-    "uplift",
-    "release",
-    "future",
-    "table",
-    "pictures",
-    "worth",
-    "contacts",
+    *("log", "future", "campaigns", "churn", "value", "worth", "uplift"),
+    *("table", "contacts", "release", "pictures"),
 )
 
 
@@ -72,6 +63,18 @@ class Inputs:
         return fingerprint(self.data, self.settings.folds, self.settings.tune_every, self.settings.trials)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """Hold what the steps work on."""
+
+    prepared: Prepared
+    store: Store
+    offers: tuple[OfferSpec, ...]
+    log: ExperimentLog
+    champion: Release | None
+    streams: Mapping[str, np.random.Generator]
+
+
 def train(home: Home, *, settings: Settings, progress: Progress, name: str = "") -> tuple[Manifest, bool]:
     """Train, judge and write a release; give its manifest, and whether anything had to be done.
 
@@ -90,88 +93,106 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
     if known:
         names.give(home, name, known.release_id)
         return known, False
-    store = open_store(home)
-    streams = dict(zip(STREAMS, np.random.default_rng(inputs.programme.seed).spawn(len(STREAMS)), strict=True))
-    serving = champion_id(home)
-    champion = load_release(home.releases / serving) if serving else None
-    progress("joining features, point in time", 0, 1)
-    prepared = prepare(inputs.warehouse, store, inputs.programme, settings)
-    offers = offer_specs(inputs.warehouse)
-    log = experiment_log(prepared, store.training_frame, offers, streams["log"])
-
-    def step(name: str, key: str, doing: str, compute: Callable[[], Step]) -> Step:
-        progress(doing, 0, 1)
-        return cached(home.steps, name, key, compute)
-
-    future = step(
-        "future",
-        inputs.data,
-        "looking for features that know the future",
-        lambda: steps.look_ahead(home, streams["future"], progress),
-    )
-    observed = step(
-        "campaigns",
-        inputs.data,
-        "estimating what past campaigns brought",
-        lambda: steps.observe(prepared, store, offers, streams["campaigns"]),
-    )
-    # an input of this step alone: what was just trained stays what it is once it is the champion itself
-    start = champion.manifest.evidence["tuning"]["parameters"] if champion else None
-    churn_key = fingerprint(inputs.churn, start)
-    search = steps.Search(f"churn-{churn_key}", home.studies, start)
-    churn = step(
-        "churn",
-        churn_key,
-        "learning churn",
-        lambda: steps.fit_churn(prepared, search, settings=settings, rng=streams["churn"], progress=progress),
-    )
-    value = step("value", inputs.data, "learning value", lambda: steps.fit_value(prepared, streams["value"]))
-    worth = step(
-        "worth", inputs.data, "judging lifetime value", lambda: steps.judge_worth(prepared, store, streams["worth"])
-    )
-    uplift = step(
-        "uplift",
-        inputs.data,
-        "learning uplift",
-        lambda: steps.fit_uplift(log, prepared.features, streams["uplift"]),
-    )
+    begun = begin(inputs, progress)
+    done = take_steps(inputs, begun, progress)
     progress("judging", 0, 1)
-    models = Models(
-        churn=churn.boosters["churn"],
-        value=value.boosters["value"],
-        uplift=effects_from_json(uplift.record["effects"], uplift.boosters["uplift"]) if log.offers else None,
-        calibration=calibration_from_json(churn.record["calibration"]),
-    )
-    judged = judge_log(log, models, uplift, prepared=prepared, champion=champion)
-    trained = Trained(prepared, log, models, churn.record["table"], judged, tuple(future.record["foreknown"]))
-    table = uplift_table(trained, streams["table"])
-    returns = steps.judge_contacts(prepared, store, log, models, streams["contacts"])
-    evidence = plain(
-        {
-            "data": described(prepared),
-            "labels": label_ledger(prepared),
-            "campaigns": observed.record,
-            "churn": churn.record["table"],
-            "value": value.record["table"],
-            "lifetime": worth.record["lifetime"],
-            "economics": worth.record["economics"] | {"returns": returns, "experiment": log.experiment},
-            "log": {"left_out": log.left_out, "reasons": log.reasons},
-            "uplift": uplift.record.get("uplift"),
-            "retention": uplift.record.get("retention"),
-            "uplift_table": table,
-            "policies": judged.to_json() if judged else None,
-            "gate": evidence_of(trained, champion).to_json(),
-            "compared_with": serving,
-            "tuning": churn.record["tuning"],
-        }
-    )
-    manifest = release(home, trained, evidence, streams["release"])
+    trained = judged(begun, done)
+    table = uplift_table(trained, begun.streams["table"])
+    evidence = evidence_of_all(begun, done, trained, table)
+    manifest = release(home, trained, evidence, begun.streams["release"])
     progress("drawing", 0, 1)
-    drawn = pictures(trained, table, streams["pictures"])
-    run_id = log_run(home, manifest, models, inputs, name=name, drawn=drawn)
+    drawn = pictures(trained, table, begun.streams["pictures"])
+    run_id = log_run(home, manifest, trained.models, inputs, name=name, drawn=drawn)
+    serving = begun.champion.release_id if begun.champion else None
     names.record_trained(home, manifest.release_id, inputs=inputs.churn, champion=serving, run_id=run_id)
     names.give(home, name, manifest.release_id)
     return manifest, True
+
+
+def begin(inputs: Inputs, progress: Progress) -> Begun:
+    """Join features and labels, and find the log that uplift is learned from."""
+    store = open_store(inputs.home)
+    streams = dict(zip(STREAMS, np.random.default_rng(inputs.programme.seed).spawn(len(STREAMS)), strict=True))
+    serving = champion_id(inputs.home)
+    champion = load_release(inputs.home.releases / serving) if serving else None
+    progress("joining features, point in time", 0, 1)
+    prepared = prepare(inputs.warehouse, store, inputs.programme, inputs.settings)
+    offers = offer_specs(inputs.warehouse)
+    log = experiment_log(prepared, store.training_frame, offers, streams["log"])
+    return Begun(prepared, store, offers, log, champion, streams)
+
+
+def take_steps(inputs: Inputs, begun: Begun, progress: Progress) -> dict[str, Step]:
+    """Take every step that was not taken yet with the same inputs; each has its own stream of randomness."""
+    prepared, store, streams = begun.prepared, begun.store, begun.streams
+    # an input of churn alone: what was just trained stays what it is once it is the champion itself
+    start = begun.champion.manifest.evidence["tuning"]["parameters"] if begun.champion else None
+    churn_key = fingerprint(inputs.churn, start)
+    search = steps.Search(f"churn-{churn_key}", inputs.home.studies, start)
+    work: dict[str, tuple[str, Callable[[np.random.Generator], Step]]] = {
+        "future": (
+            "looking for features that know the future",
+            lambda rng: steps.look_ahead(inputs.home, rng, progress),
+        ),
+        "campaigns": (
+            "estimating what past campaigns brought",
+            lambda rng: steps.observe(prepared, store, begun.offers, rng),
+        ),
+        "churn": (
+            "learning churn",
+            lambda rng: steps.fit_churn(prepared, search, settings=inputs.settings, rng=rng, progress=progress),
+        ),
+        "value": ("learning value", lambda rng: steps.fit_value(prepared, rng)),
+        "worth": ("judging lifetime value", lambda rng: steps.judge_worth(prepared, store, rng)),
+        "uplift": ("learning uplift", lambda rng: steps.fit_uplift(begun.log, prepared.features, rng)),
+    }
+    done = {}
+    for step, (doing, compute) in work.items():
+        progress(doing, 0, 1)
+        key = churn_key if step == "churn" else inputs.data
+        done[step] = cached(inputs.home.steps, step, key, partial(compute, streams[step]))
+    return done
+
+
+def judged(begun: Begun, done: Mapping[str, Step]) -> Trained:
+    """Gather the models, and what the later part of the log says of the policies they make."""
+    churn, uplift, log = done["churn"], done["uplift"], begun.log
+    models = Models(
+        churn=churn.boosters["churn"],
+        value=done["value"].boosters["value"],
+        uplift=effects_from_json(uplift.record["effects"], uplift.boosters["uplift"]) if log.offers else None,
+        calibration=calibration_from_json(churn.record["calibration"]),
+    )
+    found = judge_log(log, models, uplift, prepared=begun.prepared, champion=begun.champion)
+    return Trained(begun.prepared, log, models, churn.record["table"], found, tuple(done["future"].record["foreknown"]))
+
+
+def evidence_of_all(
+    begun: Begun, done: Mapping[str, Step], trained: Trained, table: Mapping[str, OfferRow]
+) -> dict[str, Any]:
+    """Write down, as JSON values, everything that is known of a release."""
+    prepared, log, worth = begun.prepared, begun.log, done["worth"].record
+    returns = steps.judge_contacts(prepared, begun.store, log, trained.models, begun.streams["contacts"])
+    evidence: dict[str, Any] = plain(
+        {
+            "data": described(prepared),
+            "labels": label_ledger(prepared),
+            "campaigns": done["campaigns"].record,
+            "churn": done["churn"].record["table"],
+            "value": done["value"].record["table"],
+            "lifetime": worth["lifetime"],
+            "economics": worth["economics"] | {"returns": returns, "experiment": log.experiment},
+            "log": {"left_out": log.left_out, "reasons": log.reasons},
+            "uplift": done["uplift"].record.get("uplift"),
+            "retention": done["uplift"].record.get("retention"),
+            "uplift_table": table,
+            "policies": trained.judgement.to_json() if trained.judgement else None,
+            "gate": evidence_of(trained, begun.champion).to_json(),
+            "compared_with": begun.champion.release_id if begun.champion else None,
+            "tuning": done["churn"].record["tuning"],
+        }
+    )
+    return evidence
 
 
 def judge_log(
