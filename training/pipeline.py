@@ -36,10 +36,8 @@ from training.preparation import Prepared, Settings, described, feature_specs, l
 from training.promotion import Verdict, evidence_from_json, judge
 from training.uplift_table import OfferRow, uplift_table
 
-STREAMS: Final = (
-    *("log", "future", "campaigns", "churn", "value", "worth", "uplift"),
-    *("table", "contacts", "release", "pictures"),
-)
+STEPS: Final = ("future", "campaigns", "churn", "value", "worth", "uplift")
+STREAMS: Final = ("log", *STEPS, "table", "contacts", "release", "pictures")
 
 
 @dataclass(frozen=True)
