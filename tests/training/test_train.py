@@ -200,8 +200,7 @@ def picture(home):
 
 
 def test_nothing_is_learned_twice(home, once):
-    (home.releases / "trained.json").unlink()  # another test may have made what was trained last the champion
-    before, _ = trained(home)
+    before, _ = anew(home)
     run_id, drawn = picture(home)
     once.clear()
     assert trained(home)[1] is False
@@ -214,8 +213,14 @@ def test_nothing_is_learned_twice(home, once):
     assert once == []
 
 
+def anew(home):
+    """Train with every step kept, whatever another test, perhaps one that was refused, left half done."""
+    (home.releases / "trained.json").unlink(missing_ok=True)
+    return trained(home)
+
+
 def test_more_trials_learn_churn_alone_and_a_name_comes_with_them(home, once):
-    trained(home)
+    anew(home)
     once.clear()
     manifest, _ = trained(home, Settings(trials=2), name="longer")
     assert once == ["fit_churn"]
@@ -227,7 +232,7 @@ def test_a_run_that_was_killed_goes_on_where_it_stood(home, once, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    trained(home)
+    anew(home)
     once.clear()
     with monkeypatch.context() as broken:
         broken.setattr(pipeline, "release", killed)
