@@ -45,6 +45,11 @@ class Scores:
     uplift_error: Floats  # (n_members, n_offers) its standard error, of members with an uplift about as high
     retention_uplift: Floats  # (n_members, n_offers) incremental probability of staying
 
+    @property
+    def margin_by_treatment(self) -> Floats:
+        """Expect margin under every treatment, control first, before contact costs: `(n_members, 1 + n_offers)`."""
+        return np.hstack([self.value[:, None], self.value[:, None] + self.uplift])
+
 
 @dataclass(frozen=True)
 class Models:

@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 
 from training.metrics import Array, Clusters, Floats, bins_of, bootstrap_all
-from training.uplift_metrics import qini_curve, uplift_curve
 
 SHARES: Final = np.linspace(0, 1, 101)
 Curve = Callable[..., tuple[Floats, Floats]]
@@ -23,7 +22,8 @@ class Band:
     upper: Floats
 
 
-def uplift_band(
+def ranking_band(
+    curve: Curve,
     outcome: Array,
     uplift: Array,
     treated: Array,
@@ -32,21 +32,8 @@ def uplift_band(
     rng: np.random.Generator,
     weight: Array | None = None,
 ) -> Band:
-    """Draw `uplift_metrics.uplift_curve` at every hundredth of the members."""
-    return _band(uplift_curve, (outcome, uplift, treated), weight=weight, clusters=clusters, at=SHARES, rng=rng)
-
-
-def qini_band(
-    outcome: Array,
-    uplift: Array,
-    treated: Array,
-    *,
-    clusters: Clusters,
-    rng: np.random.Generator,
-    weight: Array | None = None,
-) -> Band:
-    """Draw `uplift_metrics.qini_curve` at every hundredth of the members."""
-    return _band(qini_curve, (outcome, uplift, treated), weight=weight, clusters=clusters, at=SHARES, rng=rng)
+    """Draw `uplift_curve` or `qini_curve` of `uplift_metrics` at every hundredth of the members."""
+    return _band(curve, (outcome, uplift, treated), weight=weight, clusters=clusters, at=SHARES, rng=rng)
 
 
 def reliability_band(

@@ -96,7 +96,7 @@ def contact_terms(log: ExperimentLog, scores: Scores, *, floor: float) -> pd.Dat
     test = log_of(log.test, log.offers)
     policy = greedy(scores.uplift, test.contact_cost[1:], bar=floor * scores.uplift_error)
     nothing = fixed(0, np.ones(scores.uplift.shape, dtype=np.bool_))
-    q = np.hstack([scores.value[:, None], scores.value[:, None] + scores.uplift])
+    q = scores.margin_by_treatment
     cost = policy @ test.contact_cost
     return log.test[["member_id", "as_of"]].assign(
         contact_cost=cost, incremental_margin=dr(test, policy, q) - dr(test, nothing, q) + cost

@@ -111,7 +111,7 @@ def judge_policies(
         policies[CHAMPION] = champion_policy(log, champion, ids)
     best = int(np.argmax([average_effect[name] for name in ids] - cost))
     test = log_of(log, offers)
-    q = np.hstack([scores.value[:, None], scores.value[:, None] + scores.uplift])
+    q = scores.margin_by_treatment
     everybody = np.ones((len(log), len(offers)), dtype=np.bool_)
     everything = policies | {
         NO_CONTACT: fixed(0, everybody),

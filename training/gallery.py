@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 
 from features.programme import Programme
-from training.curves import reliability_band, uplift_band
+from training.curves import ranking_band, reliability_band
 from training.grounds import Trained
 from training.metrics import Estimate
 from training.pictures import policies_picture, reliability_picture, uplift_calibration_picture, uplift_picture
-from training.uplift_metrics import UpliftBin
+from training.uplift_metrics import UpliftBin, uplift_curve
 from training.uplift_table import OfferRow, Tried, tried
 
 LONGEST: Final = 40  # letters of an offer's id in the name of a file
@@ -52,7 +52,8 @@ def _offers(trained: Trained, table: dict[str, OfferRow], rng: np.random.Generat
 
 def _uplift(came: Tried, programme: Programme, *, title: str, unit: str, rng: np.random.Generator) -> bytes:
     outcome = came.outcome / 10**programme.currency_digits
-    band = uplift_band(outcome, came.uplift, came.treated, clusters=came.members, weight=came.weight, rng=rng)
+    rows = (outcome, came.uplift, came.treated)
+    band = ranking_band(uplift_curve, *rows, clusters=came.members, weight=came.weight, rng=rng)
     return uplift_picture(band, title=title, unit=unit)
 
 

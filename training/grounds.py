@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.artifacts import Models, Release
+from training.artifacts import Models, Release, Scores
+from training.churn import BEST_SINGLE
 from training.experiment import MODEL, Judgement, columns_of
 from training.fairness import group_rows, member_groups, tier_groups
 from training.findings import Evidence, GroupRow
@@ -32,6 +34,11 @@ class Trained:
     judgement: Judgement | None  # None without offers
     foreknown: tuple[str, ...]  # features that know the future
 
+    @cached_property
+    def log_scores(self) -> Scores:
+        """Score the rows of the log's later part, once for all that is judged on them."""
+        return self.models.score(self.log.test[list(self.prepared.features)].to_numpy(dtype=np.float32))
+
 
 def evidence_of(trained: Trained, champion: Release | None) -> Evidence:
     """Gather what speaks for and against a release."""
@@ -41,7 +48,7 @@ def evidence_of(trained: Trained, champion: Release | None) -> Evidence:
     probability = _churn(trained, test)
     row = judged.table[MODEL] if judged else None
     metrics, leads = trained.churn["rows"]["model"], trained.churn["lead"]
-    single = next(lead for rival, lead in leads.items() if rival.startswith("best single feature"))
+    single = next(lead for rival, lead in leads.items() if rival.startswith(BEST_SINGLE))
     last = learn[learn["as_of"] == learn["as_of"].max()]
     return Evidence(
         experiment=log.experiment,

@@ -170,7 +170,7 @@ def evidence_of_all(
 ) -> dict[str, Any]:
     """Write down, as JSON values, everything that is known of a release."""
     prepared, log, worth = begun.prepared, begun.log, done["worth"].record
-    returns = steps.judge_contacts(prepared, begun.store, log, trained.models, begun.streams["contacts"])
+    returns = steps.judge_contacts(trained, begun.store, begun.streams["contacts"])
     evidence: dict[str, Any] = plain(
         {
             "data": described(prepared),

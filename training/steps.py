@@ -17,9 +17,9 @@ from features.parity import other_futures
 from features.sheet import Progress
 from features.store import Store
 from training import campaigns, churn, economics, experiment, judging, lifetime, splits, value
-from training.artifacts import Models
 from training.cache import Step
 from training.effects import Effects
+from training.grounds import Trained
 from training.logs import ExperimentLog
 from training.manifest import OfferSpec, plain
 from training.observational import FOLDS
@@ -139,14 +139,12 @@ def judge_worth(prepared: Prepared, store: Store, rng: np.random.Generator) -> S
     return Step({"lifetime": found, "economics": {"as_of": last.isoformat(), "worth": _worth(prepared, members, rng)}})
 
 
-def judge_contacts(
-    prepared: Prepared, store: Store, log: ExperimentLog, models: Models, rng: np.random.Generator
-) -> dict[str, Any]:
+def judge_contacts(trained: Trained, store: Store, rng: np.random.Generator) -> dict[str, Any]:
     """Sum up by segment what the model's contacts would cost and bring; nothing without an experiment."""
-    if not log.offers:
+    if not trained.log.offers:
         return {}
-    scores = models.score(log.test[list(prepared.features)].to_numpy(dtype=np.float32))
-    terms = economics.contact_terms(log, scores, floor=prepared.programme.experiment.floor)
+    floor = trained.prepared.programme.experiment.floor
+    terms = economics.contact_terms(trained.log, trained.log_scores, floor=floor)
     words = store.training_frame(terms[["member_id", "as_of"]], DECISION)
     return {
         name: economics.return_by_segment(terms.assign(**{name: words[name].to_numpy()}), name, rng=rng)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.artifacts import Scores
 from training.estimators import Floats, Log
 from training.grounds import Trained
 from training.judging import BY_CHURN, MODEL, judge_uplift
@@ -37,7 +36,7 @@ def uplift_table(trained: Trained, rng: np.random.Generator) -> dict[str, OfferR
     """Judge each offer's uplift on the test part of the log; nothing where there are no offers."""
     if not trained.log.offers:
         return {}
-    log, scores = later_part(trained)
+    log, scores = later_part(trained), trained.log_scores
     rankings = {MODEL: scores.uplift, BY_CHURN: scores.churn_probability}
     offers = [offer.offer_id for offer in trained.log.offers]
     tables = judge_uplift(log, rankings, offers=offers, rng=rng)
@@ -45,20 +44,18 @@ def uplift_table(trained: Trained, rng: np.random.Generator) -> dict[str, OfferR
     return {offer: OfferRow(table.rows, table.lead, _calibration(came[offer])) for offer, table in tables.items()}
 
 
-def later_part(trained: Trained) -> tuple[Log, Scores]:
-    """Give the test part with outcomes less the margin expected without an offer, and the scores of its rows.
+def later_part(trained: Trained) -> Log:
+    """Give the test part with outcomes less the margin expected without an offer.
 
     What is expected was learned before and knows nothing of the treatment: effects stay what they are, with less noise.
     """
-    frame = trained.log.test
-    scores = trained.models.score(frame[list(trained.prepared.features)].to_numpy(dtype=np.float32))
-    log = log_of(frame, trained.log.offers)
-    return replace(log, outcome=log.outcome - scores.value), scores
+    log = log_of(trained.log.test, trained.log.offers)
+    return replace(log, outcome=log.outcome - trained.log_scores.value)
 
 
 def tried(trained: Trained) -> dict[str, Tried]:
     """Give by offer who got it or nothing, in the test part."""
-    log, scores = later_part(trained)
+    log, scores = later_part(trained), trained.log_scores
     found = {}
     for arm, offer in enumerate(trained.log.offers, 1):
         rows = np.isin(log.treatment, (0, arm))

@@ -117,7 +117,7 @@ def test_who_got_another_offer_is_no_control(trained):
     assert came.members.tolist() == frame.loc[rows, "member_id"].tolist()
     assert came.outcome == pytest.approx((frame["outcome"] - frame["expected"])[rows], abs=1e-3)  # features are float32
     assert qini_coefficient(came.outcome, came.uplift, came.treated) > 0
-    assert len(later_part(trained)[0]) == N
+    assert len(later_part(trained)) == N
 
 
 def test_without_offers_there_is_no_table(trained):
