@@ -128,9 +128,9 @@ def ingest(
     Without anything to read it takes the built-in data, complete-journey; synthetic is a world with known truth.
     """
     from features.ingest import bring, ingest_journey, ingest_world, write_proposal
-    from features.mapping import option_values, read_mapping
-    from features.shifts import parse_allowances
-    from features.sources import open_source
+    from features.intake.mapping import option_values, read_mapping
+    from features.intake.shifts import parse_allowances
+    from features.intake.sources import open_source
     from features.world.source import make_world
 
     if init:
@@ -227,7 +227,7 @@ def features_check(
     """Prove that training and serving see the same numbers, and nothing of the future; exit 1 where they differ."""
     import numpy as np
 
-    from features.parity import check, sheet
+    from features.as_of.parity import check, sheet
 
     with working() as progress:
         found = check(Home(home), points=points, rng=np.random.default_rng(seed), progress=progress)

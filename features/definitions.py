@@ -13,7 +13,7 @@ from feast.data_format import ParquetFormat
 from feast.types import Float64, String
 
 from features import transforms  # noqa: F401  (registers the features)
-from features.catalogue import CATALOGUE, EVER
+from features.catalogue.entries import CATALOGUE, EVER
 from features.programme import Programme
 
 VIEW: Final = "member_features"

@@ -13,23 +13,23 @@ import pandas as pd
 import pyarrow as pa
 
 from features import complete_journey
-from features.batch import Judged, judge, refusal, write_rows
-from features.conform import Notes, written
-from features.databases import database_parts
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_whole
-from features.held import hold
 from features.home import Home
-from features.intake import Batch, stage_batch
-from features.mapping import SourceMapping, TableMapping
-from features.parts import file_parts, table_parts
+from features.intake.arrival import Batch, stage_batch
+from features.intake.batch import Judged, judge, refusal, write_rows
+from features.intake.conform import Notes, written
+from features.intake.databases import database_parts
+from features.intake.held import hold
+from features.intake.mapping import SourceMapping, TableMapping
+from features.intake.parts import file_parts, table_parts
+from features.intake.proposal import propose
+from features.intake.quarantine import quarantine
+from features.intake.sources import Source, table_paths
+from features.intake.workbench import Workbench, open_workbench
 from features.programme import Programme, read_programme
-from features.proposal import propose
-from features.quarantine import quarantine
 from features.sheet import Sheet
-from features.sources import Source, table_paths
 from features.warehouse import NewTable, Warehouse, add_tables, open_warehouse, replace_tables
-from features.workbench import Workbench, open_workbench
 from features.world.history import write_history
 from features.world.law import World
 from features.world.source import world_fingerprint, world_settings, world_title

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from features.errors import UnwrittenError
-from features.packed import microseconds
 from features.schema import TABLES
+from features.stores.packed import microseconds
 
 OWN_ID: Final = {"transactions": "transaction_id", "events": "event_id"}  # the tables that are taken live
 OCCURRED: Final = "occurred_at"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 import duckdb
 import pyarrow as pa
 
+from features.as_of.plan import read_plan, write_plan
+from features.as_of.vectors import Vectors
 from features.home import Home
 from features.journal import OWN_ID, Entry, Journal, Posted
-from features.packed import Schema
-from features.plan import read_plan, write_plan
-from features.vectors import Vectors
+from features.stores.packed import Schema
 from features.warehouse import open_warehouse
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import ibis
 import ibis.expr.types as ir
 import pandas as pd
 
-from features.catalogue import CATALOGUE, Feature, Source
+from features.as_of.inputs import fingerprints
+from features.as_of.known import Moment, members_at, session_moment, sources_at, visible
+from features.catalogue.entries import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
 from features.files import write_json, write_whole
 from features.home import STEM, Home
-from features.inputs import fingerprints
-from features.known import Moment, members_at, session_moment, sources_at, visible
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.transforms import CODE

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 from feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 from numpy.typing import NDArray
 
-from features import offline, online
 from features.definitions import ALL, MODEL_FEATURES, NUMBERS, VIEW, WORDS, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
-from features.online import open_table, schema_of
-from features.packed import Batch, PackedTable, Schema, Vectors
 from features.programme import Engine, read_programme
+from features.stores import offline, online
+from features.stores.online import open_table, schema_of
+from features.stores.packed import Batch, PackedTable, Schema, Vectors
 
 PROJECT: Final = "holdfast"
 _READ: Final = frozenset(MODEL_FEATURES)  # the numbers of the service `DECISION`

@@ -1,31 +1,31 @@
 """Every feature, from the modules that define them: importing this one fills the catalogue.
 
-What each function's table holds is said in `features.known`. Every table is already cut at `as_of`; `days_ago` counts
-whole local days back from it. Sums are of integers, and floats appear only in a last division, so that DuckDB and Spark
-agree to the bit.
+What each function's table holds is said in `features.as_of.known`. Every table is already cut at `as_of`; `days_ago`
+counts whole local days back from it. Sums are of integers, and floats appear only in a last division, so that DuckDB
+and Spark agree to the bit.
 """
 
 from pathlib import Path
 from typing import Final
 
-from features import (
+from features.as_of import known
+from features.catalogue import (
     baskets,
-    catalogue,
     contact_history,
     engagement,
-    known,
+    entries,
     purchases,
     rhythm,
     segments,
     subscription,
     tiers,
 )
-from features.catalogue import CATALOGUE, PURPOSES
+from features.catalogue.entries import CATALOGUE, PURPOSES
 from features.sheet import Sheet
 
 _SUBJECTS: Final = (purchases, rhythm, baskets, engagement, contact_history, subscription, tiers, segments)
 # what a snapshot's values follow from
-CODE: Final = tuple(Path(module.__file__) for module in (catalogue, known, *_SUBJECTS) if module.__file__)
+CODE: Final = tuple(Path(module.__file__) for module in (entries, known, *_SUBJECTS) if module.__file__)
 
 
 def catalogue_sheet() -> Sheet:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from features import transforms  # noqa: F401  (registers the features)
-from features.catalogue import CATALOGUE
+from features.catalogue.entries import CATALOGUE
 from features.errors import NotFoundError
 from features.home import Home
 from features.programme import Programme, read_programme

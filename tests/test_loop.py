@@ -168,7 +168,9 @@ def test_a_bento_builds(holdfast, tmp_path):
         check=False,
     )
     assert built.returncode == 0, built.stderr
-    assert list((tmp_path / "bentoml" / "bentos" / "holdfast").glob("*/src/serving/service.py"))
+    (made,) = (tmp_path / "bentoml" / "bentos" / "holdfast").glob("*/src")
+    assert (made / "serving" / "service.py").is_file()
+    assert (made / "features" / "stores" / "online.py").is_file()  # what lies deeper comes along
 
 
 def test_drift_has_a_verdict_a_report_and_an_exit_code(demonstration, holdfast, place):

@@ -280,4 +280,4 @@ def _trained(home: Home, key: str) -> Manifest | None:
 
 def _code() -> list[Path]:
     folders = (Path(__file__).parent, Path(__file__).parent.parent / "features")
-    return sorted(path for folder in folders for path in folder.glob("*.py"))
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from features.canary import DECIDED, HAPPENED
-from features.catalogue import CATALOGUE
+from features.as_of.canary import DECIDED, HAPPENED
+from features.catalogue.entries import CATALOGUE
 from features.definitions import MODEL_FEATURES, model_features
 from features.errors import ContractError
 from features.programme import Programme

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from features.as_of.parity import other_futures
 from features.definitions import DECISION, NUMBERS
 from features.errors import ContractError
 from features.home import Home
-from features.parity import other_futures
 from features.sheet import Progress
 from features.store import Store
 from training import campaigns, churn, economics, experiment, judging, lifetime, splits, value

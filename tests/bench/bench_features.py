@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 import features.snapshots
-from features.catalogue import CATALOGUE
-from features.inputs import fingerprints
-from features.known import READ
+from features.as_of.inputs import fingerprints
+from features.as_of.known import READ
+from features.catalogue.entries import CATALOGUE
 from features.programme import Programme
 from features.warehouse import quietly
 from features.world.history import write_history

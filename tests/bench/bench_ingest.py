@@ -30,8 +30,8 @@ OURS = """
 import shutil
 from features.home import Home
 from features.ingest import bring
-from features.mapping import SourceMapping
-from features.sources import Source
+from features.intake.mapping import SourceMapping
+from features.intake.sources import Source
 shutil.rmtree(folder / "home", ignore_errors=True)
 start = time.perf_counter()
 bring(Home(folder / "home"), Source(folder=folder), SourceMapping(), memory=2**30)
@@ -40,7 +40,7 @@ seconds = time.perf_counter() - start
 PANDAS = """
 import pandas as pd
 import pandera.pandas as pandera
-from features.checks import _pandera
+from features.intake.checks import _pandera
 from features.schema import TABLES
 columns = TABLES["transactions"].columns
 start = time.perf_counter()

@@ -168,7 +168,7 @@ def play(rival, folder):
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     join = {
         "ours": lambda: feast_join(
-            folder, {"type": "features.offline.SortedOfflineStore", "history": str(folder / "history")}
+            folder, {"type": "features.stores.offline.SortedOfflineStore", "history": str(folder / "history")}
         ),
         "Feast's DuckDB store": lambda: feast_join(folder, {"type": "duckdb"}),
         "Feast's default store (dask)": lambda: feast_join(folder, {"type": "dask"}),

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from features.as_of.known import moment
 from features.home import Home
-from features.known import moment
 from features.programme import read_programme
 from features.snapshots import built, snapshot
 from features.warehouse import open_warehouse, quietly

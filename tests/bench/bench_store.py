@@ -19,8 +19,8 @@ from feast import FeatureStore, RepoConfig
 
 from features.definitions import DECISION, MODEL_FEATURES, NUMBERS, VIEW, WORDS, feast_objects
 from features.home import Home
-from features.packed_redis import _keys
 from features.store import PROJECT, open_store
+from features.stores.packed_redis import _keys
 
 ROUNDS = 7
 AS_OF = datetime(2018, 1, 1, 5, tzinfo=UTC)

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.as_of.known import moment
 from features.home import Home
 from features.ingest import ingest
-from features.known import moment
 from features.programme import Programme
 from features.snapshots import snapshot
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from features import complete_journey
-from features.checks import check_values
+from features.intake.checks import check_values
 from features.schema import TABLES
 
 STORES = ZoneInfo("America/New_York")

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import features.warehouse
-from features import textfiles
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.ingest import ingest_source, ingest_world, warehouse_sheet
+from features.intake import textfiles
 from features.programme import read_programme
 from features.warehouse import open_warehouse, order_tables
 from features.world.law import World

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import CATALOGUE
+from features.as_of.known import moment
+from features.as_of.plan import compared, make_plan, read_plan
+from features.as_of.vectors import Vectors
+from features.catalogue.entries import CATALOGUE
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.journal import Journal, entries_of
-from features.known import moment
 from features.live import Live, materialize
-from features.plan import compared, make_plan, read_plan
 from features.programme import Engine, Programme
 from features.snapshots import build, built, snapshot
 from features.store import open_store
-from features.vectors import Vectors
 from features.warehouse import open_warehouse, quietly
 
 OWN = [name for name in CATALOGUE if name not in compared()]

@@ -20,8 +20,8 @@ import json, sys
 from pathlib import Path
 from features.home import Home
 from features.ingest import bring
-from features.mapping import SourceMapping
-from features.sources import Source
+from features.intake.mapping import SourceMapping
+from features.intake.sources import Source
 folder = Path(sys.argv[1])
 held = bring(Home(folder / "home"), Source(folder=folder), SourceMapping(), memory={QUERIES} << 20).warehouse
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # rusage knows the parent's too

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import features.snapshots
-from features.catalogue import CATALOGUE
+from features.catalogue.entries import CATALOGUE
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.programme import Programme, read_programme

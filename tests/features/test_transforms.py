@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.catalogue import CATALOGUE, PURPOSES
+from features.catalogue.entries import CATALOGUE, PURPOSES
 from features.programme import Programme, Tier
 from features.transforms import catalogue_sheet
 

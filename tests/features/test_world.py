@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.checks import check_values, table_diff, unknown_tables
 from features.errors import ContractError
 from features.files import sha256
-from features.mapping import SourceMapping
+from features.intake.checks import check_values, table_diff, unknown_tables
+from features.intake.mapping import SourceMapping
+from features.intake.sources import Source, table_paths
 from features.schema import TABLES
-from features.sources import Source, table_paths
 from features.world import history as histories
 from features.world.history import BLOCK, chunks, history, write_history
 from features.world.law import MARGIN_RATE, WAVE_DAYS, Drift, Offer, World

@@ -19,8 +19,8 @@ from features.decisions import DecisionLog, read_decisions
 from features.definitions import NUMBERS, VIEW, WORDS
 from features.home import Home
 from features.live import Live
-from features.packed import Batch, Schema, microseconds
 from features.store import open_store
+from features.stores.packed import Batch, Schema, microseconds
 from serving.contract import ScoresRequest
 from serving.desk import Desk, World
 from training.ledger import promote

@@ -1,13 +1,15 @@
 import json
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from features.catalogue import CATALOGUE
+from features.catalogue.entries import CATALOGUE
 from features.definitions import MODEL_FEATURES
 from features.errors import NotFoundError
 from features.files import write_json
@@ -69,6 +71,12 @@ def raise_(home, release_id="challenger"):
 class Nested:
     figures: dict
     rows: tuple
+
+
+def test_a_change_of_any_module_that_a_training_runs_trains_anew():
+    ours = {name for name in sys.modules if name.partition(".")[0] in {"features", "training"}}
+    assert "features.stores.offline" in ours
+    assert {Path(sys.modules[name].__file__) for name in ours} <= set(pipeline._code())
 
 
 def test_plain_values_are_json_whatever_they_were():

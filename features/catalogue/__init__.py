@@ -1,0 +1,1 @@
+"""The features themselves, by subject, and the catalogue that they enter."""

@@ -1,0 +1,150 @@
+"""A first mapping for files nobody described: what each column seems to be, why, and what people have to decide."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from features.errors import NotFoundError
+from features.intake.look import (
+    LOOKED_AT,
+    SUFFIXES,
+    Look,
+    date_formats,
+    likeness,
+    line_product,
+    look_at,
+    match_columns,
+    numbers,
+)
+from features.schema import TABLES, Column, Table
+
+SOME: Final = 0.01
+
+
+def propose(folder: Path) -> str:
+    """Write a mapping file's text for the files of a folder; nothing is decided that its comments do not say.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no file to look at.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES and path.is_file())
+    if not paths:
+        raise NotFoundError(f"{folder} has no {', '.join(SUFFIXES)} file to look at")
+    looks = [look_at(path) for path in paths]
+    fits = sorted(
+        ((likeness(table, look), table, look) for table in TABLES.values() for look in looks), key=lambda fit: -fit[0]
+    )
+    chosen: dict[str, Look] = {}
+    for score, table, look in fits:
+        if score >= 1 and table.name not in chosen and look not in chosen.values():
+            chosen[table.name] = look
+    rest = [look for look in looks if look not in chosen.values()]
+    if "transactions" not in chosen and len(rest) == 1:  # nothing else can be it
+        chosen["transactions"] = rest[0]
+    return "\n".join([*_head(looks, chosen), *_tables(chosen)]) + "\n"
+
+
+def _head(looks: list[Look], chosen: Mapping[str, Look]) -> Iterator[str]:
+    yield f"# A proposal, from the first {LOOKED_AT:,} rows of each file. Read it, mend it, then:"
+    yield "#   holdfast ingest FOLDER --mapping THIS_FILE --dry-run"
+    for look in looks:
+        if look not in chosen.values():
+            came = ", ".join(map(str, look.frame.columns))
+            yield f"# {_shown(look.path.name)} is like no table of the contract (columns: {_shown(came)}): not read"
+    yield '# currency = "USD"            # not in the files: say yours'
+    yield '# timezone = "Europe/Berlin"  # of times that do not say theirs: UTC unless you say'
+
+
+def _tables(chosen: Mapping[str, Look]) -> Iterator[str]:
+    for name, table in TABLES.items():
+        if name in chosen:
+            yield from _table(table, chosen[name])
+        elif name == "members":
+            yield from ("", "[members.columns]  # no file is like it: made from transactions")
+            yield 'joined_at = "first transaction"'
+        elif table.required:
+            yield from ("", f"[{name}]", '# file = "?"  # no file is like it, and it is needed')
+
+
+def _table(table: Table, look: Look) -> Iterator[str]:
+    found = match_columns(table, look.frame)
+    yield from ("", f"[{table.name}]  # {', '.join(table.needed)} are needed", f"file = {_toml(look.path.name)}")
+    for key, value in look.form.items():
+        yield f"{key} = {_toml(value)}"
+    if "member_id" in found and look.frame[found["member_id"]].isna().mean() > SOME and table.name == "transactions":
+        share = look.frame[found["member_id"]].isna().mean()
+        yield f"guests = true  # {share:.0%} of the rows have no {_shown(found['member_id'])}: set aside, not bad"
+    yield from _units(table, look.frame, found)
+    yield from _dates(table, look.frame, found)
+    yield from ("", f"[{table.name}.columns]")
+    product = line_product(look.frame)
+    for column in table.columns:
+        if column.name in found:
+            source = found[column.name]
+            yield f"{column.name} = {_toml(source)}  # {_why(column, source)}; {_range(look.frame[source])}"
+        elif column.name == "amount" and product:
+            yield f"amount = {_toml(product)}  # no total of a line: its number times its price"
+        elif column.required and column.name in {"transaction_id", "event_id", "contact_id"}:
+            yield f'{column.name} = "row hash"  # nothing is like it: made from each row'
+        elif column.required:
+            yield f'# {column.name} = "?"  # needed, and nothing is like it; wanted: {column.kind}'
+    for source in map(str, look.frame.columns):
+        if source not in found.values():
+            yield f"# {_shown(source)}: kept as it is; {_range(look.frame[source])}"
+
+
+def _units(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Iterator[str]:
+    money = [found[c.name] for c in table.columns if c.kind == "money" and c.name in found]
+    prices = (
+        (line_product(frame) or "").split(" * ")[1:] if "amount" not in found and table.name == "transactions" else []
+    )
+    cents = [name for name in money + prices if (numbers(frame[name]).dropna() % 1 != 0).any()]
+    if cents:
+        yield f"major_units = true  # {_shown(', '.join(cents))} has values such as {_fraction(frame[cents[0]])}"
+    elif money:
+        yield f"# major_units = true  # {_shown(', '.join(money))} has no fractions: cents, unless you say"
+
+
+def _dates(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Iterator[str]:
+    for source in (found[c.name] for c in table.columns if c.kind == "time" and c.name in found):
+        fits = date_formats(frame[source])
+        if fits and fits != ["ISO8601"]:
+            sure = len(fits) == 1
+            rest = "" if sure else f"; {' and '.join(fits[1:])} fits as well: decide, and take the # away"
+            yield f"{'' if sure else '# '}date_format = {_toml(fits[0])}  # of {_shown(source)}{rest}"
+            return
+
+
+def _why(column: Column, source: str) -> str:
+    return "the contract's own name" if column.name == source else "by its name and its values"
+
+
+def _range(values: pd.Series) -> str:
+    known = values.dropna()
+    if known.empty:
+        return "no values"
+    found = numbers(known)
+    if found.notna().all() and not pd.api.types.is_datetime64_any_dtype(known):
+        span = f"{found.min():.12g} to {found.max():.12g}"
+    else:
+        span = f"{known.astype(str).min()} to {known.astype(str).max()}"
+    return _shown(f"{span}, {values.isna().mean():.0%} missing")
+
+
+def _fraction(values: pd.Series) -> str:
+    found = numbers(values).dropna()
+    return str(found[found % 1 != 0].iloc[0])
+
+
+def _shown(text: str) -> str:
+    """Make text fit for a comment: one line, whatever is in it."""
+    return text.encode("unicode_escape").decode()[:120]
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True)

@@ -1,0 +1,1 @@
+"""Where features are kept for Feast: sorted histories offline, packed vectors online."""

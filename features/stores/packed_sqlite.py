@@ -1,0 +1,144 @@
+"""Packed vectors on one machine: a SQLite table in WAL mode.
+
+Readers open it read-only, never wait, and see a write whole or not at all. SQLite before 3.51.3 can corrupt a
+write-ahead log that two connections write to, so a lock file lets in one writer at a time.
+"""
+
+import contextlib
+import fcntl
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from features.errors import NotFoundError
+from features.stores.packed import Batch, Row, Schema, Vectors, text, vectors
+
+_ASKED: Final = 10_000  # ids in one statement; SQLite takes 32,766
+_PAGE: Final = 16_384  # the larger, the faster a snapshot is written; a quarter is what a row may fill before it spills
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS schemas (code TEXT PRIMARY KEY, numbers TEXT NOT NULL, words TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS vectors (
+  view TEXT NOT NULL, member_id TEXT NOT NULL, event_timestamp INTEGER NOT NULL, created INTEGER NOT NULL,
+  schema TEXT NOT NULL, numbers BLOB NOT NULL, words TEXT NOT NULL, PRIMARY KEY (view, member_id)
+) WITHOUT ROWID;
+"""
+_WRITE: Final = """
+INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (view, member_id) DO UPDATE SET
+  event_timestamp = excluded.event_timestamp, created = excluded.created, schema = excluded.schema,
+  numbers = excluded.numbers, words = excluded.words
+WHERE (excluded.event_timestamp, excluded.created) >= (vectors.event_timestamp, vectors.created)
+"""
+
+
+class SqliteTable:
+    """Keep packed vectors in a file; a write is one transaction, a read sees one state of the table."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reading = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._schemas: dict[str, Schema] = {}
+
+    def create(self) -> None:
+        """Make the table where there is none."""
+        with self._writing():
+            pass
+
+    def write(self, view: str, schema: Schema, batches: Iterable[Batch]) -> None:
+        """Store rows, all or none; one older than the one that stands is left out."""
+        with self._writing() as db:
+            names = json.dumps(schema.numbers), json.dumps(schema.words)
+            db.execute("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", (schema.code, *names))
+            for batch in batches:
+                db.executemany(_WRITE, _rows(view, schema, batch))
+
+    def forget(self, view: str) -> None:
+        """Delete every row of a view."""
+        with self._writing() as db:
+            db.execute("DELETE FROM vectors WHERE view = ?", (view,))
+
+    def read(self, view: str, member_ids: Sequence[str], *, numbers: Sequence[str], words: Sequence[str]) -> Vectors:
+        """Read features of members, all of one state of the table.
+
+        Raises
+        ------
+        ContractError
+            If a row was written without one of the features.
+        NotFoundError
+            If there is no table yet.
+        """
+        with self._reading:
+            rows = self._fetch(view, member_ids)
+        return vectors(rows, self._schemas, member_ids, numbers=numbers, words=words)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._reading:
+            if self._reader:
+                self._reader.close()
+            self._reader = None
+
+    def _fetch(self, view: str, member_ids: Sequence[str]) -> list[Row]:
+        if self._reader is None:
+            self._reader = _open_to_read(self.path)
+        rows: list[Row] = []
+        self._reader.execute("BEGIN")
+        try:
+            for start in range(0, len(member_ids), _ASKED):
+                asked = member_ids[start : start + _ASKED]
+                marks = ",".join("?" * len(asked))
+                query = f"SELECT member_id, event_timestamp, schema, numbers, words FROM vectors WHERE view = ? AND member_id IN ({marks})"  # noqa: E501, S608 (marks only)
+                rows += map(Row._make, self._reader.execute(query, (view, *asked)))
+            if not {row.schema for row in rows} <= self._schemas.keys():
+                found = self._reader.execute("SELECT code, numbers, words FROM schemas").fetchall()
+                self._schemas = {code: Schema(tuple(json.loads(n)), tuple(json.loads(w))) for code, n, w in found}
+        finally:
+            self._reader.execute("COMMIT")
+        return rows
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Wait to be the only writer, and keep all that is written or nothing."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+                db.execute(f"PRAGMA page_size = {_PAGE}")
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes, the snapshots still have
+                db.executescript(_TABLES)
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                except BaseException:
+                    db.execute("ROLLBACK")
+                    raise
+                db.execute("COMMIT")
+
+
+def _rows(view: str, schema: Schema, batch: Batch) -> Iterator[tuple[Any, ...]]:
+    packed, width = np.ascontiguousarray(batch.numbers, dtype="<f8").tobytes(), schema.width
+    size = len(batch.member_ids)
+    return zip(
+        repeat(view, size),
+        batch.member_ids,
+        batch.event_timestamp,
+        batch.created,
+        repeat(schema.code, size),
+        [packed[width * number : width * (number + 1)] for number in range(size)],
+        map(text, batch.words),
+        strict=True,
+    )
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        raise NotFoundError(f"there is no online store at {path}; `holdfast features materialize` fills one")
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)

@@ -1,0 +1,96 @@
+"""`holdfast ingest --init`: the first mapping is right where the files are clear, and says so where they are not."""
+
+import tomllib
+
+import pandas as pd
+import pytest
+
+from features.errors import ContractError, NotFoundError
+from features.home import Home
+from features.ingest import bring, write_proposal
+from features.intake.mapping import read_mapping
+from features.intake.proposal import propose
+from features.intake.sources import Source
+
+
+@pytest.fixture
+def shop(tmp_path):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    customers = "CustomerNo;SignupDate;City\n0001;2024-01-01;Köln\n0002;2024-01-02;Bonn\n"
+    (folder / "customers.csv").write_bytes(customers.encode("cp1252"))
+    orders = "order_id,customer_no,order_date,net_total\nA-1,0001,2024-02-25,12.50\nA-2,0002,2024-02-03,7\n"
+    (folder / "orders.csv").write_text(orders)
+    return folder
+
+
+def test_clear_files_are_ingested_by_the_proposal_as_it_is(shop, tmp_path):
+    write_proposal(shop, tmp_path / "mapping.toml")
+    mapping = read_mapping(tmp_path / "mapping.toml")
+    held = bring(Home(tmp_path / "home"), Source(folder=shop), mapping).warehouse
+    assert held.frame("members")["City"].tolist() == ["Köln", "Bonn"]
+    assert held.frame("transactions")["amount"].tolist() == [1250, 700]
+    assert held.frame("transactions")["member_id"].tolist() == ["0001", "0002"]
+
+
+def test_every_guess_says_why(shop):
+    text = propose(shop)
+    assert 'amount = "net_total"  # by its name and its values; 7 to 12.5, 0% missing' in text
+    assert "major_units = true  # net_total has values such as 12.5" in text
+    assert "# City: kept as it is; Bonn to K\\xf6ln" in text
+    assert "not in the files: say yours" in text
+
+
+def test_days_and_months_that_look_alike_are_not_decided(shop, tmp_path):
+    (shop / "orders.csv").write_text("order_id,customer_no,date,total\nA-1,0001,03/04/2024,12.50\n")
+    text = write_proposal(shop, tmp_path / "mapping.toml")
+    assert '# date_format = "%d/%m/%Y"  # of date; %m/%d/%Y fits as well: decide' in text
+    mapping = read_mapping(tmp_path / "mapping.toml")
+    with pytest.raises(ContractError, match="occurred_at is no time"):
+        bring(Home(tmp_path / "home"), Source(folder=shop), mapping)
+
+
+def test_one_day_above_the_twelfth_decides(shop):
+    (shop / "orders.csv").write_text("order_id,customer_no,date,total\nA-1,0001,03/25/2024,12.50\n")
+    assert '\ndate_format = "%m/%d/%Y"  # of date' in propose(shop)
+
+
+def test_a_file_without_names_is_shown_column_by_column(tmp_path):
+    (tmp_path / "cd.txt").write_text(" 00004 0001 19970101  2   29.33\r\n 00021 0002 19970112  3   63.34\r\n")
+    values = tomllib.loads(propose(tmp_path))
+    assert values["transactions"]["names"] == [f"column_{number}" for number in range(1, 6)]
+    assert values["transactions"]["separator"] == "whitespace"
+    assert values["members"]["columns"]["joined_at"] == "first transaction"
+    assert '# amount = "?"  # needed, and nothing is like it; wanted: money' in propose(tmp_path)
+    assert "# column_5: kept as it is; 29.33 to 63.34" in propose(tmp_path)
+
+
+def test_lines_of_a_shop_without_totals_become_a_product(tmp_path):
+    lines = {"InvoiceNo": ["1", "2"], "CustomerID": [17850.0, None], "InvoiceDate": pd.Timestamp("2024-01-01")}
+    frame = pd.DataFrame(lines | {"Quantity": [2, -1], "UnitPrice": [1.25, 3.0]})
+    frame.to_parquet(tmp_path / "lines.parquet")
+    values = tomllib.loads(propose(tmp_path))["transactions"]
+    assert (values["columns"]["amount"], values["guests"], values["major_units"]) == (
+        "Quantity * UnitPrice",
+        True,
+        True,
+    )
+    assert "quantity" not in values["columns"]  # the contract's is never negative
+
+
+HOSTILE = ['a"b', "a\\nb", "x = 1", "# no", "'''", "ü\u2028", "\u202e", "[members]", "a\tb"]
+
+
+def test_names_that_try_to_break_the_file_do_not(tmp_path):
+    frame = pd.DataFrame([HOSTILE], columns=HOSTILE).assign(order_id="1", user_id='"\n[x]', date="2024-01-01", total=1)
+    frame.to_parquet(tmp_path / "orders.parquet")
+    (tmp_path / 'x"\n[members].csv').write_text('"x""\n[y]"\n1\n')
+    assert set(tomllib.loads(propose(tmp_path))) == {"members", "transactions"}
+
+
+def test_a_proposal_overwrites_nothing_and_needs_a_file_to_look_at(shop, tmp_path):
+    write_proposal(shop, tmp_path / "mapping.toml")
+    with pytest.raises(ContractError, match="is there already; move it away"):
+        write_proposal(shop, tmp_path / "mapping.toml")
+    with pytest.raises(NotFoundError, match="to look at"):
+        propose(tmp_path / "nowhere")

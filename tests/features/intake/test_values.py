@@ -1,0 +1,65 @@
+"""The fast way of reading a value gives what the slow one would, or leaves it alone."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.intake.values import ARROW_TEXT, fast_zone, read_numbers, read_text, read_times, regular_times
+
+DIGITS = st.text("0123456789", min_size=1, max_size=4)
+TIMES = st.datetimes(datetime(1600, 1, 1), datetime(2400, 1, 1))  # noqa: DTZ001 (as people write them)
+ZONES = ["Europe/London", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "UTC"]
+AS_TIME = st.one_of(
+    TIMES.map(str),
+    TIMES.map(lambda time: time.isoformat(timespec="minutes") + "Z"),
+    st.tuples(TIMES, st.sampled_from(["+05:45", "-0330", "+02"])).map(lambda pair: str(pair[0]) + pair[1]),
+    st.builds("{}-{}-{} {}:{}".format, DIGITS, DIGITS, DIGITS, DIGITS, DIGITS),
+    st.sampled_from(
+        ["now", "", " 2024-01-01", "2024-13-01", "2024-02-30", "20240101", "2024-01-01T24:00", "9999-12-31"]
+    ),
+)
+AS_NUMBER = st.one_of(
+    st.integers(-(10**18), 10**18).map(str),
+    st.decimals(-(10**6), 10**6, places=3).map(str),
+    st.sampled_from(["+1", " 1", "0x10", "1e3", "inf", "nan", "-", "", "1_000", "007", "1.", ".5", "1,5", "٣"]),
+)
+
+
+@given(st.lists(AS_TIME, min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_regular_times_are_what_pandas_reads_one_by_one(texts):
+    values = pd.Series(texts, dtype=ARROW_TEXT)
+    words = values.mask(values.isin(["now"]))
+    slow = pd.to_datetime(words, utc=True, errors="coerce", format="ISO8601").astype("datetime64[us, UTC]")
+    assert read_times(values).equals(slow)
+
+
+@given(st.lists(AS_NUMBER, min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_regular_numbers_are_what_pandas_reads_one_by_one(texts):
+    values = pd.Series(texts, dtype=ARROW_TEXT)
+    slow = pd.to_numeric(values.astype(object), errors="coerce").astype(float)
+    assert read_numbers(values).astype(float).tolist() == pytest.approx(slow.tolist(), rel=1e-15, nan_ok=True)
+
+
+def test_times_with_and_without_a_zone_are_left_to_the_slow_way():
+    mixed = pd.Series(["2024-01-01", "2024-01-01T00:00Z"], dtype=ARROW_TEXT)
+    assert regular_times(mixed) is None
+    assert read_times(mixed).tolist() == [pd.Timestamp("2024-01-01", tz="UTC")] * 2
+
+
+@given(st.sampled_from(ZONES), st.lists(st.datetimes(datetime(1971, 1, 1), datetime(2060, 1, 1)), min_size=1))  # noqa: DTZ001
+@settings(max_examples=200, deadline=None)
+def test_a_zone_is_the_same_zone_however_it_is_named(name, times):
+    zone, utc = ZoneInfo(name), pd.Series(pd.to_datetime(times, utc=True)).dt.as_unit("us")
+    local = utc.dt.tz_convert(fast_zone(zone, utc)).dt.tz_localize(None)
+    assert local.tolist() == [time.replace(tzinfo=UTC).astimezone(zone).replace(tzinfo=None) for time in times]
+
+
+def test_whole_floats_are_the_numbers_they_were_before_a_gap_came():
+    assert read_text(pd.Series([17850.0, None, 1e17])).tolist() == ["17850", pd.NA, "100000000000000000"]
+    assert read_text(pd.Series([2.0, 2.5])).tolist() == ["2", "2.5"]  # each by itself, whatever is beside it
