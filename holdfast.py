@@ -276,9 +276,9 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Show what a release learned, how good that is, and against what; or set two side by side."""
-    from training.manifest import plain, read_manifest
     from training.model_card import comparison_sheet, sheets
-    from training.names import resolve
+    from training.releases.manifest import plain, read_manifest
+    from training.releases.names import resolve
 
     place = Home(home)
     manifest = read_manifest(place.releases / resolve(place, release))
@@ -295,7 +295,7 @@ def evaluate(
             _show(sheet)
         return
     from features.programme import Programme
-    from training.comparison import compare_releases
+    from training.judging.comparison import compare_releases
 
     compared = compare_releases(place, manifest.release_id, resolve(place, other))
     if json:
@@ -327,7 +327,7 @@ def promote(
 @app.command(rich_help_panel="The loop")
 def rollback(home: Where = DEFAULT_HOME) -> None:
     """Go back to the champion before."""
-    from training import ledger
+    from training.releases import ledger
 
     _say(f"{ledger.rollback(Home(home), who=getpass.getuser(), now=_now())} is champion again")
 

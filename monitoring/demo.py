@@ -28,10 +28,10 @@ from features.snapshots import build, built, read_snapshots
 from monitoring.report import verdict_table
 from monitoring.verdict import Verdict
 from monitoring.watch import watch_drift
-from training.manifest import Manifest
 from training.model_card import sheets, verdict_lines
 from training.pipeline import promote_release, train
 from training.preparation import Settings
+from training.releases.manifest import Manifest
 
 STAGES: Final = ("new", "active", "returned", "dormant", "lapsed")
 NOBODY: Final = "nobody"  # an id that is in no table: the service has to answer all the same

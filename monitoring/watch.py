@@ -14,8 +14,8 @@ from features.sheet import Progress
 from features.snapshots import built, on_grid, read_snapshots
 from monitoring.drift import monitor_drift
 from monitoring.verdict import Verdict
-from training.ledger import champion_id
-from training.manifest import read_manifest
+from training.releases.ledger import champion_id
+from training.releases.manifest import read_manifest
 
 
 def watch_drift(home: Home, *, weeks: int, progress: Progress) -> tuple[Verdict, Path]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features.programme import Programme
 from training.artifacts import Matrix
-from training.manifest import FeatureSpec
+from training.releases.manifest import FeatureSpec
 
 REASONS: Final = 3
 LARGE: Final = 100.0  # from here on decimals say nothing

@@ -29,7 +29,7 @@ from serving.app import create_app
 from serving.decide import Decider
 from serving.desk import Desk, World
 from training.artifacts import load_release
-from training.ledger import champion_id
+from training.releases.ledger import champion_id
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML reads it when imported; "1" would not do
 import bentoml

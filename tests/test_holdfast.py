@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from features.home import Home
-from training.ledger import promote
 from training.promotion import Verdict
+from training.releases.ledger import promote
 
 ROOT = Path(__file__).parent.parent
 NOW = datetime(2024, 1, 1, tzinfo=UTC)

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from features.home import Home
 from holdfast import app, quiet_dependencies
-from training.ledger import champion_id
-from training.manifest import read_manifest
+from training.releases.ledger import champion_id
+from training.releases.manifest import read_manifest
 
 # MLflow, about its own types, when its `pyfunc` is imported
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")

@@ -15,7 +15,7 @@ from features.world.law import World
 from holdfast import app, quiet_dependencies
 from serving.decide import Decider
 from training.artifacts import load_release
-from training.ledger import champion_id
+from training.releases.ledger import champion_id
 
 # MLflow, about its own types, when its `pyfunc` is imported
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")

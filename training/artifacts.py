@@ -23,9 +23,9 @@ from features.errors import ContractError, CorruptError
 from features.files import sha256 as sha256_of
 from features.files import write_json, write_whole
 from training.calibration import Calibration, calibration_from_json
-from training.effects import Effects, effects_from_json
-from training.manifest import Manifest, read_manifest
-from training.manifest import identity as identity_of
+from training.learning.effects import Effects, effects_from_json
+from training.releases.manifest import Manifest, read_manifest
+from training.releases.manifest import identity as identity_of
 
 Matrix = NDArray[np.float32]  # (n_members, n_features), in the release's order, NaN where missing
 Floats = NDArray[np.float64]

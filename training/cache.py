@@ -9,7 +9,7 @@ from typing import Any
 import xgboost as xgb
 
 from features.files import fingerprint, write_json
-from training.manifest import plain
+from training.releases.manifest import plain
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from features.errors import ContractError
 from training.calibration import EDGE, IDENTITY, Calibration, Isotonic, fit_platt
-from training.encoding import Encoding, fit_encoding
-from training.evidence import estimate
+from training.judging.evidence import estimate
+from training.learning.encoding import Encoding, fit_encoding
 from training.metrics import auc, log_loss
 from training.shape import Floats, Matrix, Parameters, choose_shape
 from training.splits import Flags, Fold, each_held_out, folds_of

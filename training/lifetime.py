@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.errors import ContractError
 from features.programme import Programme
-from training.judging import MODEL, Judged, judge_value
+from training.judging.tables import MODEL, Judged, judge_value
 from training.labels import between
 from training.repeat_purchase import RepeatPurchases, fit_repeat_purchases, purchase_history
 from training.shape import SHALLOW, Parameters

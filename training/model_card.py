@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 from features.home import Home
 from features.programme import Programme
 from features.sheet import Sheet
-from training.economics import economics_sheet, returns_sheet
-from training.fairness import WORDS
-from training.figures import Figures, money, plain, signed
+from training.judging.economics import economics_sheet, returns_sheet
+from training.judging.fairness import WORDS
 from training.labels import maturity_sheet
-from training.ledger import champion_id, ledger
 from training.lifetime import YEAR
-from training.manifest import Manifest
-from training.names import names_of
-from training.offer_sheets import offer_sheets
 from training.promotion import Verdict
+from training.releases.ledger import champion_id, ledger
+from training.releases.manifest import Manifest
+from training.releases.names import names_of
+from training.sheets.figures import Figures, money, plain, signed
+from training.sheets.offer_sheets import offer_sheets
 
 if TYPE_CHECKING:
-    from training.comparison import Comparison
+    from training.judging.comparison import Comparison
 
 POLICY: Final = "policy_value"
 

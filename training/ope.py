@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike
 
 from features.errors import ContractError
 from features.schema import CONTROL
-from training.balance import sample_ratio_p
-from training.encoding import fit_encoding
-from training.estimators import Flags, Floats, Log, dm, dr, importance_weights, ips, snips
-from training.evidence import bootstrap, effective_sample_size, estimate, smallest_detectable_effect
-from training.frames import read_log, read_policy
-from training.learners import Experiment, fit_nuisance
+from training.judging.estimators import Flags, Floats, Log, dm, dr, importance_weights, ips, snips
+from training.judging.evidence import bootstrap, effective_sample_size, estimate, smallest_detectable_effect
+from training.judging.frames import read_log, read_policy
+from training.learning.encoding import fit_encoding
+from training.learning.learners import Experiment, fit_nuisance
+from training.logged.balance import sample_ratio_p
 from training.metrics import Estimate
 from training.splits import folds_of
 
@@ -142,7 +142,7 @@ def evaluate_policy(
     of resampled members as `_bootstrap_lower` and `_bootstrap_upper`, in the outcome's unit per decision;
     smallest_detectable_effect, the difference from the best fixed offer that a log like this finds four times in five;
     effective_sample_size; contacted, the share that is sent something; sample_ratio_p, of the whole log (see
-    `training.balance.sample_ratio_p`). Missing where fewer than 10 members got what the policy takes.
+    `training.logged.balance.sample_ratio_p`). Missing where fewer than 10 members got what the policy takes.
 
     The best fixed offer is chosen on the other half of the members each time, so it does not win by luck.
 

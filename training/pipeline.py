@@ -21,20 +21,21 @@ from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.store import Store, open_store
 from features.warehouse import Warehouse, open_warehouse
-from training import model_card, names, registry, steps
+from training import model_card, registry, steps
 from training.artifacts import Models, Release, golden_rows, latency, load_release, write_release
 from training.cache import Step, cached
 from training.calibration import calibration_from_json
-from training.effects import effects_from_json
-from training.experiment import Judgement, judge_policies
-from training.gallery import pictures
-from training.grounds import Trained, evidence_of
-from training.ledger import champion_id, promote
-from training.logs import ExperimentLog, experiment_log, offer_specs
-from training.manifest import Manifest, OfferSpec, plain, read_manifest
+from training.judging.grounds import Trained, evidence_of
+from training.learning.effects import effects_from_json
+from training.logged.experiment import Judgement, judge_policies
+from training.logged.log import ExperimentLog, experiment_log, offer_specs
 from training.preparation import Prepared, Settings, described, feature_specs, label_ledger, prepare
 from training.promotion import Verdict, evidence_from_json, judge
-from training.uplift_table import OfferRow, uplift_table
+from training.releases import names
+from training.releases.ledger import champion_id, promote
+from training.releases.manifest import Manifest, OfferSpec, plain, read_manifest
+from training.sheets.gallery import pictures
+from training.sheets.uplift_table import OfferRow, uplift_table
 
 STEPS: Final = ("future", "campaigns", "churn", "value", "worth", "uplift")
 STREAMS: Final = ("log", *STEPS, "table", "contacts", "release", "pictures")

@@ -19,7 +19,7 @@ from features.snapshots import as_of_dates
 from features.store import Store
 from features.warehouse import Warehouse
 from training import labels, splits
-from training.manifest import FeatureSpec
+from training.releases.manifest import FeatureSpec
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
-from training.findings import (
+from training.judging.findings import (
     IDENTIFIED,
     Evidence,
     Finding,
@@ -25,7 +25,7 @@ from training.metrics import Estimate
 
 
 class ObservedEffect(Protocol):
-    """Say what campaigns brought, as far as it can be known; see `training.observational`."""
+    """Say what campaigns brought, as far as it can be known; see `training.logged.observational`."""
 
     @property
     def verdict(self) -> str:

@@ -16,14 +16,16 @@ from features.errors import ContractError
 from features.home import Home
 from features.sheet import Progress
 from features.store import Store
-from training import campaigns, churn, economics, experiment, judging, lifetime, splits, value
+from training import churn, lifetime, splits, value
 from training.cache import Step
-from training.effects import Effects
-from training.grounds import Trained
-from training.logs import ExperimentLog
-from training.manifest import OfferSpec, plain
-from training.observational import FOLDS
+from training.judging import economics, tables
+from training.judging.grounds import Trained
+from training.learning.effects import Effects
+from training.logged import campaigns, experiment
+from training.logged.log import ExperimentLog
+from training.logged.observational import FOLDS
 from training.preparation import Prepared, Settings
+from training.releases.manifest import OfferSpec, plain
 from training.repeat_purchase import expected_in_horizon, purchase_history
 from training.tuning import Parameters, tune
 
@@ -98,8 +100,8 @@ def fit_churn(
     model = churn.fit_churn(X, churned, clusters=learn["member_id"], folds=folds, parameters=tuned.parameters)
     X_test = test[list(prepared.features)]
     expected, notes = _expected_purchases(prepared, test)
-    predictions = {judging.MODEL: model.predict(X_test)} | churn.rivals(X, churned, X_test, expected_purchases=expected)
-    table = judging.judge_churn(
+    predictions = {tables.MODEL: model.predict(X_test)} | churn.rivals(X, churned, X_test, expected_purchases=expected)
+    table = tables.judge_churn(
         test["churned"].to_numpy(dtype=np.float64), predictions, test["member_id"].to_numpy(), rng
     )
     table = plain(table) | {"notes": notes}
@@ -115,11 +117,11 @@ def fit_value(prepared: Prepared, rng: np.random.Generator) -> Step:
     X_test, margin = test[list(prepared.features)], test["margin"].to_numpy(dtype=np.float64)
     spend = test["spend_84d"].to_numpy(dtype=np.float64)
     predictions = {
-        judging.MODEL: model.predict(X_test),
+        tables.MODEL: model.predict(X_test),
         "same as last period": test["previous_margin"].to_numpy(dtype=np.float64),
         "mean of 12 weeks": spend * prepared.programme.margin_rate * prepared.programme.horizon_days / 84,
     }
-    table = judging.judge_value(margin, predictions, test["member_id"].to_numpy(), rng)
+    table = tables.judge_value(margin, predictions, test["member_id"].to_numpy(), rng)
     within = value.share_within(margin, model.interval(X_test))
     return Step({"table": plain(table) | {"within_interval": within}}, {"value": model.booster})
 

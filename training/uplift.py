@@ -18,14 +18,14 @@ from scipy.stats import rankdata
 
 from features.errors import ContractError
 from features.schema import CONTROL
-from training.cross_fit import Choice, choose, cross_fit, learn_from_all
-from training.distillation import distil
-from training.effects import EffectBands, Student, standard_error
-from training.encoding import Encoding, fit_encoding
-from training.learners import BINS, Experiment, Flags, Floats, Ints, Matrix, Trees
+from training.learning.cross_fit import Choice, choose, cross_fit, learn_from_all
+from training.learning.distillation import distil
+from training.learning.effects import EffectBands, Student, standard_error
+from training.learning.encoding import Encoding, fit_encoding
+from training.learning.learners import BINS, Experiment, Flags, Floats, Ints, Matrix, Trees
+from training.learning.uplift_interval import fit_bands, interval
 from training.metrics import Estimate
 from training.splits import folds_of
-from training.uplift_interval import fit_bands, interval
 
 FOLDS: Final = 5
 FEWEST_MEMBERS: Final = 30  # of an arm: below, a fold and its inner halves would hold a handful

@@ -18,7 +18,7 @@ import xgboost as xgb
 from numpy.typing import ArrayLike, NDArray
 
 from features.errors import ContractError
-from training.encoding import Encoding, fit_encoding
+from training.learning.encoding import Encoding, fit_encoding
 from training.shape import Matrix, Parameters, choose_shape
 from training.splits import Flags, each_held_out, folds_of
 

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from training.cross_fit import CONSTANT
-from training.evidence import Z
+from training.judging.evidence import Z
+from training.learning.cross_fit import CONSTANT
 from training.uplift import fit_uplift
 
 RUNS = int(os.environ.get("HOLDFAST_RUNS", "30"))

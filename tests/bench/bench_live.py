@@ -20,7 +20,7 @@ from features.home import Home
 from features.programme import read_programme
 from features.snapshots import built, snapshot
 from features.warehouse import open_warehouse, quietly
-from training.ledger import champion_id
+from training.releases.ledger import champion_id
 
 POSTS, ROWS, CALLERS, DECISIONS = 30, 500, 64, 300
 numbers = count()

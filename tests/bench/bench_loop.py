@@ -19,7 +19,7 @@ from features.definitions import DECISION, MODEL_FEATURES
 from features.home import Home
 from features.store import open_store
 from training.artifacts import load_release
-from training.ledger import champion_id
+from training.releases.ledger import champion_id
 
 ROUNDS = 7
 

@@ -18,8 +18,8 @@ import pytest
 from scipy.stats import t
 
 from features.schema import CONTROL
+from training.logged.overlap import overlap
 from training.ope import BEST_FIXED, GIVEN, NO_CONTACT, RANDOM, evaluate_policy
-from training.overlap import overlap
 from training.uplift import fit_uplift
 
 DATA = Path(__file__).parents[3] / "shared/data/rewards"

@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 import xgboost as xgb
 
+from training.judging.uplift_metrics import qini_coefficient
 from training.uplift import fit_uplift
-from training.uplift_metrics import qini_coefficient
 
 SCRIPT = Path(__file__).parent / "oracles" / "uplift.py"
 ORACLES = Path(".oracles/bin/python")

@@ -8,7 +8,7 @@ import pytest
 from features.home import Home
 from features.programme import Programme
 from monitoring.demo import Round, decisions_sheet, summary
-from training.manifest import Manifest
+from training.releases.manifest import Manifest
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from features.programme import Programme
 from serving.decide import Decider
 from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
-from training.effects import EffectBands, Effects, Student
-from training.manifest import FeatureSpec, Manifest, OfferSpec
+from training.learning.effects import EffectBands, Effects, Student
 from training.policy import in_hold_out
+from training.releases.manifest import FeatureSpec, Manifest, OfferSpec
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 AS_OF = NOW - timedelta(days=2)

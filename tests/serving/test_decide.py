@@ -8,7 +8,7 @@ from serving.decide import Decider
 from serving.explain import Explainer, contributions
 from training.artifacts import load_release
 from training.calibration import logit
-from training.effects import EffectBands
+from training.learning.effects import EffectBands
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 

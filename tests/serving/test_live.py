@@ -22,10 +22,10 @@ from serving import contract
 from serving.problems import ProblemDocument
 from training.artifacts import Models, write_release
 from training.calibration import Platt
-from training.effects import EffectBands, Effects, Student
-from training.ledger import promote
-from training.manifest import FeatureSpec, Manifest, OfferSpec
+from training.learning.effects import EffectBands, Effects, Student
 from training.promotion import Verdict
+from training.releases.ledger import promote
+from training.releases.manifest import FeatureSpec, Manifest, OfferSpec
 
 LAST = datetime(2017, 6, 1, 17, tzinfo=UTC)  # the last purchase; a snapshot is of the midnight after
 START = datetime(2017, 6, 20, 12, tzinfo=UTC)  # where the service's clock starts

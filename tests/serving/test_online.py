@@ -23,8 +23,8 @@ from features.store import open_store
 from features.stores.packed import Batch, Schema, microseconds
 from serving.contract import ScoresRequest
 from serving.desk import Desk, World
-from training.ledger import promote
 from training.promotion import Verdict
+from training.releases.ledger import promote
 
 IDS = [f"m{number}" for number in range(40)]
 SCHEMA = Schema(NUMBERS, WORDS)

@@ -12,9 +12,9 @@ import xgboost as xgb
 from features.programme import Programme
 from training.artifacts import Models, golden_rows, write_release
 from training.calibration import Isotonic
-from training.effects import EffectBands, Effects, Student
-from training.manifest import FeatureSpec, Manifest, OfferSpec
-from training.uplift_metrics import RANKING_METRICS
+from training.judging.uplift_metrics import RANKING_METRICS
+from training.learning.effects import EffectBands, Effects, Student
+from training.releases.manifest import FeatureSpec, Manifest, OfferSpec
 
 FEATURES = (
     FeatureSpec("recency_days", "Days since the last visit", "days", 0),

@@ -11,7 +11,7 @@ from features.errors import ContractError, CorruptError, NotFoundError
 from features.files import sha256
 from training.artifacts import golden_rows, load_release, write_release
 from training.calibration import IDENTITY
-from training.manifest import Manifest, identity, read_manifest
+from training.releases.manifest import Manifest, identity, read_manifest
 
 FILES = ("churn.json", "value.json", "uplift.json", "effects.json", "calibration.json", "golden.json")
 ALL = (*FILES, "manifest.json")

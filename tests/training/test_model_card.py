@@ -7,7 +7,7 @@ from rich.console import Console
 
 from features.home import Home
 from features.programme import Programme
-from training.judging import CHURN_METRICS, VALUE_METRICS
+from training.judging.tables import CHURN_METRICS, VALUE_METRICS
 from training.model_card import (
     HEADS,
     churn_sheet,

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from features.errors import ContractError
-from training import estimators, evidence, ope
-from training.balance import sample_ratio_p
-from training.estimators import Log
+from training import ope
+from training.judging import estimators, evidence
+from training.judging.estimators import Log
+from training.logged.balance import sample_ratio_p
+from training.logged.overlap import overlap
 from training.metrics import Estimate
-from training.overlap import overlap
 from training.policy import draw as draw_treatment
 from training.policy import treatment_probabilities
 

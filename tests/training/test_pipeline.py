@@ -23,15 +23,15 @@ from features.warehouse import open_warehouse
 from features.world.law import World
 from training import pipeline, preparation
 from training.churn import fit_churn
-from training.ledger import champion_id, ledger, promote
-from training.logs import offer_specs, simulate_log
-from training.manifest import plain, read_manifest
+from training.logged.log import offer_specs, simulate_log
 from training.metrics import Estimate, auc
-from training.names import last_trained
 from training.pipeline import promote_release
 from training.preparation import Prepared, Settings, feature_specs, prepare
 from training.promotion import Verdict
 from training.registry import metrics_of
+from training.releases.ledger import champion_id, ledger, promote
+from training.releases.manifest import plain, read_manifest
+from training.releases.names import last_trained
 from training.splits import Split
 
 NOW = datetime(2017, 11, 1, 12, tzinfo=UTC)

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from training.findings import Evidence, Gate, GroupRow
+from training.judging.findings import Evidence, Gate, GroupRow
+from training.judging.soundness import DataChecks
 from training.metrics import Estimate
 from training.promotion import evidence_from_json, judge
-from training.soundness import DataChecks
 
 
 def about(value, spread=0.01):

@@ -16,15 +16,16 @@ from features.snapshots import build
 from features.store import MemberFeatures, Store, open_store
 from holdfast import quiet_dependencies
 from serving.decide import Decider
-from training import names, pipeline, steps
+from training import pipeline, steps
 from training.artifacts import load_release
 from training.churn import PURCHASES
-from training.comparison import compare_releases
-from training.ledger import champion_id, promote
-from training.manifest import read_manifest
+from training.judging.comparison import compare_releases
 from training.pipeline import promote_release, train
 from training.preparation import Settings
 from training.promotion import Verdict
+from training.releases import names
+from training.releases.ledger import champion_id, promote
+from training.releases.manifest import read_manifest
 from training.tuning import tune
 
 # MLflow, about its own types, when its `pyfunc` is imported

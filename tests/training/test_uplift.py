@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from features.errors import ContractError
-from training import learners, uplift
-from training.cross_fit import CONSTANT, share_kept
-from training.learners import LEARNERS, Cuts, Experiment, doubly_robust, fit_nuisance, winsorise
+from training import uplift
+from training.learning import learners
+from training.learning.cross_fit import CONSTANT, share_kept
+from training.learning.learners import LEARNERS, Cuts, Experiment, doubly_robust, fit_nuisance, winsorise
 from training.uplift import UpliftModel, fit_uplift
 
 OFFERS = ("a", "b")

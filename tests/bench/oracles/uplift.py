@@ -44,7 +44,7 @@ def ours(X, arm, outcome, *, known):
 
 def our(learner, fresh):
     """Give what fits one of the product's learners alone, with trees as told."""
-    from training.learners import LEARNERS, Experiment, Trees, fit_nuisance
+    from training.learning.learners import LEARNERS, Experiment, Trees, fit_nuisance
 
     def fit(X, arm, outcome, *, max_depth, learning_rate, n_estimators, reg_lambda):
         trees = Trees(max_depth, learning_rate, n_estimators, leaf_share=0.0, ridge=reg_lambda)

@@ -1,0 +1,209 @@
+"""Which learner to believe: cross-fit them all, shrink what held-out members do not bear out, keep what earns most.
+
+Every number that decides is of members whose own outcomes had no part in it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+from scipy.optimize import nnls
+
+from training.judging.evidence import Z, estimate
+from training.learning.learners import Experiment, Flags, Floats, Ints, Matrix, estimate_effects, fit_nuisance
+from training.metrics import Estimate
+
+TOGETHER: Final = "all together"
+CONSTANT: Final = "constant"  # the average effect of each offer: the best single offer for everybody
+MOST_KEPT: Final = 1.5  # regularised trees are timid; further than this a slope is more likely luck
+
+
+@dataclass(frozen=True)
+class Part:
+    """Hold what one fold's training members say of every row, and the scores of its held-out members."""
+
+    held_out: Flags
+    average: Floats  # (n_offers,)
+    effects: dict[str, Matrix]  # (n, n_offers) by learner, about 0; of halved precision, since there are many
+    scores: Floats  # (n_held_out, arms)
+    cap: float
+
+
+def cross_fit(log: Experiment, held_out: Flags, rng: np.random.Generator) -> Part:
+    """Fit every learner on the members not held out."""
+    nuisance = fit_nuisance(log.take(~held_out), rng=rng)
+    effects = estimate_effects(nuisance, log.X)
+    return Part(
+        held_out=held_out,
+        average=nuisance.contrasts.mean(axis=0),
+        effects={name: _about(effect, ~held_out) for name, effect in effects.items()},
+        scores=nuisance.scores(log.take(held_out)),
+        cap=nuisance.cap,
+    )
+
+
+def _about(effect: Floats, rows: Flags) -> Matrix:
+    """Take off the mean over `rows`."""
+    return np.asarray(effect - effect[rows].mean(axis=0), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Hold the learner to believe, what it says of every row, and the comparison it won."""
+
+    learner: str
+    weights: dict[str, Floats]  # (n_offers,) of each learner that has a say
+    teacher: Floats  # (n, n_offers)
+    average_effect: list[Estimate]
+    policy_values: dict[str, Estimate]
+    gains: dict[str, Estimate]
+    held_out: Floats  # (n, n_offers) what the learner says of every row by models that have not seen its member
+    contrast: Floats  # (n, n_offers) doubly robust, likewise
+
+    @property
+    def kept(self) -> Floats:
+        """Say how much of the learners' heterogeneity is kept, `(n_offers,)`: 0 is the averages alone."""
+        return np.sum(list(self.weights.values()), axis=0) if self.weights else np.zeros(len(self.average_effect))
+
+
+def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> Choice:
+    """Choose by held-out policy value; the average effects alone stand unless beaten by a standard error.
+
+    Every contender weighs the learners' words: one learner alone, or all of them together. Policies differ on few
+    members, so several contenders are mostly within a standard error of the best; of these the one is taken whose
+    predictions explain the effects of held-out members best.
+    """
+    scores = _gather(fold, [part.scores for part in parts])
+    contrast = scores[:, 1:] - scores[:, :1]
+    average = _gather(fold, [np.tile(part.average, (int(part.held_out.sum()), 1)) for part in parts])
+    names = list(parts[0].effects)
+    words = np.stack([_gather(fold, [part.effects[name][part.held_out] for part in parts]) for name in names])
+    earned, missed = {CONSTANT: _earned(average, contrast, cost)}, {}
+    held_out = {CONSTANT: average}
+    for name, weigh in _contenders(names).items():
+        # A fold's own members have no say in how its words are weighed.
+        others = [fold != k for k in range(len(parts))]
+        weights = np.stack([weigh(words[:, rows], contrast[rows], log.cluster[rows]) for rows in others])
+        uplift = average + np.einsum("nla,lna->na", weights[fold], words)
+        earned[name] = _earned(uplift, contrast, cost)
+        missed[name] = float(((contrast - uplift) ** 2).sum())
+        held_out[name] = uplift
+    gains = {name: estimate(earned[name] - earned[CONSTANT], log.cluster) for name in missed}
+    learner = _believed(earned, missed, gains, log.cluster)
+    effects = [estimate(column, log.cluster) for column in contrast.T]
+    say: dict[str, Floats] = {}
+    if learner != CONSTANT:
+        found = zip(names, _contenders(names)[learner](words, contrast, log.cluster), strict=True)
+        say = {name: weight for name, weight in found if weight.any()}
+    teacher = _teacher(
+        effects, say, {name: np.mean([part.effects[name] for part in parts], axis=0) for name in say}, n=len(fold)
+    )
+    values = {name: estimate(earning, log.cluster) for name, earning in earned.items()}
+    learner = learner if say else CONSTANT
+    return Choice(learner, say, teacher, effects, values, gains, held_out[learner], contrast)
+
+
+def learn_from_all(choice: Choice, log: Experiment, sample: Flags, rng: np.random.Generator, *, threads: int) -> Choice:
+    """Let the learners that were chosen on a sample learn from every row what they say of the sample.
+
+    How their words are weighed stays as chosen; the average effects are those of all rows.
+    """
+    nuisance = fit_nuisance(log, rng=rng, threads=threads)
+    effects = [estimate(column, log.cluster) for column in nuisance.contrasts.T]
+    said = estimate_effects(nuisance, log.X[sample], choice.weights)
+    teacher = _teacher(effects, choice.weights, said, n=int(sample.sum()))
+    return replace(choice, teacher=teacher, average_effect=effects)
+
+
+def _teacher(
+    average: Sequence[Estimate], weights: Mapping[str, Floats], said: Mapping[str, Matrix | Floats], *, n: int
+) -> Floats:
+    """Add to the average effects what learners say beyond them, weighed, `(n, n_offers)`."""
+    teacher = np.tile([effect.value for effect in average], (n, 1))
+    for name, weight in weights.items():
+        teacher += weight * (said[name] - said[name].mean(axis=0))
+    return teacher
+
+
+def _believed(earned: dict[str, Floats], missed: dict[str, float], gains: dict[str, Estimate], cluster: Ints) -> str:
+    best = max(gains, key=lambda name: gains[name].value)
+    if gains[best].value <= _standard_error(gains[best]):
+        return CONSTANT
+    behind = {name: estimate(earned[best] - earned[name], cluster) for name in gains if name != best}
+    close = [best, *(name for name, lead in behind.items() if lead.value <= _standard_error(lead))]
+    return min(close, key=lambda name: missed[name])
+
+
+def _standard_error(found: Estimate) -> float:
+    return (found.upper - found.value) / Z
+
+
+Weigh = Callable[[Floats, Floats, Ints], Floats]  # words (n_learners, n, n_offers), contrast, cluster -> weights
+
+
+def _contenders(names: Sequence[str]) -> dict[str, Weigh]:
+    return {name: partial(_alone, place) for place, name in enumerate(names)} | {TOGETHER: _together}
+
+
+def _alone(place: int, words: Floats, contrast: Floats, cluster: Ints) -> Floats:
+    weights = np.zeros((len(words), words.shape[2]))
+    weights[place] = share_kept(words[place], contrast, cluster)
+    return weights
+
+
+def _together(words: Floats, contrast: Floats, cluster: Ints) -> Floats:
+    """Weigh learners as a regression of the effects on their words would, none below 0, then shrink the whole.
+
+    Causal stacking: Han and Wu, "Ensemble method for estimating individualized treatment effects", 2022; weights at
+    least 0 as in Breiman, "Stacked regressions", 1996.
+    """
+    weights = np.column_stack([_not_negative(words[:, :, a].T, contrast[:, a]) for a in range(contrast.shape[1])])
+    together = np.einsum("la,lna->na", weights, words)
+    return np.asarray(weights * share_kept(together, contrast, cluster))
+
+
+def _not_negative(words: Floats, contrast: Floats) -> Floats:
+    """Fit non-negative least squares `(n_learners,)` from sums of products, whatever the number of rows."""
+    centred = words - words.mean(axis=0)
+    products, target = centred.T @ centred, centred.T @ contrast
+    # |W w - c|^2 and |R w - R^-T W'c|^2 differ by a constant, where W'W = R'R; a ridge keeps R regular
+    root = np.linalg.cholesky(
+        products + 1e-6 * np.trace(products) * np.eye(len(target)) + 1e-12 * np.eye(len(target))
+    ).T
+    weights: Floats = nnls(root, np.linalg.solve(root.T, target))[0]
+    return weights
+
+
+def share_kept(effect: Floats, contrast: Floats, cluster: Ints) -> Floats:
+    """Say how much of predicted heterogeneity held-out members bear out, `(n_offers,)`: 0 none, 1 all, or more.
+
+    The slope b of the doubly robust contrast on the centred prediction is 1 where predictions hold (the best linear
+    predictor of Chernozhukov, Demirer, Duflo and Fernández-Val, 2018); b max(0, 1 - (se / b)^2) takes off what chance
+    gives (James and Stein, positive part), so that pure noise keeps nothing five times in six.
+    """
+    centred = effect - effect.mean(axis=0)
+    spread = (centred**2).sum(axis=0)
+    slope = np.divide((centred * contrast).sum(axis=0), spread, out=np.zeros_like(spread), where=spread > 0)
+    noise = centred * (contrast - contrast.mean(axis=0) - slope * centred)
+    by_member = np.column_stack([np.bincount(cluster, weights=column) for column in noise.T])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sure = 1 - (by_member**2).sum(axis=0) / (slope * spread) ** 2
+    sure = np.maximum(np.nan_to_num(sure, nan=0.0, neginf=0.0), 0)
+    return np.asarray(np.clip(slope * sure, 0, MOST_KEPT) + 0.0)  # no -0.0 in a record
+
+
+def _earned(uplift: Floats, contrast: Floats, cost: Floats) -> Floats:
+    """Score against no contact the policy that sends the best offer where it earns its cost, `(n,)`."""
+    net = uplift - cost
+    best = net.argmax(axis=1)
+    rows = np.arange(len(best))
+    return np.asarray(np.where(net[rows, best] > 0, (contrast - cost)[rows, best], 0.0))
+
+
+def _gather(fold: Ints, held_out: Sequence[Floats | Matrix]) -> Floats:
+    gathered = np.empty((len(fold), held_out[0].shape[1]))
+    for k, values in enumerate(held_out):
+        gathered[fold == k] = values
+    return gathered

@@ -1,0 +1,1 @@
+"""Judgements set for people: figures, sheets and pictures."""
