@@ -117,17 +117,17 @@ def bench_uplift_at_size(oracles, tmp_path):
 
 
 def bench_uplift_a_row_against_defaults(oracles, tmp_path):
-    """Compare with causalml as it comes, which estimates propensities by elastic net: minutes where rows are many."""
-    judged = write_world(tmp_path, FEW, seed=2)
-    took, answers = run(sys.executable, "ours", tmp_path, known=False)
-    big = int(os.environ.get("HOLDFAST_BENCH_UPLIFT_ROWS", "200_000"))
-    show_row("ours", took, FEW, judge(answers, *judged))
-    for learner in ("X", "DR"):
-        theirs, answers = run(oracles, f"causalml {learner}", tmp_path, known=False)
-        show_row(f"causalml's {learner}-learner, defaults", theirs, FEW, judge(answers, *judged))
-    judged = write_world(tmp_path, big, seed=2)
-    took, answers = run(sys.executable, "ours", tmp_path, known=False)
-    show_row("ours", took, big, judge(answers, *judged))
+    """Compare with causalml as it comes, which estimates propensities by elastic net, where rows are few and many."""
+    rivals = {
+        "ours": (sys.executable, "ours"),
+        "causalml's X-learner, defaults": (oracles, "causalml X"),
+        "causalml's DR-learner, defaults": (oracles, "causalml DR"),
+    }
+    for n in (FEW, int(os.environ.get("HOLDFAST_BENCH_UPLIFT_ROWS", "200_000"))):
+        judged = write_world(tmp_path, n, seed=2)
+        for name, (python, rival) in rivals.items():
+            took, answers = run(python, rival, tmp_path, known=False)
+            show_row(name, took, n, judge(answers, *judged))
 
 
 def show_row(name, took, n, judged):
