@@ -136,7 +136,7 @@ def test_as_many_decisions_as_members_in_their_order(decider, assess, n):
 def test_an_offer_within_the_noise_of_its_uplift_is_not_sent(release_root, members):
     release = load_release(release_root)
     effects = release.models.uplift
-    noisy = replace(effects, bands=(EffectBands(edges=(), effect=(0.0,), error=(1e9,)),) * len(effects.bands))
+    noisy = replace(effects, margin=(EffectBands(edges=(), effect=(0.0,), error=(1e9,)),) * len(effects.margin))
     decider = Decider(replace(release, models=replace(release.models, uplift=noisy)))
     found = decider.assess(members.online(["m1", "m2"], release.feature_names), offers=None, now=NOW)
     assert (found.net_value > 0).any(axis=1).all()
