@@ -44,6 +44,8 @@ class Scores:
     uplift: Floats  # (n_members, n_offers) incremental margin within the horizon, after redemption costs
     uplift_error: Floats  # (n_members, n_offers) its standard error, of members with an uplift about as high
     retention_uplift: Floats  # (n_members, n_offers) incremental probability of staying
+    retention_error: Floats  # (n_members, n_offers) its standard error, likewise
+    redemption: Floats  # (n_members, n_offers) probability of redeeming within the horizon an offer that is sent
 
     @property
     def margin_by_treatment(self) -> Floats:
@@ -87,6 +89,8 @@ class Models:
             uplift=uplift,
             uplift_error=error,
             retention_uplift=retention,
+            retention_error=np.zeros_like(retention),
+            redemption=np.zeros_like(retention),
         )
 
 
