@@ -92,11 +92,12 @@ def booster(y, X, objective):
     return xgb.train({"objective": objective, "max_depth": 3, "nthread": 1}, xgb.DMatrix(X, y, nthread=1), 20)
 
 
-def effects(margin, X):
-    """Effects on margin as given, on retention none, and known for certain."""
-    n = margin.shape[1]
-    student = Student(booster(np.hstack([margin, 0 * margin]), X, "reg:squarederror"), (0.0,) * 2 * n, (1.0,) * 2 * n)
-    return Effects(student, (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * n)
+def effects(margin, redemption, X):
+    """Effects on margin as given, on retention none, and known for certain; chances of redemption as given."""
+    n, said = margin.shape[1], booster(np.hstack([margin, 0 * margin, redemption]), X, "reg:squarederror")
+    student = Student(said, (0.0,) * 3 * n, (1.0,) * 3 * n, (-1e6,) * 2 * n + (0.0,) * n, (1e6,) * 2 * n + (1.0,) * n)
+    sure = (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * n
+    return Effects(student, sure, sure)
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +109,7 @@ def release_root(tmp_path_factory):
     models = Models(
         churn=booster(churned, X, "binary:logistic"),
         value=booster(X[:, 2], X, "reg:squarederror"),
-        uplift=effects(effect, X),
+        uplift=effects(effect, np.column_stack([X[:, 0] / 100, 0 * X[:, 0], np.full(800, 0.5)]), X),
         calibration=Platt(1.0, 0.0),
     )
     manifest = Manifest(

@@ -131,7 +131,7 @@ def test_as_many_decisions_as_members_in_their_order(decide, n):
 
 def test_an_offer_within_the_noise_of_its_uplift_is_not_sent(decider, members):
     effects = decider.release.models.uplift
-    noisy = replace(effects, bands=(EffectBands(edges=(), effect=(0.0,), error=(1e9,)),) * len(effects.bands))
+    noisy = replace(effects, margin=(EffectBands(edges=(), effect=(0.0,), error=(1e9,)),) * len(effects.margin))
     release = replace(decider.release, models=replace(decider.release.models, uplift=noisy))
     found = _decide(Decider(release, decider.catalogue), members, ["m1", "m2"])
     assert all(max(one.net_value) > 0 for one in found)
