@@ -11,19 +11,19 @@ from features.home import Home
 from serving.batch.plan import Request, plan_batch
 from serving.batch.run import decide_batch
 
-root, parts = sys.argv[1:]
-left = int(parts)
-append = DecisionLog.append_part
+
+def main(root, parts):
+    append, calls = DecisionLog.append_part, iter(range(int(parts)))
+
+    def append_or_die(*args):
+        if next(calls, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return append(*args)
+
+    DecisionLog.append_part = append_or_die
+    plan = plan_batch(Home(Path(root)), Request(campaign_id="c", budget=9_000))
+    decide_batch(plan, now=datetime(2017, 12, 1, 12, tzinfo=UTC), progress=lambda *_: None)
 
 
-def append_or_die(*args):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return append(*args)
-
-
-DecisionLog.append_part = append_or_die
-plan = plan_batch(Home(Path(root)), Request(campaign_id="c", budget=9_000))
-decide_batch(plan, now=datetime(2017, 12, 1, 12, tzinfo=UTC), progress=lambda *_: None)
+if __name__ == "__main__":
+    main(*sys.argv[1:])
