@@ -211,11 +211,13 @@ def parts(evidence) -> Parts:
     X[rng.random(n) < 0.1, 3] = np.nan
     churned = (rng.random(n) < 1 / (1 + np.exp(-(X[:, 0] - 30) / 10))).astype(float)
     effect = np.column_stack([40 * X[:, 0] - 900, 10 * X[:, 1] + 10])
-    both = np.hstack([effect, 0 * effect])  # on margin and, none, on retention
+    redemption = np.column_stack([X[:, 0] / 100, 0 * X[:, 0]])
+    said = np.hstack([effect, 0 * effect, redemption])  # on margin and, none, on retention
+    reach = ((0.0,) * 6, (1.0,) * 6, (-1e6,) * 4 + (0.0,) * 2, (1e6,) * 4 + (1.0,) * 2)
     models = Models(
         churn=_booster(churned, X, "binary:logistic"),
         value=_booster(X[:, 2], X, "reg:squarederror"),
-        uplift=Effects(Student(_booster(both, X, "reg:squarederror"), (0.0,) * 4, (1.0,) * 4), SURE),
+        uplift=Effects(Student(_booster(said, X, "reg:squarederror"), *reach), SURE, SURE),
         calibration=Isotonic((0.0, 0.5, 1.0), (0.05, 0.4, 0.9)),
     )
     manifest = Manifest(

@@ -70,13 +70,17 @@ def fitted() -> Fitted:
     )
 
 
+def effects_of(fitted):
+    margin, retention = fitted.uplift["margin"], fitted.uplift["retention"]
+    return Effects(margin.student, margin.bands, retention.bands)
+
+
 def judge_of(fitted, *, test=None, champion=None):
     log = fitted.test if test is None else test
     X = log[list(FEATURES)].to_numpy(dtype=np.float32)
     value = predict_value(fitted.value, X)
-    model = fitted.uplift["margin"]
-    scores = Scores(np.zeros(len(X)), value, model.predict(X), model.error(X), fitted.uplift["retention"].predict(X))
-    effects = {offer: effect.value for offer, effect in model.record.average_effect.items()}
+    scores = Scores(np.zeros(len(X)), value, **effects_of(fitted).predict(X))
+    effects = {offer: effect.value for offer, effect in fitted.uplift["margin"].record.average_effect.items()}
     floor = Programme().experiment.floor  # of the champion too
     return judge_policies(log, scores, effects, offers=OFFERS, champion=champion, floor=floor)
 
@@ -136,8 +140,7 @@ def test_the_best_fixed_offer_is_chosen_on_the_training_part(fitted, judged):
 def champion(fitted, parts, offers=OFFERS, features=FEATURES):
     specs = tuple(FeatureSpec(name, name, "number") for name in features)
     manifest = replace(parts.manifest, features=specs, offers=offers)
-    model = fitted.uplift["margin"]
-    effects = Effects(model.student, model.bands)
+    effects = effects_of(fitted)
     return Release(manifest, replace(parts.models, churn=fitted.value, value=fitted.value, uplift=effects))
 
 
@@ -165,7 +168,7 @@ def test_a_champion_that_makes_no_offer_is_compared_as_one_who_contacts_nobody(f
 
 def test_one_offer_for_all_is_not_personalised(fitted):
     none, every = np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 500.0)
-    scores = Scores(none, none, every, 0 * every, 0 * every)
+    scores = Scores(none, none, every, *[0 * every] * 4)
     judged = judge_policies(fitted.test, scores, {"A": 500.0, "B": 500.0}, offers=OFFERS, champion=None)
     assert not judged.personalised
     assert judged.table["model"] == judged.table[BEST_FIXED]
@@ -206,7 +209,7 @@ def test_retention_is_what_redeeming_keeps(fitted):
 
 def test_a_floor_of_the_policy_counts_in_its_judgement(fitted):
     none, every = np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 100.0)
-    scores = Scores(none, none, every, np.full(every.shape, 100.0), 0 * every)
+    scores = Scores(none, none, every, np.full(every.shape, 100.0), *[0 * every] * 3)
     bold, careful = (
         judge_policies(fitted.test, scores, {"A": 100.0, "B": 100.0}, offers=OFFERS, champion=None, floor=floor)
         for floor in (0.5, 1.0)
