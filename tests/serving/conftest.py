@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
+from features.offers import catalogue_of
 from features.programme import Programme
-from serving.decide import Decider
+from features.rules import known_facts
+from serving.decide import Decider, released_offers
 from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
 from training.learning.effects import EffectBands, Effects, Student
-from training.policy import in_hold_out
+from training.policy import HELD_OUT, arms
 from training.releases.manifest import FeatureSpec, Manifest, OfferSpec
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
@@ -47,12 +49,16 @@ class Row:
     segment: tuple
     lifecycle_stage: tuple
     event_timestamp: tuple
+    facts: dict
 
 
 class Memory:
-    """Members m0, m1, ... with random features; "down" makes the read fail, "infinite" has an infinite feature."""
+    """Members m0, m1, ... with random features; "down" makes the read fail, "infinite" has an infinite feature.
 
-    def online(self, member_ids, features):
+    Those whose id ends in "no" opted out.
+    """
+
+    def online(self, member_ids, features, *, facts):
         assert features == tuple(feature.name for feature in FEATURES)
         if "down" in member_ids:
             raise ConnectionError(f"cannot read {member_ids}")
@@ -65,7 +71,16 @@ class Memory:
         )
         X[[name == "infinite" for name in member_ids], 0] = np.inf
         words = [("loyal", "active", AS_OF) if fine else (None, None, None) for fine in known]
-        return Row(tuple(member_ids), X.astype(np.float32), known, *zip(*words, strict=True))
+        told = {name: fact(name, member_ids, X, known) for name in facts}
+        return Row(tuple(member_ids), X.astype(np.float32), known, *zip(*words, strict=True), told)
+
+
+def fact(name, member_ids, X, known):
+    if known_facts().get(name) == "number":
+        return X[:, [feature.name for feature in FEATURES].index(name)].astype(np.float64)
+    said = {"lifecycle_stage": "active", "segment": "loyal"}
+    words = [said.get(name, "no" if one.endswith("no") else "yes") for one in member_ids]
+    return np.array([word if fine else None for word, fine in zip(words, known, strict=True)], dtype=object)
 
 
 def random_row(member_id):
@@ -111,14 +126,15 @@ def release_root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def decider(release_root):
-    return Decider(load_release(release_root))
+    release = load_release(release_root)
+    return Decider(release, catalogue_of(released_offers(release), PROGRAMME))
 
 
 @pytest.fixture(scope="session")
 def held_out():
     ids = [f"m{i}" for i in range(400)]
     experiment = PROGRAMME.experiment
-    flags = in_hold_out(ids, salt=experiment.salt, share=experiment.hold_out)
+    flags = arms(ids, salt=experiment.salt, hold_out=experiment.hold_out, random_arm=0.0) == HELD_OUT
     return [name for name, flag in zip(ids, flags, strict=True) if flag]
 
 
