@@ -35,7 +35,9 @@ features = typer.Typer(
     help="What is known of a member as of a time: build, register and serve it.", no_args_is_help=True
 )
 monitor = typer.Typer(help="Is it still true? A verdict, and an exit code that says it.", no_args_is_help=True)
+decisions = typer.Typer(help="What was decided, why, and whether it can be taken again.", no_args_is_help=True)
 app.add_typer(features, name="features", rich_help_panel="The loop")
+app.add_typer(decisions, name="decisions", rich_help_panel="The loop")
 app.add_typer(monitor, name="monitor", rich_help_panel="The loop")
 
 WIDE = 120  # columns where there is no terminal to ask: a log, a pipe
@@ -354,6 +356,50 @@ def serve(
         print(f"holdfast answers on {address}", flush=True)  # noqa: T201 (plain: scripts read it)
 
     answer(Home(home), host=host, port=port, ready=ready)
+
+
+@decisions.command("show")
+def decisions_show(
+    decision_id: Annotated[str, typer.Argument(help="As the answer of /v1/decisions named it.")],
+    home: Where = DEFAULT_HOME,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Show one decision: what was possible, why not the rest, what each would bring and cost, and what was drawn."""
+    from features.decisions import find_decision
+    from features.programme import read_programme
+    from serving.replay import as_json, decision_sheet
+
+    row = find_decision(Home(home).decisions, decision_id)
+    if json:
+        out.print_json(data=as_json(row))
+    else:
+        _show(decision_sheet(row, read_programme(Home(home).settings)))
+
+
+@decisions.command("replay")
+def decisions_replay(
+    decision_id: Annotated[str, typer.Argument(help="One decision.", show_default=False)] = "",
+    home: Where = DEFAULT_HOME,
+    *,
+    sample: Annotated[int | None, typer.Option(min=1, help="So many, drawn from the log.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    every: Annotated[bool, typer.Option("--all", help="Every decision in the log.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Take decisions again from release, catalogue, features and draw; exit 1 if one differs from the log in a byte."""
+    import numpy as np
+
+    from serving.replay import replay, replay_sheet, rows_to_replay
+
+    rows = rows_to_replay(Home(home), decision_id, sample=sample, every=every, rng=np.random.default_rng(seed))
+    with working() as progress:
+        found = replay(Home(home), rows, progress=progress)
+    if json:
+        out.print_json(data=[asdict(one) for one in found])
+    else:
+        _show(replay_sheet(found))
+    raise typer.Exit(1 if any(one.differing for one in found) else 0)
 
 
 @monitor.command("drift")
