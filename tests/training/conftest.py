@@ -169,6 +169,14 @@ def evidence():
             "A": _uplift(60.0, 12.0, promised=(61.0, 85.0, 130.0)),
             "B": _uplift(3.0, -2.0, promised=(75.0,)),
         },
+        "redemption": {
+            "A": {
+                "rate": _about(0.183, 0.014),
+                "expected": _about(0.179, 0.004),
+                "log_loss": _about(0.412, 0.021),
+                "log_loss_lead": _about(-0.0312, 0.0054),
+            }
+        },
         "policies": {
             "table": table,
             "best_fixed": "A",

@@ -20,7 +20,7 @@ class RedemptionRow:
     rate: Estimate  # of those that were redeemed
     expected: Estimate  # the mean chance that was foretold
     log_loss: Estimate
-    log_loss_lead: Estimate  # less that of the earlier contacts' rate, said of everybody: below 0 is better
+    log_loss_lead: Estimate  # less that of the earlier contacts' rate, for all the same: below 0 is better
 
 
 def redemption_table(trained: Trained) -> dict[str, RedemptionRow]:

@@ -7,7 +7,7 @@ import pytest
 
 from features.errors import ContractError
 from features.programme import Programme
-from features.synthetic import READ, TRUTH, OfferTerms, overlay_experiment
+from features.synthetic import READ, RESPONSES, TRUTH, OfferTerms, overlay_experiment
 from training.artifacts import Release, Scores
 from training.learning.effects import Effects
 from training.logged.experiment import judge_policies, learn_uplift
@@ -205,6 +205,24 @@ def test_retention_is_what_redeeming_keeps(fitted):
     lapsing = 1 - fitted.train.loc[fitted.train["treatment"] == "control", "retained"].mean()
     assert all(-0.02 < effect.value < lapsing for effect in effects.values())
     assert fitted.uplift["retention"].student is fitted.uplift["margin"].student
+
+
+def test_who_redeems_is_foretold_as_the_simulation_draws_it(fitted):
+    said = effects_of(fitted).predict(fitted.test[list(FEATURES)].to_numpy(dtype=np.float32))["redemption"]
+    for term, chance in zip(TERMS, said.T, strict=True):
+        truth = RESPONSES[term.response](fitted.test)[0]
+        sent = fitted.train.loc[fitted.train["treatment"] == term.offer_id, "redeemed"]
+        error = np.sqrt(sent.mean() * (1 - sent.mean()) / len(sent))
+        assert chance.mean() == pytest.approx(truth.mean(), abs=4 * error)
+        assert np.corrcoef(chance, truth)[0, 1] > 0.6
+
+
+def test_how_sure_retention_is_comes_by_band_as_of_margin(fitted):
+    X = fitted.test[list(FEATURES)].to_numpy(dtype=np.float32)
+    said, retention = effects_of(fitted).predict(X), fitted.uplift["retention"]
+    np.testing.assert_array_equal(said["retention_uplift"], retention.predict(X))
+    np.testing.assert_array_equal(said["retention_error"], retention.error(X))
+    assert (said["retention_error"] > 0).all()
 
 
 def test_a_floor_of_the_policy_counts_in_its_judgement(fitted):
