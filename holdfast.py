@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -48,6 +48,7 @@ USAGE = 2
 Where = Annotated[Path, typer.Option("--home", envvar="HOLDFAST_HOME", help="The one folder everything is kept in.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 DEFAULT_HOME = Path(".holdfast")
+Objective = Literal["profit", "retained_members", "retained_value"]
 
 
 @app.command(rich_help_panel="Start here")
@@ -341,6 +342,51 @@ def releases(home: Where = DEFAULT_HOME) -> None:
 
     _show(releases_sheet(Home(home)))
     _show(ledger_sheet(Home(home)))
+
+
+@app.command(rich_help_panel="The loop")
+def decide(
+    home: Where = DEFAULT_HOME,
+    audience: Annotated[
+        str | None,
+        typer.Option(
+            help="A CSV or Parquet file with member_id, a segment, stage or tier, or a rule such as "
+            "'recency_days > 60'; everybody who is active unless said.",
+            show_default=False,
+        ),
+    ] = None,
+    campaign: Annotated[str | None, typer.Option(help="Its id: what the decisions are logged under.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Of all contacts' expected cost, in minor units (cents).")] = None,
+    path: Annotated[Path, typer.Option("--out", help="Where the decisions go: a .parquet or a .csv file.")] = Path(
+        "decisions.parquet"
+    ),
+    objective: Annotated[Objective | None, typer.Option(help="Another one than the campaign's.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws again.")] = 0,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what budgets would earn; decide nothing.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Decide a whole audience under a budget, into a file and into the log; the same again goes on where it stopped."""
+    from features.programme import read_programme
+    from serving.batch.closing import closing_sheet, preview_batch, preview_sheet, write_decisions
+    from serving.batch.output import check_output
+    from serving.batch.plan import Request, plan_batch
+    from serving.batch.run import decide_batch
+
+    check_output(path)
+    programme = read_programme(Home(home).settings)
+    plan = plan_batch(Home(home), Request(audience, campaign, budget, objective, seed))
+    now = programme.replay_from or _now()
+    with working() as progress:
+        if dry_run:
+            preview = preview_batch(plan, now=now, progress=progress)
+        else:
+            batch = decide_batch(plan, now=now, progress=progress)
+            closing = write_decisions(plan, batch, path, progress=progress)
+    if json:
+        out.print_json(data=preview.to_json() if dry_run else closing.to_json())
+    else:
+        _show(preview_sheet(preview, programme) if dry_run else closing_sheet(closing, path, programme))
 
 
 @app.command(rich_help_panel="The loop")

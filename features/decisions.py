@@ -35,6 +35,7 @@ from features.log.entries import (
 )
 from features.log.reading import (
     find,
+    find_batch,
     find_decision,
     read_catalogue_body,
     read_decisions,
@@ -55,6 +56,7 @@ __all__ = [  # the door to the log, for every layer
     "Outcome",
     "Part",
     "Spending",
+    "find_batch",
     "find_decision",
     "read_catalogue_body",
     "read_decisions",
