@@ -157,7 +157,7 @@ def _lists(values: pa.Array, size: int) -> pa.Array:
 
 
 def _amounts(money: NDArray[np.float64], silent: NDArray[np.bool_] | None) -> pa.Array:
-    """Give whole minor units by offer; those of whom nothing is made are null one by one: Arrow can't read null lists."""
+    """Give whole minor units by offer; of who opted out each is null, as Arrow can't read a list that is."""
     missing = None if silent is None else np.repeat(silent, money.shape[1])
     return _lists(pa.array(_whole(money).ravel(), mask=missing), money.shape[1])
 
