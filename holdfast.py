@@ -180,6 +180,25 @@ def _next(*, dry_run: bool) -> str:
     return "next: the same without --dry-run" if dry_run else "next: holdfast features build"
 
 
+@app.command(rich_help_panel="The loop")
+def offers(home: Where = DEFAULT_HOME, *, json: AsJson = False) -> None:
+    """Show what may be sent, to whom and under which limits; exit 1 if anything in it is wrong."""
+    from features.offer_sheet import offers_sheet
+    from features.offers import check_catalogue, read_catalogue
+    from features.programme import read_programme
+    from features.warehouse import open_warehouse
+
+    programme = read_programme(Home(home).settings)
+    catalogue = read_catalogue(open_warehouse(Home(home)), programme)
+    faults = check_catalogue(catalogue.offers, programme, programme.replay_from or _now())
+    if json:
+        out.print_json(data={"catalogue_id": catalogue.catalogue_id, **catalogue.to_json(), "faults": faults})
+    else:
+        _show(offers_sheet(catalogue, programme, faults))
+        _say(f"{len(faults)} faults" if faults else "nothing is wrong with it")
+    raise typer.Exit(1 if faults else 0)
+
+
 @features.command("list")
 def features_list() -> None:
     """Print the catalogue: every feature, its meaning, unit, range and purpose."""
