@@ -21,9 +21,9 @@ Chosen = NDArray[np.int16]  # (n_members,) an offer's index, or NOTHING
 NOTHING: Final = -1
 SAMPLE: Final = 65_536  # members whose prices are the first guess at everybody's
 BLOCK: Final = 32_768  # members whose matrices stay in the processor's cache
-CLOSE: Final = 1e-3  # of a limit: so near is near enough for a guess
+CLOSE: Final = 1e-3  # of a limit: so near is near enough before the last step
 BOX: Final = 0.05  # how far around the sample's prices everybody's are looked for first
-ROUNDS: Final = 4  # that each price is set by itself, before all are raised together
+ROUNDS: Final = 16  # that each price is set by itself, before all are raised together
 SMOOTHING: Final = 0.25 ** np.arange(12.0)  # of the scale of net values: ever less smooth
 
 
@@ -133,9 +133,9 @@ def _clear(audience: Audience, limits: Floats, start: Floats) -> Floats:
                 shift = _shift(_most_paid(audience, group, prices), int(limits[1 + group].sum()))
                 prices[1 + group] = np.maximum(prices[1 + group] + shift, 0.0)
         prices[0] = _budget_price(audience, prices, float(limits[0]))
-        if not audience.over(prices, limits).any():
-            return prices
-    return _raised(audience, limits, prices)
+        if not audience.over(prices, limits * (1.0 + CLOSE)).any():
+            break
+    return _raised(audience, limits, prices) if audience.over(prices, limits).any() else prices
 
 
 def _raised(audience: Audience, limits: Floats, prices: Floats) -> Floats:
