@@ -374,6 +374,7 @@ def decide(
             show_default=False,
         ),
     ] = None,
+    *,
     campaign: Annotated[str | None, typer.Option(help="Its id: what the decisions are logged under.")] = None,
     budget: Annotated[int | None, typer.Option(help="Of all contacts' expected cost, in minor units (cents).")] = None,
     path: Annotated[Path, typer.Option("--out", help="Where the decisions go: a .parquet or a .csv file.")] = Path(
@@ -381,7 +382,6 @@ def decide(
     ),
     objective: Annotated[Objective | None, typer.Option(help="Another one than the campaign's.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws again.")] = 0,
-    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what budgets would earn; decide nothing.")] = False,
     json: AsJson = False,
 ) -> None:
