@@ -356,6 +356,41 @@ def serve(
     answer(Home(home), host=host, port=port, ready=ready)
 
 
+@app.command(rich_help_panel="The loop")
+def outcomes(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="CSV, Parquet or JSON lines: outcome_id, decision_id or contact_id, kind, occurred_at, amount."
+        ),
+    ] = None,
+    home: Where = DEFAULT_HOME,
+    *,
+    unmatched: Annotated[
+        bool, typer.Option("--unmatched", help="List the outcomes whose decision has not come.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Record what followed decisions, from a file, in any order and any number of times."""
+    from features.outcomes import bring_outcomes, received_sheet, unmatched_outcomes, unmatched_sheet
+
+    if (file is None) != unmatched:
+        raise ContractError("type either a file of outcomes or --unmatched")
+    if file is None:
+        rows = unmatched_outcomes(Home(home))
+        if json:
+            out.print_json(data=rows, default=str)
+        else:
+            _show(unmatched_sheet(rows))
+        return
+    with working() as progress:
+        received = bring_outcomes(Home(home), file, now=_now(), progress=progress)
+    if json:
+        out.print_json(data=asdict(received), default=str)
+    else:
+        _show(received_sheet(received))
+
+
 @monitor.command("drift")
 def monitor_drift(
     home: Where = DEFAULT_HOME,
