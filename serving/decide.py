@@ -17,7 +17,7 @@ from features.programme import Programme
 from features.schema import CONTROL
 from serving.explain import Explainer, contributions
 from training.artifacts import Matrix, Release
-from training.policy import CONTROL_INDEX, draw, in_hold_out, net_values, treatment_probabilities
+from training.policy import CONTROL_INDEX, HELD_OUT, arms, draw, net_values, treatment_probabilities
 
 if TYPE_CHECKING:
     from features.store import MemberFeatures
@@ -128,7 +128,14 @@ class Decider:
                 draw=number,
                 treatments=self.treatments,
                 probabilities=tuple(chances),
-                eligible=tuple(possible),
+                catalogue_id="",
+                asked=None,
+                refusals=tuple("" if one else "excluded" for one in possible),
+                cost=tuple(offer.contact_cost for offer in self.release.manifest.offers),
+                price=0.0,
+                stock_prices=(0.0,) * len(possible),
+                facts={},
+                standing={},
                 features=values.astype("<f4").tobytes(),
                 context=dict(context),
                 idempotency_key=idempotency_key,
@@ -148,7 +155,7 @@ class Decider:
         net_value = _spread(net_values(scores.uplift, self._contact_cost), scored)
         bar = _spread(experiment.floor * scores.uplift_error, scored)
         eligible = scored[:, None] & on_offer
-        held_out = in_hold_out(blank.member_ids, salt=experiment.salt, share=experiment.hold_out)
+        arm = arms(blank.member_ids, salt=experiment.salt, hold_out=experiment.hold_out, random_arm=0.0)
         reasons = iter(self._explainer.reasons(X, contributions(self.release.models.churn, X)))
         return replace(
             blank,
@@ -157,9 +164,9 @@ class Decider:
             uplift=_spread(np.rint(scores.uplift).astype(np.int64), scored),
             net_value=np.rint(net_value).astype(np.int64),
             eligible=eligible,
-            held_out=held_out,
+            held_out=arm == HELD_OUT,
             probabilities=treatment_probabilities(
-                net_value, eligible, held_out, exploration=experiment.exploration, bar=bar
+                net_value, eligible, arm, exploration=experiment.exploration, bar=bar
             ),
             reasons=tuple(next(reasons) if fine else () for fine in scored),
         )

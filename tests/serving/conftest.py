@@ -18,7 +18,7 @@ from serving.decide import Decider
 from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
 from training.learning.effects import EffectBands, Effects, Student
-from training.policy import in_hold_out
+from training.policy import HELD_OUT, arms
 from training.releases.manifest import FeatureSpec, Manifest, OfferSpec
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
@@ -117,7 +117,7 @@ def decider(release_root):
 def held_out():
     ids = [f"m{i}" for i in range(400)]
     experiment = PROGRAMME.experiment
-    flags = in_hold_out(ids, salt=experiment.salt, share=experiment.hold_out)
+    flags = arms(ids, salt=experiment.salt, hold_out=experiment.hold_out, random_arm=0.0) == HELD_OUT
     return [name for name, flag in zip(ids, flags, strict=True) if flag]
 
 
