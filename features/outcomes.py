@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from features.decisions import DecisionLog, Outcome, read_decisions, read_outcomes
+from features.decisions import DecisionLog, Outcome, read_outcomes, read_unmatched
 from features.errors import ConflictError, ContractError, NotFoundError
 from features.files import fingerprint, write_whole
 from features.home import Home
@@ -106,13 +106,10 @@ def received_sheet(received: Received) -> Sheet:
 
 def unmatched_outcomes(home: Home) -> list[dict[str, Any]]:
     """Give the outcomes, in order of time, whose decision or contact is not there; it may still come."""
-    decided = {row["decision_id"] for row in read_decisions(home.decisions)}
     contacted = contact_ids(home)
-    return [
-        row
-        for row in read_outcomes(home.decisions)
-        if row["decision_id"] not in decided and row["contact_id"] not in contacted
-    ]
+    of_contacts = (row for row in read_outcomes(home.decisions) if row["contact_id"] is not None)
+    waiting = [row for row in of_contacts if row["contact_id"] not in contacted]
+    return sorted([*read_unmatched(home.decisions), *waiting], key=lambda row: row["occurred_at"])
 
 
 def contact_ids(home: Home) -> frozenset[str]:
