@@ -35,7 +35,9 @@ features = typer.Typer(
     help="What is known of a member as of a time: build, register and serve it.", no_args_is_help=True
 )
 monitor = typer.Typer(help="Is it still true? A verdict, and an exit code that says it.", no_args_is_help=True)
+report = typer.Typer(help="Whether what was sent paid.", no_args_is_help=True)
 app.add_typer(features, name="features", rich_help_panel="The loop")
+app.add_typer(report, name="report", rich_help_panel="The loop")
 app.add_typer(monitor, name="monitor", rich_help_panel="The loop")
 
 WIDE = 120  # columns where there is no terminal to ask: a log, a pipe
@@ -389,6 +391,33 @@ def outcomes(
         out.print_json(data=asdict(received), default=str)
     else:
         _show(received_sheet(received))
+
+
+@report.command("campaign")
+def report_campaign(
+    campaign_id: Annotated[str, typer.Argument(help="Of decisions, or of the table contacts.")],
+    home: Where = DEFAULT_HOME,
+    picture: Annotated[Path | None, typer.Option(help="Write what was promised and found by offer, as PNG.")] = None,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Show what a campaign sent, cost and brought against its hold-out, beside what was promised and other policies."""
+    import numpy as np
+
+    from features.files import write_whole
+    from features.programme import read_programme
+    from training.releases.manifest import plain
+    from training.reporting import campaign, sheet
+
+    programme = read_programme(Home(home).settings)
+    found = campaign.report_campaign(Home(home), campaign_id, now=_now(), rng=np.random.default_rng(programme.seed))
+    if picture:
+        write_whole(picture, lambda beside: beside.write_bytes(sheet.picture(found, programme)))
+    if json:
+        out.print_json(data=plain(found), default=str)
+    else:
+        for page in sheet.sheets(found, programme):
+            _show(page)
 
 
 @monitor.command("drift")

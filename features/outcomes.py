@@ -101,7 +101,7 @@ def received_sheet(received: Received) -> Sheet:
     )
     reasons = [f"{count:,} refused: {reason}" for reason, count in received.reasons.items()]
     where = [f"the refused rows: {received.quarantine}"] if received.quarantine else []
-    return Sheet(f"Outcomes of {received.source}", ("", "rows"), rows, (*reasons, *where))
+    return Sheet(f"Outcomes of {received.source.name}", ("", "rows"), rows, (*reasons, *where))
 
 
 def unmatched_outcomes(home: Home) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ from features.programme import Programme
 from features.schema import CONTROL
 from features.snapshots import built
 from features.warehouse import Warehouse
+from training.artifacts import load_release
+from training.releases.ledger import champion_id
 from training.reporting.attribution import attribute
 
 Floats = NDArray[np.float64]
@@ -40,8 +42,6 @@ class Expected:
     ----------
     net_value
         (n, n_offers) what it would bring after all costs, but for the price of money that was short
-    uplift
-        (n, n_offers) what it would bring before the contact's cost
     possible, uncapped
         (n, n_offers) whether it could be sent; whether it could have been but for contacts before it, stock and budget
     probabilities
@@ -49,7 +49,6 @@ class Expected:
     """
 
     net_value: Floats
-    uplift: Floats
     possible: Flags
     uncapped: Flags
     probabilities: Floats
@@ -118,7 +117,7 @@ def read_campaign(
         )
         named = f"there are {', '.join(there[:LISTED])}" if there else "no decision or contact names one"
         raise NotFoundError(f"no campaign {campaign_id!r} is known; {named}")
-    frame, offers, expected = _of_decisions(own) if own else _of_contacts(sent)
+    frame, offers, expected = _of_decisions(own) if own else _of_contacts(sent, home)
     own_settings = programme.campaigns.get(campaign_id)
     days = (own_settings and own_settings.attribution_days) or programme.horizon_days
     found = attribute(frame, home, warehouse, programme=programme, days=days, now=now)
@@ -154,7 +153,6 @@ def _of_decisions(decided: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, t
     control = np.array([row["probabilities"][:1] for row in decided], dtype=np.float64)
     expected = Expected(
         net_value=_by_offer(decided, "net_value", offers, np.nan) + priced,
-        uplift=_by_offer(decided, "uplift", offers, np.nan),
         possible=_by_offer(decided, "eligible", offers, missing=False),
         uncapped=np.isin(refusals, ["", *PASSING]),
         probabilities=np.hstack([control, _by_offer(decided, "probabilities", offers, 0.0)]),
@@ -162,7 +160,7 @@ def _of_decisions(decided: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, t
     return frame, offers, expected
 
 
-def _of_contacts(contacts: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
+def _of_contacts(contacts: pd.DataFrame, home: Home) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
     columns = [name for name in ("contact_id", "decision_id", "propensity") if name in contacts]
     frame = contacts[["member_id", "contacted_at", "treatment", *columns]].assign(outcome=MODEL)
     unknown = dict.fromkeys(("foreseen", "churn_probability"), np.nan) | dict.fromkeys(GROUPS)
@@ -170,7 +168,21 @@ def _of_contacts(contacts: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...],
     offers = tuple(sorted(set(frame["treatment"]) - {CONTROL}))
     nothing = np.full((len(frame), 1 + len(offers)), np.nan)
     everything = np.ones((len(frame), len(offers)), dtype=np.bool_)
-    return frame, offers, Expected(nothing[:, 1:], nothing[:, 1:], everything, everything, nothing)
+    return frame, offers, Expected(_by_champion(frame, offers, home), everything, everything, nothing)
+
+
+def _by_champion(frame: pd.DataFrame, offers: Sequence[str], home: Home) -> Floats:
+    """Give what the champion would have expected of each offer; NaN if it learned from these contacts or later ones."""
+    net, champion = np.full((len(frame), len(offers)), np.nan), champion_id(home)
+    if champion is None:
+        return net
+    release = load_release(home.releases / champion)
+    learned = pd.Timestamp(release.manifest.evidence["data"]["known_until"])
+    if learned > frame["contacted_at"].min() or not set(offers) <= set(release.offer_ids):
+        return net
+    X = snapshot_rows(frame, home, release.feature_names).to_numpy(dtype=np.float32)
+    cost = np.array([offer.contact_cost for offer in release.manifest.offers], dtype=np.float64)
+    return (release.score(X).uplift - cost)[:, [release.offer_ids.index(offer) for offer in offers]]
 
 
 def _by_offer(decided: Sequence[Mapping[str, Any]], name: str, offers: Sequence[str], missing: Any) -> NDArray[Any]:  # noqa: ANN401 (of any type)
@@ -195,18 +207,23 @@ def _as_of_first(frame: pd.DataFrame, home: Home) -> pd.DataFrame:
     then = first.set_index("member_id")[["contacted_at", *names]]
     missing = [name for name in names if then[name].isna().all()]
     if missing and home.features.exists():
-        then = then.assign(**_from_snapshots(then, home)[missing])
+        found = snapshot_rows(then.reset_index(), home, (*GROUPS, FORESEEN)).set_axis(then.index)
+        then = then.assign(**found.rename(columns={FORESEEN: "foreseen"})[missing])
     return frame.drop(columns=names).join(then[names], on="member_id")
 
 
-def _from_snapshots(then: pd.DataFrame, home: Home) -> pd.DataFrame:
-    """Read groups and recent spend of each member, from the last snapshot before a time."""
-    parts, dates = [], pd.DatetimeIndex(built(home))
-    place = dates.searchsorted(pd.DatetimeIndex(then["contacted_at"]), side="right") - 1
+def snapshot_rows(rows: pd.DataFrame, home: Home, columns: Sequence[str]) -> pd.DataFrame:
+    """Read columns of the last snapshot before each row's time, in the rows' order; missing where there is none.
+
+    Parameters
+    ----------
+    rows : member_id, contacted_at
+    """
+    dates = pd.DatetimeIndex(built(home))
+    place = dates.searchsorted(pd.DatetimeIndex(rows["contacted_at"]), side="right") - 1
+    found = pd.DataFrame(index=rows.index, columns=list(columns), dtype=object)
     for number in np.unique(place[place >= 0]):
-        columns = ["member_id", *GROUPS, FORESEEN]
-        snapshot = pd.read_parquet(home.snapshot(dates[number].to_pydatetime()), columns=columns).set_index("member_id")
-        parts.append(snapshot.reindex(then.index[place == number]))
-    nothing = pd.DataFrame(index=then.index, columns=[*GROUPS, FORESEEN])
-    found = pd.concat(parts).reindex(then.index) if parts else nothing
-    return found.rename(columns={FORESEEN: "foreseen"}).astype({"foreseen": np.float64})
+        then = place == number
+        snapshot = pd.read_parquet(home.snapshot(dates[number].to_pydatetime()), columns=["member_id", *columns])
+        found[then] = snapshot.set_index("member_id").reindex(rows["member_id"][then]).to_numpy(dtype=object)
+    return found
