@@ -22,7 +22,7 @@ from training.judging.evidence import sample_ratio_mismatch, smallest_detectable
 from training.logged.balance import sample_ratio_p
 from training.metrics import Estimate
 from training.reporting.effect import enough, mean, narrower, numbered, ratio
-from training.reporting.rows import GROUPS, HELD, MODEL, RANDOM, Campaign, read_campaign
+from training.reporting.rows import DRAWN, GROUPS, HELD, MODEL, RANDOM, Campaign, read_campaign
 from training.reporting.standing import Standing, log_of, stand
 
 Floats = NDArray[np.float64]
@@ -148,7 +148,7 @@ def design_of(campaign: Campaign) -> Design:
 
 def weights_of(campaign: Campaign, design: Design) -> tuple[Floats, Floats]:
     """Weigh the decisions of the campaign, and those that it is compared with, `(n,)` each."""
-    drawn, control = _flags(campaign, MODEL, RANDOM), (campaign.frame["treatment"] == CONTROL).to_numpy(np.float64)
+    drawn, control = _flags(campaign, *DRAWN), (campaign.frame["treatment"] == CONTROL).to_numpy(np.float64)
     if design == "hold_out":
         return drawn, _flags(campaign, HELD)
     if design == "randomised":
@@ -234,7 +234,7 @@ def _groups(campaign: Campaign, design: Design) -> Iterator[tuple[str, Iterator[
         yield "offer", _strata(campaign, weight, base, _best(campaign))
     else:
         yield "offer", _by_offer(campaign, design)
-    for name in GROUPS:
+    for name in (name for name in GROUPS if campaign.frame[name].notna().any()):
         yield name, _strata(campaign, weight, base, campaign.frame[name].fillna("not known").to_numpy(dtype=object))
 
 

@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 HELD, MODEL, RANDOM = "hold_out", "model", "random"  # outcomes of decisions that are arms of an experiment
+CONTACT: Final = "contact"  # what a contact of the warehouse was: nothing says by whom it was decided
+DRAWN: Final = (MODEL, RANDOM, CONTACT)
 PASSING: Final = ("offer_contacts", "contacts", "contacts_per_period", "stock", "budget", "precedence", "mandatory")
 GROUPS: Final = ("lifecycle_stage", "tier")
 FORESEEN: Final = "spend_84d"  # of snapshots, where no release said a value
@@ -162,7 +164,7 @@ def _of_decisions(decided: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, t
 
 def _of_contacts(contacts: pd.DataFrame, home: Home) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
     columns = [name for name in ("contact_id", "decision_id", "propensity") if name in contacts]
-    frame = contacts[["member_id", "contacted_at", "treatment", *columns]].assign(outcome=MODEL)
+    frame = contacts[["member_id", "contacted_at", "treatment", *columns]].assign(outcome=CONTACT)
     unknown = dict.fromkeys(("foreseen", "churn_probability"), np.nan) | dict.fromkeys(GROUPS)
     frame = frame.assign(propensity=frame.get("propensity", np.nan), **unknown)
     offers = tuple(sorted(set(frame["treatment"]) - {CONTROL}))

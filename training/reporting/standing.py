@@ -19,7 +19,7 @@ from training.judging.evidence import effective_sample_size, estimate
 from training.metrics import Estimate
 from training.ope import FEWEST_MEMBERS, NO_CONTACT, best_of_the_other_half, fixed, uniform
 from training.reporting.effect import enough, numbered
-from training.reporting.rows import HELD, MODEL, RANDOM, Campaign
+from training.reporting.rows import DRAWN, HELD, MODEL, Campaign
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -49,7 +49,7 @@ class Standing:
 
 def stand(campaign: Campaign, rng: np.random.Generator) -> dict[str, Standing]:
     """Set policies side by side on the decisions that were drawn; none where too few were."""
-    drawn = campaign.frame["outcome"].isin([MODEL, RANDOM]).to_numpy()
+    drawn = campaign.frame["outcome"].isin(DRAWN).to_numpy()
     members = numbered(campaign.frame["member_id"].to_numpy())
     if not campaign.offers or not enough(drawn.astype(np.float64), members):
         return {}
