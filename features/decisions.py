@@ -35,6 +35,7 @@ from features.log.entries import (
 )
 from features.log.reading import (
     find,
+    find_batch,
     find_decision,
     read_catalogue_body,
     read_decisions,
@@ -55,6 +56,7 @@ __all__ = [  # the door to the log, for every layer
     "Outcome",
     "Part",
     "Spending",
+    "find_batch",
     "find_decision",
     "read_catalogue_body",
     "read_decisions",
@@ -121,7 +123,7 @@ class DecisionLog:
         The future gives the answer that stands under the key. If one stood already, nothing is stored and that one
         comes back: of two racing requests with one key, one decides and both answer the same.
         """
-        rows = [encode(DECISION, decision) for decision in decisions]
+        rows = [encode(DECISION, vars(decision)) for decision in decisions]
         contacts, spending = contacts_of(decisions), spending_of(decisions)
 
         def write(db: sqlite3.Connection) -> Answer | None:
@@ -130,7 +132,7 @@ class DecisionLog:
             db.executemany(insert("decisions", DECISION), rows)
             _count(db, contacts, spending)
             if answer:
-                db.execute(insert("answers", (*ANSWER, "created_at")), (*encode(ANSWER, answer), text(now)))
+                db.execute(insert("answers", (*ANSWER, "created_at")), (*encode(ANSWER, vars(answer)), text(now)))
             return answer
 
         stored = self._submit(write)
@@ -148,7 +150,7 @@ class DecisionLog:
         ConflictError
             From the future, if the id came before with other content.
         """
-        row = encode(OUTCOME, outcome)
+        row = encode(OUTCOME, vars(outcome))
 
         def write(db: sqlite3.Connection) -> bool:
             known = db.execute(select("outcomes", OUTCOME, where="outcome_id = ?"), row[:1]).fetchone()
@@ -164,7 +166,7 @@ class DecisionLog:
         """Store what a batch is; the future is False if it had begun before."""
 
         def write(db: sqlite3.Connection) -> bool:
-            added = db.execute(_or_ignore("batches", BATCH), encode(BATCH, batch))
+            added = db.execute(_or_ignore("batches", BATCH), encode(BATCH, vars(batch)))
             return added.rowcount == 1
 
         return self._submit(write)
@@ -176,7 +178,7 @@ class DecisionLog:
         """
 
         def write(db: sqlite3.Connection) -> bool:
-            added = db.execute(_or_ignore("parts", PART), encode(PART, part))
+            added = db.execute(_or_ignore("parts", PART), encode(PART, vars(part)))
             if new := added.rowcount == 1:
                 _count(db, contacts, spending)
             return new

@@ -57,5 +57,8 @@ def marginal_curve(
 def campaign_price(
     base: float, *, spent: float, budget: float, starts: datetime | None, ends: datetime | None, now: datetime
 ) -> float:
-    """Give the price at which a campaign decides now: its base price, corrected by how far spending is off its plan."""
-    raise NotImplementedError
+    """Give the price at which a campaign decides now: its base price, moved by how far spending is off an even plan."""
+    if starts is None or ends is None:
+        return base
+    passed = min(max((now - starts) / (ends - starts), 0.0), 1.0)
+    return float(max((1.0 + base) * np.exp(10.0 * (spent / budget - passed)) - 1.0, 0.0))

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -65,9 +65,9 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 to_json: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # made once: making it takes longest
 
 
-def encode(columns: Sequence[str], entry: object) -> tuple[Any, ...]:
+def encode(columns: Sequence[str], entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """Write an entry's fields as the values of a row."""
-    return tuple(_to_sql(name, getattr(entry, name)) for name in columns)
+    return tuple(_to_sql(name, entry[name]) for name in columns)
 
 
 def decode(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
