@@ -12,6 +12,8 @@ from features.errors import ContractError
 
 Days = Annotated[int, Field(ge=1, le=3660)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Stage = Literal["new", "active", "dormant", "lapsed", "returned"]
+Objective = Literal["profit", "retained_members", "retained_value"]
 
 
 class _Settings(BaseModel):
@@ -62,6 +64,10 @@ class Experiment(_Settings):
         description="an offer is sent if its net value is above so many standard errors of its uplift: 0 acts on every "
         "estimate, 0.5 halves what is lost on noise and costs a twentieth of what real differences earn",
     )
+    random_arm: Share = Field(0.02, description="share of members whose treatment is always drawn evenly, by a hash")
+    regret: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="minor units that exploring may cost a decision at most, as expected; none: no such limit"
+    )
 
 
 class Economics(_Settings):
@@ -70,6 +76,45 @@ class Economics(_Settings):
     acquisition_cost: Annotated[int, Field(ge=0)] | None = Field(
         None, description="what winning a member cost (CAC), where `members` has no such column; none: not known"
     )
+
+
+class Policy(_Settings):
+    """Say what decisions are for, and what none of them may do beside what the table of offers says."""
+
+    objective: Objective = Field("profit", description="what the best offer is the best for")
+    member_worth: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="what a retained member is worth, in minor units; `retained_members` needs it"
+    )
+    channels: tuple[str, ...] | None = Field(None, description="the channels that are open; none named: all")
+    excluded_offers: tuple[str, ...] = Field((), description="offers that are not sent for now")
+    min_days_between_contacts: Annotated[int, Field(ge=0)] = Field(
+        0, description="days without any contact after each one; an offer may ask for more"
+    )
+    contacts_per_period: Annotated[int, Field(ge=1)] | None = Field(None, description="no more contacts in a period")
+    period_days: Days = Field(28, description="a period is the last so many days")
+    cost_caps: dict[Stage, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="life cycle stage -> share of [economics] acquisition_cost an offer's expected cost may reach"
+    )
+    point_cost: Annotated[float, Field(ge=0)] = Field(0.0, description="what a point costs, in minor units")
+    points_used: Share = Field(1.0, description="share of granted points that are ever used")
+    fallback: str = Field("control", description="what is done where nothing is known: control, or an offer")
+
+
+class Campaign(_Settings):
+    """Say what one campaign may spend and send, and when; a decision names it by its id."""
+
+    budget: Annotated[int, Field(gt=0)] | None = Field(None, description="expected cost of all contacts, minor units")
+    starts: AwareDatetime | None = Field(None, description="nothing is sent before")
+    ends: AwareDatetime | None = Field(None, description="nothing is sent from then on; the budget is paced until then")
+    offers: tuple[str, ...] | None = Field(None, description="the only ones that it sends; none named: all")
+    objective: Objective | None = Field(None, description="another one than the policy's")
+    attribution_days: Days | None = Field(None, description="outcomes count for so many days; none: the horizon")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Campaign":
+        if self.starts and self.ends and self.starts >= self.ends:
+            raise ValueError(f"ends ({self.ends}) has to be after starts ({self.starts})")
+        return self
 
 
 class Engine(_Settings):
@@ -130,6 +175,8 @@ class Programme(_Settings):
     events: Events = Events()
     experiment: Experiment = Experiment()
     economics: Economics = Economics()
+    policy: Policy = Field(Policy(), exclude=True)  # of the moment: no release carries it, nor the campaigns
+    campaigns: dict[str, Campaign] = Field({}, exclude=True)
     engine: Engine = Field(Engine(), exclude=True)  # of the machines, not of the programme: no release carries it
     replay_from: AwareDatetime | None = Field(
         None, description="for a programme of the past: the moment at which the service's clock starts"
@@ -151,6 +198,19 @@ class Programme(_Settings):
         if spends != sorted(set(spends)) or len(names) < len(tiers):
             raise ValueError("every tier has to have a name of its own, and more spend than the one before")
         return tiers
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Programme":
+        aims = {"policy": self.policy.objective} | {
+            f"campaigns.{name}": campaign.objective for name, campaign in self.campaigns.items()
+        }
+        lacking = [name for name, aim in aims.items() if aim == "retained_members" and self.policy.member_worth is None]
+        wanted = [f"{name}: objective retained_members needs policy.member_worth" for name in lacking]
+        if self.policy.cost_caps and self.economics.acquisition_cost is None:
+            wanted.append("policy.cost_caps are shares of economics.acquisition_cost, which is not set")
+        if wanted:
+            raise ValueError("; ".join(wanted))
+        return self
 
     @property
     def zone(self) -> ZoneInfo:

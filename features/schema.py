@@ -139,6 +139,8 @@ TABLES: Final = {
                 Column("valid_from", "time"),
                 Column("valid_until", "time"),
                 *_optional(("eligible", "text"), ("category", "text"), ("min_days_between_contacts", "count")),
+                *_optional(("points", "count"), ("stock", "count"), ("mandatory", "flag"), ("excludes", "text")),
+                *_optional(("price", "money"), ("public_price", "money"), ("currency", "text")),
             ),
             unique=("offer_id",),
         ),

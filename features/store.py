@@ -2,13 +2,13 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 from numpy.typing import NDArray
 
+from features.catalogue.entries import CATALOGUE
 from features.definitions import ALL, MODEL_FEATURES, NUMBERS, VIEW, WORDS, feast_objects
 from features.errors import ContractError, NotFoundError
 from features.home import Home
@@ -43,6 +44,7 @@ class MemberFeatures:
     segment: tuple[str | None, ...]
     lifecycle_stage: tuple[str | None, ...]
     event_timestamp: tuple[datetime | None, ...]  # UTC
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (n_members,): float64, NaN; words, None missing
 
 
 @dataclass(frozen=True)
@@ -105,29 +107,40 @@ class Store:
             )
         return joined.drop(columns="row").rename(columns={"event_timestamp": "as_of"})
 
-    def online(self, member_ids: Sequence[str], features: Sequence[str]) -> MemberFeatures:
+    def online(
+        self, member_ids: Sequence[str], features: Sequence[str], *, facts: Collection[str] = ()
+    ) -> MemberFeatures:
         """Read members' latest features, in the order of `features`.
+
+        Parameters
+        ----------
+        facts : further features, numbers and words, as rules speak of them
 
         Raises
         ------
         ContractError
-            If a feature is none of the numbers that a decision reads.
+            If a feature is none of the numbers that a decision reads, or a fact no feature.
         """
-        strangers = [name for name in features if name not in _READ]
+        strangers = [name for name in features if name not in _READ] + [name for name in facts if name not in CATALOGUE]
         if strangers:
             raise ContractError(
                 f"{', '.join(strangers)}: not among the numbers that a decision reads; `holdfast features list` shows "
                 f"every feature, `MODEL_FEATURES` in features/definitions.py names those"
             )
-        found = self._table.read(VIEW, member_ids, numbers=features, words=_ANSWERED)
-        segment, stage = zip(*found.words, strict=True) if member_ids else ((), ())
+        numbers = [*features, *(name for name in facts if not CATALOGUE[name].is_text)]
+        words = [*_ANSWERED, *(name for name in facts if CATALOGUE[name].is_text)]
+        found = self._table.read(VIEW, member_ids, numbers=numbers, words=words)
+        said = tuple(zip(*found.words, strict=True)) if member_ids else ((),) * len(words)
+        counted = zip(numbers[len(features) :], found.numbers.T[len(features) :], strict=True)
+        told = {name: _objects(spoken) for name, spoken in zip(words, said, strict=True) if name in facts}
         return MemberFeatures(
             member_ids=tuple(member_ids),
-            X=found.numbers.astype(np.float32),
+            X=found.numbers[:, : len(features)].astype(np.float32),
             known=found.known,
-            segment=segment,
-            lifecycle_stage=stage,
+            segment=said[0],
+            lifecycle_stage=said[1],
             event_timestamp=found.event_timestamp,
+            facts=dict(counted) | told,
         )
 
     @cached_property
@@ -215,3 +228,8 @@ def _batch(rows: pa.RecordBatch, schema: Schema) -> Batch:
 def _microseconds(times: pa.Array) -> list[int]:
     values: list[int] = times.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
     return values
+
+
+def _objects(words: Sequence[str | None]) -> NDArray[np.object_]:
+    """Lay words out as an array of objects, whatever their lengths."""
+    return np.array(words, dtype=object)
