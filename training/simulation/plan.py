@@ -99,7 +99,7 @@ def read_offers(path: Path) -> tuple[Offer, ...]:
                 rows: object = list(csv.DictReader(file))
         else:
             rows = tomllib.loads(path.read_text(encoding="utf-8")).get("offers", [])
-        return TypeAdapter(tuple[Offer, ...]).validate_python(rows)
+        found = TypeAdapter(tuple[Offer, ...]).validate_python(rows)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ContractError(
             f"{path} can't be read: {error}; wanted TOML with [[offers]], or a CSV, in UTF-8"
@@ -107,3 +107,9 @@ def read_offers(path: Path) -> tuple[Offer, ...]:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
         raise ContractError(f"{path} has wrong offers: {wrong}") from None
+    below = [offer.offer_id for offer in found if min(offer.contact_cost, offer.redemption_cost) < 0]
+    if below or not found:
+        raise ContractError(
+            f"{path} has {len(found)} offers, of negative cost: {below}; wanted at least one, none of those"
+        )
+    return found
