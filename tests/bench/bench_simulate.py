@@ -61,13 +61,14 @@ def bench_share_of_the_oracle(members):
         print(line(number, *cells, f"{np.mean([r.promoted for r in loop]):.2f}"))  # noqa: T201
     reached = [f"{aim:.0%}: {'yes' if mean(of_these)[0] >= aim else 'no'}" for aim in AIMS]
     print(f"of what features show, reached in the last round: {', '.join(reached)}")  # noqa: T201
-    print("{:<30}{:>26}{:>20}".format("profit over the oracle's", "all rounds, per decision", "last round"))  # noqa: T201
+    row = "{:<30}{:>26}{:>20}".format
+    print(row("profit over the oracle's", "all rounds, per decision", "last round"))  # noqa: T201
     for policy in dict.fromkeys(row.policy for row in flights[0]):
         regret = [sum(row.regret for row in rows if row.policy == policy) for rows in flights]
         asked = [sum(row.decisions for row in rows if row.policy == policy) for rows in flights]
         last = [of(rows, policy, ROUNDS) for rows in flights]
         less = [-one / n for one, n in zip(regret, asked, strict=True)]
-        print("{:<30}{:>26}{:>20}".format(policy, shown(less), shown([r.gain - r.oracle_gain for r in last])))  # noqa: T201
+        print(row(policy, shown(less), shown([r.gain - r.oracle_gain for r in last])))  # noqa: T201
     assert all(of(rows, ORACLE, ROUNDS).regret == pytest.approx(0, abs=1e-6) for rows in flights)
 
 
@@ -76,7 +77,6 @@ def bench_where_offers_work_alike():
     found = [of(rows, LOOP, ROUNDS) for rows in flown(SIZES[0], offers=alike(OFFERS))]
     lost = [row.learned_gain - row.best_fixed_gain for row in found]
     fixed = np.mean([row.best_fixed_gain for row in found])
-    print(
-        f"\nwhere offers work alike: learned less the best fixed offer {shown(lost)} of {fixed:.2f} a decision, {SEEDS} seeds"
-    )  # noqa: T201
+    least = f"learned less the best fixed offer {shown(lost)} of {fixed:.2f} a decision, {SEEDS} seeds"
+    print(f"\nwhere offers work alike, {SIZES[0]:,} members: {least}")  # noqa: T201
     assert sum(mean(lost)) >= 0
