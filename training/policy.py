@@ -16,7 +16,6 @@ from features.errors import ContractError
 
 if TYPE_CHECKING:
     from features.offers import Catalogue
-
     from features.programme import Campaign
     from training.artifacts import Scores
     from training.releases.manifest import OfferSpec

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
+from features.offers import catalogue_of
 from features.programme import Programme
-from serving.decide import Decider
+from features.rules import known_facts
+from serving.decide import Decider, released_offers
 from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
 from training.learning.effects import EffectBands, Effects, Student
@@ -47,12 +49,16 @@ class Row:
     segment: tuple
     lifecycle_stage: tuple
     event_timestamp: tuple
+    facts: dict
 
 
 class Memory:
-    """Members m0, m1, ... with random features; "down" makes the read fail, "infinite" has an infinite feature."""
+    """Members m0, m1, ... with random features; "down" makes the read fail, "infinite" has an infinite feature.
 
-    def online(self, member_ids, features):
+    Those whose id ends in "no" opted out.
+    """
+
+    def online(self, member_ids, features, *, facts):
         assert features == tuple(feature.name for feature in FEATURES)
         if "down" in member_ids:
             raise ConnectionError(f"cannot read {member_ids}")
@@ -65,7 +71,16 @@ class Memory:
         )
         X[[name == "infinite" for name in member_ids], 0] = np.inf
         words = [("loyal", "active", AS_OF) if fine else (None, None, None) for fine in known]
-        return Row(tuple(member_ids), X.astype(np.float32), known, *zip(*words, strict=True))
+        told = {name: fact(name, member_ids, X, known) for name in facts}
+        return Row(tuple(member_ids), X.astype(np.float32), known, *zip(*words, strict=True), told)
+
+
+def fact(name, member_ids, X, known):
+    if known_facts().get(name) == "number":
+        return X[:, [feature.name for feature in FEATURES].index(name)].astype(np.float64)
+    said = {"lifecycle_stage": "active", "segment": "loyal"}
+    words = [said.get(name, "no" if one.endswith("no") else "yes") for one in member_ids]
+    return np.array([word if fine else None for word, fine in zip(words, known, strict=True)], dtype=object)
 
 
 def random_row(member_id):
@@ -77,11 +92,12 @@ def booster(y, X, objective):
     return xgb.train({"objective": objective, "max_depth": 3, "nthread": 1}, xgb.DMatrix(X, y, nthread=1), 20)
 
 
-def effects(margin, X):
-    """Effects on margin as given, on retention none, and known for certain."""
-    n = margin.shape[1]
-    student = Student(booster(np.hstack([margin, 0 * margin]), X, "reg:squarederror"), (0.0,) * 2 * n, (1.0,) * 2 * n)
-    return Effects(student, (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * n)
+def effects(margin, redemption, X):
+    """Effects on margin as given, on retention none, and known for certain; chances of redemption as given."""
+    n, said = margin.shape[1], booster(np.hstack([margin, 0 * margin, redemption]), X, "reg:squarederror")
+    student = Student(said, (0.0,) * 3 * n, (1.0,) * 3 * n, (-1e6,) * 2 * n + (0.0,) * n, (1e6,) * 2 * n + (1.0,) * n)
+    sure = (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * n
+    return Effects(student, sure, sure)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +109,7 @@ def release_root(tmp_path_factory):
     models = Models(
         churn=booster(churned, X, "binary:logistic"),
         value=booster(X[:, 2], X, "reg:squarederror"),
-        uplift=effects(effect, X),
+        uplift=effects(effect, np.column_stack([X[:, 0] / 100, 0 * X[:, 0], np.full(800, 0.5)]), X),
         calibration=Platt(1.0, 0.0),
     )
     manifest = Manifest(
@@ -110,7 +126,8 @@ def release_root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def decider(release_root):
-    return Decider(load_release(release_root))
+    release = load_release(release_root)
+    return Decider(release, catalogue_of(released_offers(release), PROGRAMME))
 
 
 @pytest.fixture(scope="session")

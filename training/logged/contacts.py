@@ -17,7 +17,7 @@ from training.releases.manifest import OfferSpec
 class ContactRows:
     """Hold the contacts that can be learned from, and how many can not, by reason."""
 
-    frame: pd.DataFrame  # member_id, as_of, contacted_at, treatment, propensity, outcome, retained
+    frame: pd.DataFrame  # member_id, as_of, contacted_at, treatment, propensity, outcome, retained, redeemed
     left_out: dict[str, int]
 
 
@@ -25,7 +25,8 @@ def contact_rows(prepared: Prepared, offers: Sequence[OfferSpec]) -> ContactRows
     """Give each contact the last snapshot before it and what followed.
 
     The outcome is the margin within the horizon less redemption costs; `retained` says whether the member stayed, with
-    a purchase within the horizon or, where churn is the end of a contract, in a spell that outlasts it.
+    a purchase within the horizon or, where churn is the end of a contract, in a spell that outlasts it; `redeemed`
+    whether the offer was, within the horizon.
 
     A member who is contacted again within the horizon brings what both contacts do: each is then judged as one that is
     followed by more of the programme's usual contacts.
@@ -50,9 +51,14 @@ def contact_rows(prepared: Prepared, offers: Sequence[OfferSpec]) -> ContactRows
         left_out |= {reason: count} if count else {}
         usable &= ~wrong.to_numpy()
     kept = rows[usable].sort_values(["contacted_at", "member_id"], ignore_index=True)
-    outcome = _margin(kept, prepared.visits) - _redeemed(kept, prepared, offers)
+    redemptions, cost = _redemptions(kept, prepared), {offer.offer_id: float(offer.redemption_cost) for offer in offers}
+    followed = {
+        "outcome": _margin(kept, prepared.visits) - redemptions * kept["treatment"].map(cost).fillna(0.0),
+        "retained": _retained(kept, prepared),
+        "redeemed": ((redemptions > 0) & (kept["treatment"] != CONTROL)).astype(np.float64),
+    }
     columns = ["member_id", "as_of", "contacted_at", "treatment", "propensity"]
-    return ContactRows(kept[columns].assign(outcome=outcome, retained=_retained(kept, prepared)), left_out)
+    return ContactRows(kept[columns].assign(**followed), left_out)
 
 
 def _snapshot(contacted_at: pd.Series, prepared: Prepared) -> pd.Series:
@@ -103,8 +109,8 @@ def _total_before(rows: pd.DataFrame, time: str, total: pd.DataFrame) -> NDArray
     return found.sort_values("row")["total"].fillna(0).to_numpy(dtype=np.float64)
 
 
-def _redeemed(rows: pd.DataFrame, prepared: Prepared, offers: Sequence[OfferSpec]) -> NDArray[np.float64]:
-    """Sum what the redemptions of each contact cost within its horizon, `(n_rows,)`.
+def _redemptions(rows: pd.DataFrame, prepared: Prepared) -> NDArray[np.float64]:
+    """Count the redemptions of each contact within its horizon, `(n_rows,)`; none where the company brings none.
 
     Where redemptions name their contact, that one; else the contacts of the same member and offer.
     """
@@ -115,6 +121,4 @@ def _redeemed(rows: pd.DataFrame, prepared: Prepared, offers: Sequence[OfferSpec
     of = rows.reset_index(names="row")[["row", "contacted_at", "until", "treatment", *set(on) - {"treatment"}]]
     pairs = of.merge(redeemed[[*on, "occurred_at"]], on=on)
     within = pairs[(pairs["occurred_at"] >= pairs["contacted_at"]) & (pairs["occurred_at"] < pairs["until"])]
-    cost = {offer.offer_id: float(offer.redemption_cost) for offer in offers}
-    spent = within["treatment"].map(cost).fillna(0.0).groupby(within["row"]).sum()
-    return np.asarray(spent.reindex(np.arange(len(rows)), fill_value=0.0), dtype=np.float64)
+    return np.bincount(within["row"], minlength=len(rows)).astype(np.float64)

@@ -58,7 +58,7 @@ class Judgement:
 def learn_uplift(
     log: pd.DataFrame, features: Sequence[str], offers: Sequence[OfferSpec], rng: np.random.Generator
 ) -> dict[str, UpliftModel]:
-    """Fit the uplift of every offer on margin and on retention; columns come in the order of `offers`.
+    """Fit every offer's uplift on margin and retention, and its chance of redemption; columns come as `offers` do.
 
     Raises
     ------
@@ -74,6 +74,7 @@ def learn_uplift(
         log["treatment"].to_numpy(),
         {MARGIN: Outcome(log["outcome"], cost), RETENTION: Outcome(log["retained"])},
         log["propensity"].to_numpy(),
+        redeemed=log["redeemed"],
         clusters=log["member_id"].to_numpy(),
         rng=rng,
     )

@@ -1,0 +1,121 @@
+"""Take decisions again from what the log kept of them, and compare byte by byte."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+
+from features.decisions import Decision, read_catalogue_body
+from features.home import Home
+from features.log.entries import DECISION
+from features.log.rows import encode
+from features.offers import catalogue_from_json
+from serving.decide import FALLBACKS, Decider, Members, Occasion, Purse, Worth
+from serving.record import File, Request, fact_column, record
+from training.artifacts import load_release
+from training.constraints import Standing
+
+BLOCK: Final = 1_000  # decisions scored at once
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Say whether a decision came out as it was logged, and where not."""
+
+    decision_id: str
+    differing: tuple[str, ...]
+
+
+def replay(home: Home, rows: Iterable[Row]) -> Iterator[Replayed]:
+    """Replay rows of the log, each from its release, its catalogue, its features and its draw alone.
+
+    Raises
+    ------
+    NotFoundError, CorruptError
+        If a release or a catalogue is gone or is not what it was.
+    """
+    ordered = sorted(rows, key=_source)
+    for (release_id, catalogue_id, campaign_id), group in groupby(ordered, key=_source):
+        decider = _decider(home, release_id, catalogue_id)
+        of_source = list(group)
+        for start in range(0, len(of_source), BLOCK):
+            block = of_source[start : start + BLOCK]
+            again = decide_again(decider, block, campaign_id or None)
+            yield from (_compare(row, one) for row, one in zip(block, again, strict=True))
+
+
+def decide_again(decider: Decider, rows: Sequence[Row], campaign_id: str | None) -> list[Decision]:
+    """Take decisions of one campaign again; what they rest on is the rows', what follows from it is computed."""
+    file = _file(decider, rows)
+    worth = decider.weigh(file.members, campaign_id)
+    return [
+        _again(decider, row, file.rows(slice(place, place + 1)), worth.rows(slice(place, place + 1)))
+        for place, row in enumerate(rows)
+    ]
+
+
+def _again(decider: Decider, row: Row, file: File, worth: Worth) -> Decision:
+    asked = None if row["asked"] is None else tuple(row["asked"])
+    occasion = Occasion(row["decided_at"], row["campaign_id"], asked, _purse(decider, row))
+    uniform = np.array([row["draw"]])
+    request = Request(occasion, uniform, row["context"], row["idempotency_key"], partial(str, row["decision_id"]))
+    choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
+    (one,) = record(decider, file, worth=worth, choice=choice, request=request)
+    return one
+
+
+def _compare(row: Row, again: Decision) -> Replayed:
+    logged = encode(DECISION, {**row, "features": row["features"].tobytes()})
+    pairs = zip(DECISION, logged, encode(DECISION, vars(again)), strict=True)
+    return Replayed(row["decision_id"], tuple(name for name, before, now in pairs if before != now))
+
+
+def _source(row: Row) -> tuple[str, str, str]:
+    return row["release_id"], row["catalogue_id"], row["campaign_id"] or ""
+
+
+def _decider(home: Home, release_id: str, catalogue_id: str) -> Decider:
+    catalogue = catalogue_from_json(read_catalogue_body(home.decisions, catalogue_id))
+    return Decider(load_release(home.releases / release_id), catalogue)
+
+
+def _file(decider: Decider, rows: Sequence[Row]) -> File:
+    member_ids = tuple(row["member_id"] for row in rows)
+    members = Members(
+        X=np.array([row["features"] for row in rows], dtype=np.float32),
+        fallback=np.array([FALLBACKS.index(row["fallback_reason"]) for row in rows], dtype=np.int8),
+        arm=decider.arms(member_ids),
+        facts={name: fact_column(name, [row["facts"][name] for row in rows]) for name in decider.facts},
+        standing=_standing(decider, [row["standing"] for row in rows]),
+    )
+    told = ([row[name] for row in rows] for name in ("segment", "lifecycle_stage", "event_timestamp"))
+    return File(member_ids, members, *map(tuple, told))
+
+
+def _standing(decider: Decider, seen: Sequence[Row]) -> Standing:
+    never = [None] * len(decider.release.offer_ids)
+    return Standing(
+        since_offer=_infinite([one.get("since_offer", never) for one in seen]).reshape(len(seen), len(never)),
+        since_any=_infinite([one.get("since_any") for one in seen]),
+        in_period=np.array([one.get("in_period", 0) for one in seen], dtype=np.int64),
+    )
+
+
+def _purse(decider: Decider, row: Row) -> Purse:
+    seen = row["standing"]
+    return Purse(
+        budget=seen.get("budget", np.inf),
+        stock=_infinite(seen.get("stock", [None] * len(decider.release.offer_ids))),
+        price=row["price"],
+        stock_prices=np.array(row["stock_prices"], dtype=np.float64),
+    )
+
+
+def _infinite(values: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 (lists of numbers, or of such lists)
+    numbers = np.array(values, dtype=np.float64)
+    return np.where(np.isnan(numbers), np.inf, numbers)
