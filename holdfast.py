@@ -531,6 +531,61 @@ def report_campaign(
             _show(page)
 
 
+@app.command(rich_help_panel="The loop")
+def simulate(
+    members: Annotated[int, typer.Option(help="How many there are.")] = 5_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Of 28 days each, after a history of eight such waves.")] = 5,
+    *,
+    seed: Annotated[int, typer.Option(help="Another seed is another world.")] = 0,
+    shape: Annotated[str, typer.Option(help="retail, subscription or both.")] = "subscription",
+    drift: Annotated[
+        str, typer.Option(help="amount, visits, hazard or response, a factor, from a round on: hazard:1.5:4")
+    ] = "",
+    budget: Annotated[
+        str, typer.Option(help="Of a round: cents, or a share of what the oracle would spend, such as 50%.")
+    ] = "",
+    offers: Annotated[
+        Path | None, typer.Option(help="Your own, as TOML or CSV: costs, and to what each appeals.", show_default=False)
+    ] = None,
+    same_for_all: Annotated[
+        bool, typer.Option("--same-for-all/--heterogeneous", help="Let every offer work alike for everybody.")
+    ] = False,
+    json: AsJson = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw cumulative profit and regret into this PNG.", show_default=False)
+    ] = None,
+) -> None:
+    """Fly the closed loop in a world with known truth: decide, respond, learn, judge, promote, beside its rivals."""
+    import numpy as np
+
+    from features.files import write_whole
+    from features.world.law import OFFERS
+    from training.simulation.loop import simulate as fly
+    from training.simulation.plan import alike, make_flight, read_offers
+    from training.simulation.sheets import closing_sheet, flight_json, flight_picture, rounds_sheet
+
+    sold = read_offers(offers) if offers else OFFERS
+    plan = make_flight(
+        members,
+        shape=shape,
+        rounds=rounds,
+        drift=drift,
+        budget=budget,
+        offers=alike(sold) if same_for_all else sold,
+    )
+    with working() as progress:
+        rows = fly(plan, np.random.default_rng(seed), progress)
+    if json:
+        out.print_json(data=flight_json(rows, plan))
+    else:
+        _show(rounds_sheet(rows, plan))
+        _show(closing_sheet(rows, plan))
+    if picture:
+        png = flight_picture(rows, plan)
+        write_whole(picture, lambda path: path.write_bytes(png))
+        err.print(escape(str(picture)), highlight=False, soft_wrap=True)
+
+
 @monitor.command("drift")
 def monitor_drift(
     home: Where = DEFAULT_HOME,
