@@ -99,6 +99,5 @@ def bench_decide(home, options):
     what = f"{MEMBERS:,} members decided, {'under a budget' if options else 'no limit'}"
     print(f"{what:<52} {ours[0]:7.1f} s {MEMBERS / ours[0]:12,.0f} a second, {memory / GIB:.1f} GiB at most")  # noqa: T201
     for clock, mine, theirs in zip(("on the clock", "of the processors"), ours, rival, strict=True):
-        print(
-            f"{'inplace_predict of its boosters alone, ' + clock:<52} {theirs:7.1f} s, {mine / theirs:.2f} x its time"
-        )  # noqa: T201
+        what = f"inplace_predict of its boosters alone, {clock}"
+        print(f"{what:<52} {theirs:7.1f} s, {mine / theirs:.2f} x its time")  # noqa: T201
