@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,14 @@ from features.intake.conform import Notes, written
 from features.intake.databases import database_parts
 from features.intake.held import hold
 from features.intake.mapping import SourceMapping, TableMapping
+from features.intake.offered import catalogue_faults
 from features.intake.parts import file_parts, table_parts
 from features.intake.proposal import propose
 from features.intake.quarantine import quarantine
+from features.intake.shifts import refusals
 from features.intake.sources import Source, table_paths
 from features.intake.workbench import Workbench, open_workbench
+from features.offers import OFFERS
 from features.programme import Programme, read_programme
 from features.sheet import Sheet
 from features.warehouse import NewTable, Warehouse, add_tables, open_warehouse, replace_tables
@@ -229,7 +232,12 @@ def _judge(home: Home, bench: Workbench, batch: Batch, programme: Programme) -> 
     held = hold(bench.queries, standing if adds else None)
     staged, notes = stage_batch(bench, batch, programme)
     allow = batch.allow | {"shrink"} if adds else batch.allow
-    return judge(bench.queries, staged, held=held, standing=standing, allow=allow), notes
+    judged = judge(bench.queries, staged, held=held, standing=standing, allow=allow)
+    if OFFERS not in judged.verdicts:
+        return judged, notes
+    now = batch.now and (programme.replay_from or batch.now)
+    faults = refusals(catalogue_faults(bench.queries, judged.verdicts[OFFERS], programme, now=now), allow)
+    return replace(judged, refused=(*judged.refused, *faults)), notes
 
 
 def _rehearsal(home: Home, bench: Workbench, batch: Batch, programme: Programme) -> Sheet:

@@ -114,12 +114,14 @@ def _parse(text: str) -> ast.expr:
     for place, character in enumerate(text, start=1):
         if character in _NEVER:
             raise ContractError(f"the rule {text!r}: at character {place}, {character!r} has no meaning")
+    began = text.lstrip()
     try:
-        return ast.parse(text.lstrip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        place = (error.offset or 1) if isinstance(error, SyntaxError) else 1
-        said = error.msg if isinstance(error, SyntaxError) else "it is nested too deeply"
-        raise ContractError(f"the rule {text!r}: at character {place + _indent(text)}, {said}") from None
+        return ast.parse(began, mode="eval").body
+    except SyntaxError as error:
+        place, said = error.offset or len(began) + 1, error.msg  # no offset: it ends too early
+    except (ValueError, MemoryError, RecursionError):
+        place, said = 1, "it is nested too deeply"
+    raise ContractError(f"the rule {text!r}: at character {place + _indent(text)}, {said}")
 
 
 def _faults(node: ast.expr, known: Mapping[str, Kind]) -> Iterator[Fault]:

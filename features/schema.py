@@ -51,6 +51,7 @@ class Table:
     required: bool = False
     unique: tuple[str, ...] = ()  # the columns that name a row; () where rows may repeat
     together: tuple[str, ...] = ()  # where they may: the columns that rows share which always come together
+    whole: bool = False  # whether one bad row refuses the table: a plan, whose rows count together
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -143,6 +144,7 @@ TABLES: Final = {
                 *_optional(("price", "money"), ("public_price", "money"), ("currency", "text")),
             ),
             unique=("offer_id",),
+            whole=True,
         ),
         Table(
             "contacts",

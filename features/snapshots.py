@@ -123,7 +123,8 @@ def _keep_fresh(home: Home, inputs: dict[str, str]) -> dict[str, str]:
     manifest = _manifest(home)
     noted = json.loads(manifest.read_bytes()) if manifest.exists() else {}
     there = {path.stem: path for path in home.features.glob("*.parquet")}
-    fresh = {name: key for name, key in inputs.items() if name in there and noted.get(name) == key}
+    # what was the newest stays as it is: the attributes it was built with were those of its time
+    fresh = {name: noted[name] for name, key in inputs.items() if name in there and noted.get(name, "").startswith(key)}
     if fresh != noted:
         write_json(manifest, fresh)
     for name in there.keys() - fresh.keys():

@@ -131,7 +131,8 @@ class Store:
         words = [*_ANSWERED, *(name for name in facts if CATALOGUE[name].is_text)]
         found = self._table.read(VIEW, member_ids, numbers=numbers, words=words)
         said = tuple(zip(*found.words, strict=True)) if member_ids else ((),) * len(words)
-        told = dict(zip(numbers, found.numbers.T, strict=True)) | dict(zip(words, map(_objects, said), strict=True))
+        counted = zip(numbers[len(features) :], found.numbers.T[len(features) :], strict=True)
+        told = {name: _objects(spoken) for name, spoken in zip(words, said, strict=True) if name in facts}
         return MemberFeatures(
             member_ids=tuple(member_ids),
             X=found.numbers[:, : len(features)].astype(np.float32),
@@ -139,7 +140,7 @@ class Store:
             segment=said[0],
             lifecycle_stage=said[1],
             event_timestamp=found.event_timestamp,
-            facts={name: told[name] for name in facts},
+            facts=dict(counted) | told,
         )
 
     @cached_property

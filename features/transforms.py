@@ -10,6 +10,7 @@ from typing import Final
 
 from features.as_of import known
 from features.catalogue import (
+    attributes,
     baskets,
     contact_history,
     engagement,
@@ -23,7 +24,10 @@ from features.catalogue import (
 from features.catalogue.entries import CATALOGUE, PURPOSES
 from features.sheet import Sheet
 
-_SUBJECTS: Final = (purchases, rhythm, baskets, engagement, contact_history, subscription, tiers, segments)
+_SUBJECTS: Final = (
+    *(purchases, rhythm, baskets, engagement, contact_history),
+    *(subscription, tiers, segments, attributes),
+)
 # what a snapshot's values follow from
 CODE: Final = tuple(Path(module.__file__) for module in (entries, known, *_SUBJECTS) if module.__file__)
 

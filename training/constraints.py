@@ -116,8 +116,12 @@ class Constraints:
         affordable : (n_members, n_offers) what the budget's rest covers; None: money is no matter
         """
         campaign = self.catalogue.campaigns.get(campaign_id) if campaign_id is not None else None
-        case = _Case(facts, standing, cost, now, campaign, offers, scored, sold_out, affordable)
-        by_offer = np.zeros((len(self.offer_ids), len(scored)), dtype=np.uint8)  # an offer's members lie side by side
+        caps = self._caps(facts[STAGE])
+        case = _Case(facts, standing, cost, caps, now, campaign, offers, sold_out, affordable)
+        of_any = np.zeros(len(scored), dtype=np.uint8)
+        _refuse(of_any, "not_scored", ~scored)
+        _refuse(of_any, "opt_out", np.asarray(facts[CONSENT] == OPTED_OUT))
+        by_offer = np.tile(of_any, (len(self.offer_ids), 1))  # an offer's members lie side by side
         for place, codes in enumerate(by_offer):
             for word, where in self._reasons(place, case):
                 _refuse(codes, word, where)
@@ -127,10 +131,8 @@ class Constraints:
         return by_offer.T
 
     def _reasons(self, place: int, case: "_Case") -> Iterator[tuple[str, Where]]:
-        """Give what one offer is refused for and where, in the order of `REFUSALS`."""
+        """Give what one offer by itself is refused for and where, in the order of `REFUSALS`."""
         offer, policy, standing = self._offers[place], self.catalogue.policy, case.standing
-        yield "not_scored", ~case.scored
-        yield "opt_out", np.asarray(case.facts[CONSENT] == OPTED_OUT)
         yield "not_asked", not case.asks(self.offer_ids[place])
         if offer is None or offer.offer_id in policy.excluded_offers:
             yield "excluded", True
@@ -140,8 +142,8 @@ class Constraints:
         yield "price", _dear(offer)
         if rule := self._rules[place]:
             yield "rule", ~rule.holds(case.facts)
-        if policy.cost_caps and self.catalogue.acquisition_cost is not None:
-            yield "cost_cap", case.cost[:, place] > self._caps(case.facts[STAGE])
+        if case.caps is not None:
+            yield "cost_cap", case.cost[:, place] > case.caps
         if offer.min_days_between_contacts:
             yield "offer_contacts", standing.since_offer[:, place] < offer.min_days_between_contacts
         if policy.min_days_between_contacts:
@@ -152,11 +154,14 @@ class Constraints:
         if case.affordable is not None:
             yield "budget", ~case.affordable[:, place]
 
-    def _caps(self, stages: NDArray[Any]) -> NDArray[np.float64]:
-        """Give what an offer may cost for each member, `(n_members,)` minor units; a stage without a cap has none."""
+    def _caps(self, stages: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Give what an offer may cost for each member, `(n_members,)` minor units; None: as much as it likes."""
+        shares, whole = self.catalogue.policy.cost_caps, self.catalogue.acquisition_cost
+        if not shares or whole is None:
+            return None
         caps = np.full(len(stages), np.inf)
-        for stage, share in self.catalogue.policy.cost_caps.items():
-            caps[stages == stage] = share * (self.catalogue.acquisition_cost or 0)
+        for stage, share in shares.items():
+            caps[stages == stage] = share * whole
         return caps
 
     def _rank(self, by_offer: NDArray[np.uint8]) -> None:
@@ -181,10 +186,10 @@ class _Case:
     facts: Facts
     standing: Standing
     cost: Floats
+    caps: NDArray[np.float64] | None
     now: datetime
     campaign: Campaign | None
     offers: Sequence[str] | None
-    scored: Flags
     sold_out: Flags
     affordable: Flags | None
 
@@ -203,7 +208,7 @@ class _Case:
 def _refuse(codes: NDArray[np.uint8], word: str, where: Where) -> None:
     """Note a reason for one offer, `(n_members,)`, where there is none yet."""
     if where is not False:
-        codes[(codes == 0) & where] = _CODES[word]
+        codes += ((codes == 0) & where) * np.uint8(_CODES[word])
 
 
 def _dear(offer: Offer) -> bool:

@@ -13,7 +13,7 @@ redemptions    one row per redemption: contact_id, days_ago
 events         one row per event: kind, value, days_ago, place (in the order of time), survey (whether it has a score)
 terms          one row per term of a subscription: days_ago, days_to_end, renewed, cancelled, auto_renews (0 or 1),
                price, plan, newest (whether it began last)
-member         the aggregates of the above, and joined_days_ago
+member         the aggregates of the above, joined_days_ago, and of `members` personalisation, region, gender
 audience       the same with the member features
 """
 
@@ -30,9 +30,10 @@ from features.programme import Programme
 from features.schema import CONTROL
 
 RECENT_DAYS: Final = 84
+ATTRIBUTES: Final = ("personalisation", "region", "gender")  # of `members`: as they stand, since no row says since when
 # what features read of each table, as far as a company brings it: the time of a row, then the rest
 READ: Final = {
-    "members": ("joined_at",),
+    "members": ("joined_at", *ATTRIBUTES),
     "transactions": (
         *("occurred_at", "transaction_id", "amount", "margin", "discount", "quantity", "category", "channel"),
     ),
@@ -45,6 +46,11 @@ READ_OF_ALL: Final = ("member_id", "local_time", "known_at")
 DAY_SECONDS: Final = 86_400
 # columns a company may not bring, and what stands for them
 OPTIONAL: Final = {
+    "members": {
+        "personalisation": ibis.null("boolean"),
+        "region": ibis.null("string"),
+        "gender": ibis.null("string"),
+    },
     "transactions": {"discount": ibis.literal(0), "category": ibis.literal("all"), "quantity": ibis.null("int64")},
     "redemptions": {"contact_id": ibis.null("string")},
     "events": {"value": ibis.null("int64")},
@@ -96,9 +102,9 @@ def visible(tables: dict[str, ir.Table]) -> dict[str, ir.Table]:
 
 
 def members_at(tables: dict[str, ir.Table], *, at: Moment) -> ir.Table:
-    """Give everybody who had joined before the moment: member_id, joined_days_ago."""
-    members = _cut(tables["members"], "joined_at", at=at)
-    return members.select("member_id", joined_days_ago=members.days_ago)
+    """Give everybody who had joined before the moment: member_id, joined_days_ago, and the attributes."""
+    members = _cut(_complete(tables, "members"), "joined_at", at=at)
+    return members.select("member_id", *ATTRIBUTES, joined_days_ago=members.days_ago)
 
 
 def sources_at(tables: dict[str, ir.Table], *, at: Moment, programme: Programme) -> dict[Source, ir.Table]:

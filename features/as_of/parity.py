@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.as_of.canary import scrambled
-from features.as_of.known import moment
+from features.as_of.known import ATTRIBUTES, moment
 from features.as_of.plan import compared, make_plan
 from features.as_of.vectors import Vectors
 from features.catalogue.entries import CATALOGUE
@@ -138,7 +138,8 @@ def other_futures(home: Home, *, rng: np.random.Generator, progress: Progress) -
         with quietly():
             tables = scrambled(warehouse, as_of, programme=programme, rng=rng)
             again = snapshot(tables, at=moment(as_of, programme), programme=programme).to_pyarrow()
-        result = result.at(_keyed(pq.read_table(home.snapshot(as_of))), _keyed(again))
+        stood = pq.read_table(home.snapshot(as_of)).drop_columns(list(ATTRIBUTES))  # of the time it was built
+        result = result.at(_keyed(stood), _keyed(again))
     return result
 
 

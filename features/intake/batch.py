@@ -53,7 +53,7 @@ class Judged:
     """Hold what a batch would bring, and why it is refused, if it is."""
 
     verdicts: dict[str, Verdict]
-    refused: tuple[str, ...]
+    refused: tuple[Shift, ...]
 
 
 def judge(
@@ -88,16 +88,16 @@ def judge(
         now = {name: _profile(queries, verdict.staged) for name, verdict in verdicts.items()}
         before = {name: _standing_profile(queries, standing, name) for name in standing.tables}
         found += shifts(now, before) + renamed_rows(now, {name: before[name] for name in before if held[name].names})
-    return Judged(verdicts, tuple(refusals(found, allow)))
+    return Judged(verdicts, refusals(found, allow))
 
 
 def refusal(judged: Judged) -> str:
     """Say why a batch is refused, and how to say that it is meant."""
-    needed = sorted({text.rpartition("(")[2].rstrip(")") for text in judged.refused})
-    return (
-        f"the batch was refused, nothing changed: {'; '.join(judged.refused)}; "
-        f"if it is right as it came, type --allow {','.join(needed)}"
-    )
+    said = f"the batch was refused, nothing changed: {'; '.join(map(str, judged.refused))}"
+    needed = sorted({shift.allowance for shift in judged.refused if shift.allowance})
+    if any(shift.allowance is None for shift in judged.refused):
+        return f"{said}; mend that"
+    return f"{said}; if it is right as it came, type --allow {','.join(needed)}"
 
 
 def write_rows(queries: Queries, verdict: Verdict, path: Path) -> None:
@@ -184,7 +184,13 @@ def _rows(staged: Staged) -> str:
 
 
 def _verdict(queries: Queries, staged: Staged, held: pa.Schema) -> Verdict:
-    counts = f"SELECT reason, count(*) FROM {staged.table.name}_bad GROUP BY ALL ORDER BY 2 DESC, 1"
+    name = staged.table.name
+    bad = f"{name}_bad"
+    if staged.table.whole:  # there, each row counts
+        (own,) = staged.columns(*staged.table.unique)
+        named = f"coalesce({own}, 'row ' || place) || ': ' || bad.reason AS reason"
+        bad = f"(SELECT {named} FROM {name}_bad AS bad JOIN {name}_came USING (place))"
+    counts = f"SELECT reason, count(*) FROM {bad} GROUP BY ALL ORDER BY 2 DESC, 1"
     reasons = tuple((str(reason), int(rows)) for reason, rows in queries.execute(counts).fetchall())
     return Verdict(staged, held, lay_over(queries, staged, held), reasons)
 

@@ -135,8 +135,13 @@ def unknown_tables(names: Collection[str]) -> list[str]:
 
 
 def too_many(name: str, rows: int, faults: Sequence[tuple[str, int]]) -> list[str]:
-    """Say if the share of bad rows is that of a broken export; the most frequent of the faults comes first."""
+    """Say if the share of bad rows is that of a broken export; the most frequent of the faults comes first.
+
+    Of a table whose rows count together one is too many, and every fault is said.
+    """
     bad = sum(count for _, count in faults)
+    if TABLES[name].whole and bad:
+        return [f"{name}: {bad:,} of {rows:,} rows are bad ({', '.join(fault for fault, _ in faults)})"]
     if bad <= rows * MOST_BAD_ROWS:
         return []
     return [f"{name}: {bad:,} of {rows:,} rows are bad ({bad / rows:.1%}; most often: {faults[0][0]})"]

@@ -18,17 +18,21 @@ ALLOWANCES: Final = {
     "median": "a median is 5 times what it was, or a fifth",
     "columns": "a column that was there is gone",
     "types": "a column has another type",
-    "bad-rows": "more than 1 % of a table's rows are bad",
+    "bad-rows": "more than 1 % of a table's rows are bad, or any offer",
+    "expired": "an offer's time is over",
 }
 FACTOR: Final = 5.0  # of a median: dollars that became cents are 100, seasons are below 2
 FEWEST: Final = 30  # rows whose median says something
 
 
 class Shift(NamedTuple):
-    """Say what changed, and the allowance that lets it pass."""
+    """Say what changed or is wrong, and the allowance that lets it pass; None: nothing does."""
 
-    allowance: str
+    allowance: str | None
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.allowance})" if self.allowance else self.text
 
 
 def parse_allowances(text: str) -> frozenset[str]:
@@ -97,9 +101,9 @@ def renamed_rows(batch: Mapping[str, Profile], standing: Mapping[str, Profile]) 
     ]
 
 
-def refusals(found: Iterable[Shift], allow: frozenset[str]) -> list[str]:
-    """Give what is not allowed, in words."""
-    return [f"{shift.text} ({shift.allowance})" for shift in found if shift.allowance not in allow]
+def refusals(found: Iterable[Shift], allow: frozenset[str]) -> tuple[Shift, ...]:
+    """Give what is not allowed."""
+    return tuple(shift for shift in found if shift.allowance not in allow)
 
 
 def _table(name: str, before: Profile, now: Profile) -> list[Shift]:

@@ -21,6 +21,7 @@ from features.log.entries import Part
 from features.log.rows import TIMES
 
 KEY: Final = b"holdfast"
+BY_OFFER: Final = frozenset({"uplift", "cost", "net_value"})
 _READ: Final = 65_536  # rows turned into Python values at once
 
 
@@ -60,4 +61,6 @@ def _shared(schema: pa.Schema) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:  # noqa: ANN401 (any column)
     if name == "features":
         return np.frombuffer(value or b"", dtype="<f4")
+    if name in BY_OFFER and None in value:  # nothing is made of who opted out
+        return []
     return value.astimezone(UTC) if isinstance(value, datetime) else value

@@ -77,6 +77,13 @@ def read_parts(path: Path) -> list[tuple[Batch, Part]]:
     return [(batch, part) for batch in begun for part in decided if part.batch_id == batch.batch_id]
 
 
+def find_batch(path: Path, batch_id: str) -> Batch | None:
+    """Look up what a batch is, if it has begun."""
+    with contextlib.closing(open_to_read(path)) as db:
+        row = db.execute(select("batches", BATCH, where="batch_id = ?"), (batch_id,)).fetchone()
+    return Batch(**decode(BATCH, row)) if row else None
+
+
 def _batch_rows(path: Path, since: datetime | None) -> Iterator[dict[str, Any]]:
     for batch, part in read_parts(path):
         if since is None or batch.decided_at >= since:

@@ -6,7 +6,7 @@ know, by its decision, counts once.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -53,10 +53,11 @@ def nobody_contacted(members: int, offers: int) -> Standing:
 
 
 def standing_of(
-    contacts: Iterable[Contact], member_ids: Sequence[str], offer_ids: Sequence[str], *, now: datetime, period_days: int
+    contacts: Sequence[Contact], member_ids: Sequence[str], offer_ids: Sequence[str], *, now: datetime, period_days: int
 ) -> Standing:
     """Say where a few members stand."""
-    once = {contact.decision_id or contact: contact for contact in contacts}.values()
+    nameless = [contact for contact in contacts if not contact.decision_id]
+    once = [*{contact.decision_id: contact for contact in contacts if contact.decision_id}.values(), *nameless]
     row = {member_id: number for number, member_id in enumerate(member_ids)}
     column = {offer_id: number for number, offer_id in enumerate(offer_ids)}
     of = [(row[one.member_id], column.get(one.offer_id, -1), one.contacted_at) for one in once]

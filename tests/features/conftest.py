@@ -36,6 +36,7 @@ def everything(rng, *, as_of=AS_OF, days=130):
     tables = frames(rng, as_of=as_of, days=days)
     lines, ids = tables["transactions"], tables["members"]["member_id"].tolist()
     return tables | {
+        "members": _attributes(tables["members"]),
         "transactions": lines.assign(
             channel=pd.array(
                 rng.choice(["shop", "web", "app", None], len(lines), p=[0.3, 0.5, 0.1, 0.1]), dtype="string"
@@ -46,6 +47,20 @@ def everything(rng, *, as_of=AS_OF, days=130):
         "events": _events(rng, ids[:-2], as_of, days),
         "subscriptions": _subscriptions(rng, ids[:-2], as_of, days),
     }
+
+
+def _attributes(members):
+    """Say where members live, who they are and whether they want offers, of some nothing."""
+    rng = np.random.default_rng(len(members))
+
+    def drawn(values, kind):
+        return pd.array(rng.choice(np.array(values, dtype=object), len(members)), dtype=kind)
+
+    return members.assign(
+        personalisation=drawn([True, False, None], "boolean"),
+        region=drawn(["north", "south", None], "string"),
+        gender=drawn(["f", "m", "x", None], "string"),
+    )
 
 
 def _times(rng, size, as_of, days):

@@ -22,6 +22,8 @@ TIMES = {
 }
 TIERS = (Tier(name="bronze", spend=0), Tier(name="silver", spend=9_000), Tier(name="gold", spend=30_000))
 TWO_VALUED = {
+    "personalisation",
+    "region",
     "last_offer",
     "contacts_28d",
     "contacts_unanswered_28d",
@@ -367,6 +369,9 @@ def expected(tables, as_of, programme):
             **_known(_events(events.get(name, []), programme), "events" in brought),
             **_known(_terms(terms.get(name, []), as_of), "subscriptions" in brought),
             **_tiers(visits, programme),
+            "personalisation": "no" if row.get("personalisation") is False else "yes",
+            "region": row.get("region"),
+            "gender": row.get("gender"),
         }
     _scores(list(members.values()))
     for member in members.values():
@@ -392,6 +397,7 @@ def _differences(computed, wanted):
 
 def _without_optional_columns(tables):
     return tables | {
+        "members": tables["members"][["member_id", "joined_at"]],
         "transactions": tables["transactions"].drop(columns=["discount", "category", "quantity", "margin", "channel"]),
         "redemptions": tables["redemptions"].drop(columns="contact_id"),
         "events": tables["events"].drop(columns="value"),

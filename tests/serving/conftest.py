@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 import xgboost as xgb
 
 from features.offers import catalogue_of
-from features.programme import Programme
+from features.programme import Campaign, Policy, Programme
 from features.rules import known_facts
 from serving.decide import Decider, released_offers
 from training.artifacts import Models, load_release, write_release
@@ -128,6 +128,24 @@ def release_root(tmp_path_factory):
 def decider(release_root):
     release = load_release(release_root)
     return Decider(release, catalogue_of(released_offers(release), PROGRAMME))
+
+
+@pytest.fixture(scope="session")
+def constrained(decider):
+    """Decide under caps, a rule, a budget, stock, precedence and a fallback."""
+    offers = {offer.offer_id: offer for offer in decider.catalogue.offers}
+    bound = [
+        replace(offers["A"], stock=40, min_days_between_contacts=3, excludes=("B",), eligible="spend_28d > 2000"),
+        replace(offers["B"], eligible="lifecycle_stage in ('active', 'new')", points=10),
+        offers["OLD"],
+        replace(offers["B"], offer_id="LETTER", contact_cost=7),  # of no release: the fallback
+    ]
+    policy = Policy(
+        min_days_between_contacts=1, contacts_per_period=3, period_days=7, fallback="LETTER", point_cost=1.5
+    )
+    spring = Campaign(budget=4_000, starts=NOW - timedelta(days=7), ends=NOW + timedelta(days=28))
+    programme = PROGRAMME.model_copy(update={"policy": policy, "campaigns": {"spring": spring, "summer": Campaign()}})
+    return Decider(decider.release, catalogue_of(bound, programme))
 
 
 @pytest.fixture(scope="session")
