@@ -94,6 +94,11 @@ class Home:
         return self.root / "decisions.db"
 
     @property
+    def batches(self) -> Path:
+        """The decisions on whole audiences: a folder for each batch, a file for each part of it."""
+        return self.root / "batches"
+
+    @property
     def reports(self) -> Path:
         """Pages for people."""
         return self.root / "reports"

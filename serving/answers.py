@@ -6,8 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from features.schema import CONTROL
-from serving.decide import Assessment, Decider, rows_of
+from serving.decide import Decider
 
 Row = Mapping[str, Any]
 
@@ -22,10 +21,10 @@ def decisions_answer(rows: Sequence[Row], decider: Decider) -> bytes:
     return dump({**_source(decider), "decisions": [_decision(row) for row in rows]})
 
 
-def scores_answer(assessment: Assessment, decider: Decider, *, now: datetime) -> bytes:
-    """Write an assessment as a `ScoresAnswer`."""
-    rows = zip(rows_of(assessment), assessment.eligible.tolist(), strict=True)
-    return dump({**_source(decider), "scores": [_score(row, eligible, decider, now=now) for row, eligible in rows]})
+def scores_answer(rows: Sequence[Row], eligible: Sequence[Sequence[bool]], decider: Decider, *, now: datetime) -> bytes:
+    """Write what is known of members, and which offers are possible for each, as a `ScoresAnswer`."""
+    scores = [_score(row, may, decider, now=now) for row, may in zip(rows, eligible, strict=True)]
+    return dump({**_source(decider), "scores": scores})
 
 
 def record_answer(row: Row) -> bytes:
@@ -39,6 +38,12 @@ def record_answer(row: Row) -> bytes:
             "probabilities": dict(zip(row["treatments"], row["probabilities"], strict=True)),
             "eligible": _by_offer(row, "eligible"),
             "net_value": _by_offer(row, "net_value"),
+            "price": row["price"],
+            "stock_prices": _by_offer(row, "stock_prices"),
+            "asked": row["asked"],
+            "facts": row["facts"],
+            "standing": row["standing"],
+            "catalogue_id": row["catalogue_id"],
             "context": row["context"],
         }
     )
@@ -54,7 +59,9 @@ def release_answer(decider: Decider, *, now: datetime) -> bytes:
             "reference_as_of": manifest.reference_as_of,
             "features": decider.release.feature_names,
             "offers": [asdict(offer) for offer in manifest.offers],
+            "catalogue_id": decider.catalogue.catalogue_id,
             "hold_out": experiment.hold_out,
+            "random_arm": experiment.random_arm,
             "exploration": experiment.exploration,
             "clock": now.isoformat(),
         }
@@ -66,7 +73,7 @@ def _source(decider: Decider) -> dict[str, Any]:
 
 
 def _decision(row: Row) -> dict[str, Any]:
-    chosen = 0 if row["treatment"] == CONTROL else _by_offer(row, "net_value")[row["treatment"]]
+    chosen = _by_offer(row, "net_value").get(row["treatment"], 0)
     return {
         "decision_id": row["decision_id"],
         "member_id": row["member_id"],
@@ -74,6 +81,8 @@ def _decision(row: Row) -> dict[str, Any]:
         "propensity": row["propensity"],
         **_known(row, at=row["decided_at"], release_id=row["release_id"]),
         "uplift": _by_offer(row, "uplift"),
+        "cost": _by_offer(row, "cost"),
+        "refusals": {offer: reason for offer, reason in _by_offer(row, "refusals").items() if reason},
         "expected_net_value": None if row["churn_probability"] is None else chosen,
         "outcome": row["outcome"],
     }

@@ -5,7 +5,7 @@ document; money is integer minor units of `currency`, times are UTC.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -151,7 +151,9 @@ class _Known(_Answer):
     churn_probability: float | None = Field(
         description="null, as all that follows from it, where only a fallback answers"
     )
-    expected_net_value: int | None = Field(description="uplift minus the cost of the contact; 0 for control")
+    expected_net_value: int | None = Field(
+        description="what it brings minus what it costs, at the price of the budget; 0 for control"
+    )
     uplift: dict[str, int] = Field(
         description="by offer: incremental margin within the horizon, after redemption costs"
     )
@@ -172,10 +174,13 @@ class MemberDecision(_Known):
 
     decision_id: str
     treatment: str = Field(description="an offer's id, or control: no contact")
-    propensity: float = Field(description="the probability with which this treatment was drawn")
+    propensity: float = Field(description="the probability with which this treatment was drawn, after all constraints")
+    cost: dict[str, int] = Field(description="by offer: expected cost of the contact, its redemption and its points")
+    refusals: dict[str, str] = Field(description="by offer, where it was not possible: the first reason why")
     outcome: Decided = Field(
-        description="model: by the model; hold_out: the member is never contacted, so that the effect can be measured; "
-        "fallback: see fallback_reason; opt_out: no personalisation"
+        description="model: by the model; random: the member's treatment is always drawn evenly, and hold_out: the "
+        "member is never contacted, so that effects can be measured; fallback: see fallback_reason; opt_out: no "
+        "personalisation"
     )
 
 
@@ -188,6 +193,15 @@ class DecisionRecord(MemberDecision):
     probabilities: dict[str, float] = Field(description="by treatment")
     eligible: dict[str, bool] = Field(description="by offer")
     net_value: dict[str, int] = Field(description="by offer")
+    price: float = Field(description="of the campaign's budget: what one more unit would earn beyond itself")
+    stock_prices: dict[str, float] = Field(description="by offer: what one more of it would earn")
+    asked: list[str] | None = Field(description="the only offers that were to be considered")
+    facts: dict[str, float | str | None] = Field(description="of the member, as rules and consent read them")
+    standing: dict[str, Any] = Field(
+        description="what limited the decision, by offer where there is a list, null where nothing did: days since the "
+        "last contact, contacts in the period, what was left of budget and stock"
+    )
+    catalogue_id: str
     context: dict[str, ContextValue]
 
 
@@ -251,7 +265,9 @@ class ReleaseAnswer(_Batch):
     reference_as_of: list[str]
     features: list[str]
     offers: list[OfferAnswer]
+    catalogue_id: str = Field(description="of the offers, policy and campaigns of the moment")
     hold_out: float
+    random_arm: float
     exploration: float
     clock: datetime = Field(description="the service's time; a programme of the past is replayed from its own")
 

@@ -1,241 +1,311 @@
-"""From a release and members' features to decisions: NumPy and dataclasses, no clock, no disk, no randomness.
+"""From a release, a catalogue and what is known of members to a treatment for each: no clock, no disk, no chance.
 
-What depends on the release alone is worked out once, when it is loaded.
+One core for the service, for batches and for replay. What depends on release and catalogue alone is worked out once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.decisions import Decided, Decision
-from features.errors import ContractError
-from features.programme import Programme
+from features.log.standing import Standing
+from features.offers import Catalogue, Offer
+from features.programme import Campaign, Programme
 from features.schema import CONTROL
-from serving.explain import Explainer, contributions
+from serving.explain import Explainer
 from training.artifacts import Matrix, Release
-from training.policy import CONTROL_INDEX, draw, in_hold_out, net_values, treatment_probabilities
-
-if TYPE_CHECKING:
-    from features.store import MemberFeatures
+from training.constraints import CONSENT, OPTED_OUT, Constraints
+from training.policy import (
+    HELD_OUT,
+    Terms,
+    arms,
+    benefit_errors,
+    benefits,
+    costs,
+    draw,
+    net_values,
+    terms_of,
+    treatment_probabilities,
+)
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-T = TypeVar("T", bound=np.generic)
+Column = NDArray[Any]
 
-UNKNOWN: Final = "unknown_member"
-UNAVAILABLE: Final = "features_unavailable"
-INVALID: Final = "features_invalid"
+FALLBACKS: Final = (None, "unknown_member", "features_unavailable", "features_invalid")  # by `Members.fallback`
+UNKNOWN, UNAVAILABLE, INVALID = 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Assessment:
-    """Hold what is known of members and may be done to each, before anything is drawn; money in minor units.
+class Members:
+    """Hold what a decision about members rests on, in columns."""
 
-    Rows of members who could not be scored hold zeros, and `control` is all that is possible for them.
-    """
+    X: Matrix  # (n_members, n_features), in the release's order, NaN where missing
+    fallback: NDArray[
+        np.int8
+    ]  # (n_members,) why somebody can't be scored: a place in FALLBACKS, 0 where nothing is wrong
+    arm: NDArray[np.int8]  # (n_members,) of the experiment
+    facts: Mapping[str, Column]  # (n_members,) each: what rules and consent read
+    standing: Standing
 
-    member_ids: tuple[str, ...]
-    fallback_reason: tuple[str | None, ...]
-    X: Matrix
-    churn_probability: Floats  # (n_members,)
-    value: NDArray[np.int64]  # (n_members,)
-    uplift: NDArray[np.int64]  # (n_members, n_offers)
-    net_value: NDArray[np.int64]  # (n_members, n_offers)
-    eligible: Flags  # (n_members, n_offers)
-    held_out: Flags  # (n_members,)
-    probabilities: Floats  # (n_members, 1 + n_offers), control first
-    reasons: tuple[tuple[dict[str, Any], ...], ...]
-    segment: tuple[str | None, ...]
-    lifecycle_stage: tuple[str | None, ...]
-    event_timestamp: tuple[datetime | None, ...]
+    @property
+    def opted_out(self) -> Flags:
+        """Who does not want to be scored, `(n_members,)`."""
+        return np.asarray(self.facts[CONSENT] == OPTED_OUT)
+
+    @property
+    def known(self) -> Flags:
+        """Who can be scored, `(n_members,)`."""
+        return np.asarray(self.fallback == 0)
 
     @property
     def scored(self) -> Flags:
         """Whose numbers are the models' own, `(n_members,)`."""
-        return np.array([reason is None for reason in self.fallback_reason], dtype=np.bool_)
+        return self.known & ~self.opted_out
+
+    def rows(self, part: slice) -> "Members":
+        """Give some of the members."""
+        standing = Standing(**{name: values[part] for name, values in vars(self.standing).items()})
+        facts = {name: values[part] for name, values in self.facts.items()}
+        return Members(self.X[part], self.fallback[part], self.arm[part], facts, standing)
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Hold what each offer would bring and cost, in minor units; zeros for who is not scored."""
+
+    churn_probability: Floats  # (n_members,)
+    value: Floats  # (n_members,)
+    uplift: Floats  # (n_members, n_offers)
+    benefit: Floats  # (n_members, n_offers)
+    cost: Floats  # (n_members, n_offers) expected, whole minor units: what counts against a budget
+    bar: Floats  # (n_members, n_offers) what a net value has to be above
+    error: Floats  # (n_members, n_offers) standard error of the benefit
+
+    def rows(self, part: slice) -> "Worth":
+        """Give those of some members."""
+        return Worth(**{name: values[part] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Purse:
+    """Hold what is left of budget and stock, infinite where nothing limits it, and what one more unit would earn."""
+
+    budget: float
+    stock: Floats  # (n_offers,)
+    price: float
+    stock_prices: Floats  # (n_offers,)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing can run out."""
+        return bool(np.isinf(self.budget) and np.isinf(self.stock).all())
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """Say when, for which campaign, among which offers and out of what is decided."""
+
+    now: datetime
+    campaign_id: str | None
+    asked: tuple[str, ...] | None  # None: every offer
+    purse: Purse
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Hold what was decided, in columns."""
+
+    refusals: NDArray[np.uint8]  # (n_members, n_offers) places in `training.constraints.REFUSALS`; 0: possible
+    net_value: Floats  # (n_members, n_offers)
+    probabilities: Floats  # (n_members, 1 + n_offers), control first
+    chosen: NDArray[np.intp]  # (n_members,) columns of `probabilities`
+    fell_back: Flags  # (n_members,) who gets the fallback offer, which is no column
+    spent: Floats  # (n_members,)
+    budget: Floats  # (n_members,) what was left of it when each one's turn came
+    stock: Floats  # (n_members, n_offers) likewise
 
 
 class Decider:
-    """Decide by one release."""
+    """Decide by one release and one catalogue."""
 
-    def __init__(self, release: Release) -> None:
-        self.release = release
+    def __init__(self, release: Release, catalogue: Catalogue) -> None:
+        self.release, self.catalogue = release, catalogue
         self.programme = Programme.model_validate(release.manifest.programme)
-        offers = release.manifest.offers
         self.treatments = (CONTROL, *release.offer_ids)
-        self._contact_cost = np.array([offer.contact_cost for offer in offers], dtype=np.float64)
-        self._valid_from = np.array([_seconds(offer.valid_from) for offer in offers])
-        self._valid_until = np.array([_seconds(offer.valid_until) for offer in offers])
-        self._explainer = Explainer(release.manifest.features, self.programme)
+        self.constraints = Constraints(self.catalogue, release.offer_ids)
+        self.facts = tuple(sorted({*self.constraints.facts, CONSENT}))
+        self.explainer = Explainer(release.manifest.features, self.programme)
+        by_id = {offer.offer_id: offer for offer in self.catalogue.offers}
+        self.fallback = by_id.get(self.catalogue.policy.fallback)
+        self.stock = np.array(
+            [self.constraints.stock.get(name, np.inf) for name in release.offer_ids], dtype=np.float64
+        )
+        self._terms: dict[str | None, Terms] = {}
 
-    def unavailable(self, member_ids: Sequence[str]) -> Assessment:
-        """Assess members whose features can't be read: `control` for all."""
-        return _blank(tuple(member_ids), reasons=(UNAVAILABLE,) * len(member_ids), release=self.release)
+    def campaign(self, campaign_id: str | None) -> Campaign | None:
+        """Give a campaign of the catalogue; a name that is none is a label."""
+        return self.catalogue.campaigns.get(campaign_id) if campaign_id is not None else None
 
-    def assess(self, features: "MemberFeatures", *, offers: Sequence[str] | None, now: datetime) -> Assessment:
-        """Score members and give each treatment its probability.
+    def arms(self, member_ids: Sequence[str]) -> NDArray[np.int8]:
+        """Say in which arm of the experiment members are, `(n_members,)`."""
+        experiment = self.programme.experiment
+        return arms(member_ids, salt=experiment.salt, hold_out=experiment.hold_out, random_arm=experiment.random_arm)
+
+    def weigh(self, members: Members, campaign_id: str | None) -> Worth:
+        """Score members, and say what each offer would bring and cost."""
+        scored = members.scored
+        if not scored.any():
+            return _worthless(len(scored), len(self.release.offer_ids))
+        scores = self.release.score(np.ascontiguousarray(members.X if scored.all() else members.X[scored]))
+        terms = self._terms_of(campaign_id)
+        error = benefit_errors(scores, terms)
+        columns = (
+            scores.churn_probability,
+            scores.value,
+            scores.uplift,
+            benefits(scores, terms),
+            np.rint(costs(scores, terms)),
+            self.programme.experiment.floor * error,
+            error,
+        )
+        return Worth(*(spread(column, scored) for column in columns))
+
+    def choose(self, members: Members, worth: Worth, *, occasion: Occasion, uniform: Floats) -> Choice:
+        """Draw a treatment for each member in turn, out of what those before left of stock and budget.
+
+        All are decided as if nothing were used up meanwhile. What stands of that is kept, up to the first for whom
+        something more has run out, and the rest is decided anew: exact, and one pass where there is plenty.
 
         Parameters
         ----------
-        features : in the order of `release.feature_names`
-        offers : the only ones to be considered, of the release; None for every one
+        uniform : (n_members,) at least 0 and below 1; logged, it replays the decision
         """
-        infinite = np.isinf(features.X).any(axis=1)
-        reasons = tuple(
-            None if fine else INVALID if known else UNKNOWN
-            for fine, known in zip(features.known & ~infinite, features.known, strict=True)
-        )
-        blank = _blank(features.member_ids, reasons=reasons, release=self.release)
-        blank = replace(
-            blank,
-            segment=features.segment,
-            lifecycle_stage=features.lifecycle_stage,
-            event_timestamp=features.event_timestamp,
-        )
-        scored = blank.scored
-        return (
-            self._scored(replace(blank, X=features.X), scored, self._on_offer(offers, now)) if scored.any() else blank
+        done, kept = 0, list[Choice]()
+        while True:
+            rest, purse = slice(done, None), occasion.purse
+            choice = self._choose(members.rows(rest), worth.rows(rest), occasion, uniform[rest])
+            stands = len(choice.chosen) if purse.full else self._standing_rows(choice, worth.cost[rest], purse)
+            kept.append(_first(choice, stands))
+            if done + stands == len(uniform):
+                return kept[0] if len(kept) == 1 else _joined(kept)
+            used = np.bincount(kept[-1].chosen, minlength=len(self.treatments))[1:]
+            left = replace(purse, budget=purse.budget - kept[-1].spent.sum(), stock=purse.stock - used)
+            occasion = replace(occasion, purse=left)
+            done += stands
+
+    def refusals(self, members: Members, worth: Worth, occasion: Occasion) -> NDArray[np.uint8]:
+        """Say why an offer is not possible for a member, `(n_members, n_offers)`, 0 where it is."""
+        purse = occasion.purse
+        return self.constraints.refusals(
+            members.facts,
+            members.standing,
+            worth.cost,
+            now=occasion.now,
+            campaign_id=occasion.campaign_id,
+            offers=occasion.asked,
+            scored=members.known,
+            sold_out=purse.stock < 1,
+            affordable=None if np.isinf(purse.budget) else worth.cost <= purse.budget,
         )
 
-    def decide(
-        self,
-        assessment: Assessment,
-        uniform: Floats,
-        *,
-        now: datetime,
-        new_id: Callable[[], str],
-        campaign_id: str | None,
-        context: Mapping[str, Any],
-        idempotency_key: str | None,
-    ) -> tuple[Decision, ...]:
-        """Draw one treatment per member with `uniform` `(n_members,)`."""
-        chosen = draw(assessment.probabilities, uniform).tolist()
-        probabilities, eligible = assessment.probabilities.tolist(), assessment.eligible.tolist()
-        rows = zip(rows_of(assessment), chosen, probabilities, eligible, uniform.tolist(), assessment.X, strict=True)
-        return tuple(
-            Decision(
-                **row,
-                decision_id=new_id(),
-                campaign_id=campaign_id,
-                decided_at=now,
-                release_id=self.release.release_id,
-                treatment=self.treatments[index],
-                propensity=chances[index],
-                draw=number,
-                treatments=self.treatments,
-                probabilities=tuple(chances),
-                eligible=tuple(possible),
-                features=values.astype("<f4").tobytes(),
-                context=dict(context),
-                idempotency_key=idempotency_key,
-            )
-            for row, index, chances, possible, number, values in rows
-        )
+    def _choose(self, members: Members, worth: Worth, occasion: Occasion, uniform: Floats) -> Choice:
+        refusals, purse = self.refusals(members, worth, occasion), occasion.purse
+        net_value = net_values(worth.benefit, worth.cost, price=purse.price, stock_price=purse.stock_prices)
+        probabilities = self._probabilities(members, worth, net_value, refusals == 0)
+        chosen = draw(probabilities, uniform)
+        fell_back = ~members.known & self._may_fall_back(members, occasion)
+        costs_of = np.column_stack([np.where(fell_back, self._fallback_cost, 0.0), worth.cost])
+        spent = np.take_along_axis(costs_of, chosen[:, None], axis=1)[:, 0]
+        used = chosen[:, None] == np.arange(1, len(self.treatments))
+        budget, stock = purse.budget - _before(spent), purse.stock - _before(used.astype(np.float64))
+        return Choice(refusals, net_value, probabilities, chosen, fell_back, spent, budget, stock)
 
-    def _on_offer(self, offers: Sequence[str] | None, now: datetime) -> Flags:
-        valid = (self._valid_from <= now.timestamp()) & (now.timestamp() < self._valid_until)
-        wanted = np.isin(self.release.offer_ids, offers) if offers is not None else np.ones_like(valid)
-        return np.asarray(valid & wanted)
+    def _standing_rows(self, choice: Choice, cost: Floats, purse: Purse) -> int:
+        """Count the first members for whom no more has run out than for the very first."""
+        out = (choice.stock < 1) & (purse.stock >= 1)
+        if np.isfinite(purse.budget):
+            costs_of = np.column_stack([np.full(len(cost), self._fallback_cost), cost])
+            dear = (costs_of > choice.budget[:, None]) & (costs_of <= purse.budget)
+            out = np.column_stack([out, dear])
+        changed = np.flatnonzero(out.any(axis=1))
+        return int(changed[0]) if len(changed) else len(cost)
 
-    def _scored(self, blank: Assessment, scored: Flags, on_offer: Flags) -> Assessment:
-        X = np.ascontiguousarray(blank.X[scored])
-        scores = self.release.score(X)
+    def _probabilities(self, members: Members, worth: Worth, net_value: Floats, eligible: Flags) -> Floats:
         experiment = self.programme.experiment
-        net_value = _spread(net_values(scores.uplift, self._contact_cost), scored)
-        bar = _spread(experiment.floor * scores.uplift_error, scored)
-        eligible = scored[:, None] & on_offer
-        held_out = in_hold_out(blank.member_ids, salt=experiment.salt, share=experiment.hold_out)
-        reasons = iter(self._explainer.reasons(X, contributions(self.release.models.churn, X)))
-        return replace(
-            blank,
-            churn_probability=_spread(scores.churn_probability, scored),
-            value=_spread(np.rint(scores.value).astype(np.int64), scored),
-            uplift=_spread(np.rint(scores.uplift).astype(np.int64), scored),
-            net_value=np.rint(net_value).astype(np.int64),
-            eligible=eligible,
-            held_out=held_out,
-            probabilities=treatment_probabilities(
-                net_value, eligible, held_out, exploration=experiment.exploration, bar=bar
-            ),
-            reasons=tuple(next(reasons) if fine else () for fine in scored),
+        return treatment_probabilities(
+            net_value,
+            eligible,
+            members.arm,
+            exploration=experiment.exploration,
+            regret=experiment.regret,
+            bar=worth.bar,
+            error=worth.error,
+            mandatory=eligible & self.constraints.mandatory,
         )
 
+    @property
+    def _fallback_cost(self) -> float:
+        return float(self.fallback.contact_cost) if self.fallback else 0.0
 
-def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
-    """Give what is known of each member, in plain values, under the names of the log."""
-    columns = zip(
-        assessment.member_ids,
-        assessment.fallback_reason,
-        assessment.held_out.tolist(),
-        assessment.churn_probability.tolist(),
-        assessment.value.tolist(),
-        assessment.uplift.tolist(),
-        assessment.net_value.tolist(),
-        assessment.segment,
-        assessment.lifecycle_stage,
-        assessment.reasons,
-        assessment.event_timestamp,
-        strict=True,
-    )
+    def _may_fall_back(self, members: Members, occasion: Occasion) -> Flags:
+        """Say who may get the fallback offer: nobody held out, and nobody whom a cap on all contacts protects."""
+        policy, standing, offer = self.catalogue.policy, members.standing, self.fallback
+        valid = offer is not None and offer.valid_from <= occasion.now < offer.valid_until
+        if not valid or self._fallback_cost > occasion.purse.budget:
+            return np.zeros(len(members.arm), dtype=np.bool_)
+        rested = standing.since_any >= policy.min_days_between_contacts
+        few = standing.in_period < (np.inf if policy.contacts_per_period is None else policy.contacts_per_period)
+        return np.asarray((members.arm != HELD_OUT) & rested & few)
+
+    def _terms_of(self, campaign_id: str | None) -> Terms:
+        if campaign_id not in self.catalogue.campaigns:
+            campaign_id = None
+        if campaign_id not in self._terms:
+            self._terms[campaign_id] = terms_of(
+                self.catalogue, self.release.manifest.offers, self.campaign(campaign_id)
+            )
+        return self._terms[campaign_id]
+
+
+def released_offers(release: Release) -> list[Offer]:
+    """Give the offers as they were when a release was trained, without constraints: for where there is no warehouse."""
+    names = ("offer_id", "name", "channel", "contact_cost", "redemption_cost")
     return [
-        {
-            "member_id": member_id,
-            "outcome": _outcome(reason, held_out=held_out),
-            "fallback_reason": reason,
-            "churn_probability": churn if reason is None else None,
-            "value": value if reason is None else None,
-            "uplift": tuple(uplift) if reason is None else (),
-            "net_value": tuple(net_value) if reason is None else (),
-            "segment": segment,
-            "lifecycle_stage": stage,
-            "reasons": reasons,
-            "event_timestamp": time,
-        }
-        for member_id, reason, held_out, churn, value, uplift, net_value, segment, stage, reasons, time in columns
+        Offer(
+            **{name: getattr(offer, name) for name in names},
+            valid_from=datetime.fromisoformat(offer.valid_from),
+            valid_until=datetime.fromisoformat(offer.valid_until),
+        )
+        for offer in release.manifest.offers
     ]
 
 
-def _outcome(fallback_reason: str | None, *, held_out: bool) -> Decided:
-    if fallback_reason is not None:
-        return "fallback"
-    return "hold_out" if held_out else "model"
-
-
-def _blank(member_ids: tuple[str, ...], *, reasons: tuple[str | None, ...], release: Release) -> Assessment:
-    n, k = len(member_ids), len(release.offer_ids)
-    probabilities = np.zeros((n, 1 + k))
-    probabilities[:, CONTROL_INDEX] = 1.0
-    nothing = (None,) * n
-    return Assessment(
-        member_ids=member_ids,
-        fallback_reason=reasons,
-        X=np.full((n, len(release.feature_names)), np.nan, dtype=np.float32),
-        churn_probability=np.zeros(n),
-        value=np.zeros(n, dtype=np.int64),
-        uplift=np.zeros((n, k), dtype=np.int64),
-        net_value=np.zeros((n, k), dtype=np.int64),
-        eligible=np.zeros((n, k), dtype=np.bool_),
-        held_out=np.zeros(n, dtype=np.bool_),
-        probabilities=probabilities,
-        reasons=((),) * n,
-        segment=nothing,
-        lifecycle_stage=nothing,
-        event_timestamp=nothing,
-    )
-
-
-def _spread(values: NDArray[T], scored: Flags) -> NDArray[T]:
+def spread(values: Column, scored: Flags) -> Column:
+    """Put rows of those who are scored in their places among all, zeros elsewhere."""
+    if scored.all():
+        return values
     rows = np.zeros((len(scored), *values.shape[1:]), dtype=values.dtype)
     rows[scored] = values
     return rows
 
 
-def _seconds(time: str) -> float:
-    moment = datetime.fromisoformat(time)
-    if moment.tzinfo is None:
-        raise ContractError(f"an offer is valid from or until {time}, a time with its offset from UTC was wanted")
-    return moment.timestamp()
+def _worthless(members: int, offers: int) -> Worth:
+    nothing = np.zeros((members, offers))
+    return Worth(np.zeros(members), np.zeros(members), *(nothing,) * 5)
+
+
+def _before(used: Floats) -> Floats:
+    """Sum what those before used."""
+    return np.asarray(np.cumsum(used, axis=0) - used)
+
+
+def _first(choice: Choice, rows: int) -> Choice:
+    return Choice(**{name: values[:rows] for name, values in vars(choice).items()})
+
+
+def _joined(choices: Sequence[Choice]) -> Choice:
+    return Choice(**{name: np.concatenate([getattr(one, name) for one in choices]) for name in vars(choices[0])})

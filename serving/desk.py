@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -17,10 +17,12 @@ from features.decisions import Answer, Decision, DecisionLog, Outcome
 from features.errors import ConflictError, UnwrittenError
 from serving.answers import decisions_answer, dump, record_answer, release_answer, scores_answer
 from serving.contract import DecisionsRequest, EventsRequest, OutcomeRequest, ScoresRequest, TransactionsRequest
-from serving.decide import Assessment, Decider
+from serving.decide import Decider, Occasion
 from serving.intake import Intake, LiveFeatures
 from serving.meters import Meters
+from serving.offering import Offering
 from serving.problems import FieldProblem, ProblemError, contract
+from serving.record import File, Request, blank_file, known_of, open_file, record
 
 if TYPE_CHECKING:
     from features.store import MemberFeatures
@@ -31,7 +33,7 @@ logger: Final = logging.getLogger("holdfast")
 class FeatureSource(Protocol):
     """Know members' latest features, as `features.store.Store` does."""
 
-    def online(self, member_ids: Sequence[str], features: Sequence[str]) -> "MemberFeatures":
+    def online(self, member_ids: Sequence[str], features: Sequence[str], *, facts: Collection[str]) -> "MemberFeatures":
         """Read a row per id, in order; an unknown member's is not `known`."""
         ...
 
@@ -46,6 +48,16 @@ class World:
 
 
 @dataclass(frozen=True)
+class _Decided:
+    """Hold decisions that are on their way to the disk, and what they are answered with."""
+
+    decisions: tuple[Decision, ...]
+    text: bytes
+    answer: Answer | None
+    stored: "Future[Answer | None]"
+
+
+@dataclass(frozen=True)
 class Reply:
     """Hold an answer, and whether it was given before."""
 
@@ -57,14 +69,20 @@ class Desk:
     """Serve one release; reading features and scoring happen on one thread beside the event loop."""
 
     def __init__(
-        self, decider: Decider, source: FeatureSource, log: DecisionLog, *, live: LiveFeatures, world: World
+        self, offering: Offering, source: FeatureSource, log: DecisionLog, *, live: LiveFeatures, world: World
     ) -> None:
-        self.decider, self._source, self._log, self._world = decider, source, log, world
+        self._offering, self._source, self._log, self._world = offering, source, log, world
         self._intake = Intake(live, world.clock)
         self.meters = Meters()
-        self.meters.serve(decider.release.release_id, log=lambda: log.backlog, live=lambda: self._intake.backlog)
+        release_id = self.decider.release.release_id
+        self.meters.serve(release_id, log=lambda: log.backlog, live=lambda: self._intake.backlog)
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
+
+    @property
+    def decider(self) -> Decider:
+        """What decides now."""
+        return self._offering.decider
 
     async def decide(self, request: DecisionsRequest, body: bytes, *, idempotency_key: str | None) -> Reply:
         """Answer with decisions that are on the disk.
@@ -76,6 +94,7 @@ class Desk:
             can't be written.
         """
         self._check_offers(request)
+        self._check_campaign(request)
         if idempotency_key is None:
             return await self._decide(request, body, idempotency_key=None)
         digest = hashlib.sha256(body).hexdigest()
@@ -138,7 +157,7 @@ class Desk:
 
     def warm(self) -> None:
         """Score nobody in particular once, so that the first caller does not wait for lazy set-up."""
-        self._thread.submit(self._assess, ScoresRequest(members=("warm",), offers=None), self._world.clock()).result()
+        self._thread.submit(self._score, ScoresRequest(members=("warm",), offers=None)).result()
 
     def close(self) -> None:
         """Finish what is being written, then let go."""
@@ -147,52 +166,58 @@ class Desk:
         self._log.close()
 
     async def _decide(self, request: DecisionsRequest, body: bytes, *, idempotency_key: str | None) -> Reply:
-        loop = asyncio.get_running_loop()
-        now = self._world.clock()
-        decisions, text = await loop.run_in_executor(self._thread, self._draw, request, now, idempotency_key)
         digest = hashlib.sha256(body).hexdigest()
-        answer = Answer(idempotency_key, digest, HTTPStatus.OK, text) if idempotency_key is not None else None
         started = time.perf_counter()
         try:
-            standing = await asyncio.wrap_future(self._log.append(decisions, now=now, answer=answer))
+            decided = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._draw, request, digest, idempotency_key
+            )
+            standing = await asyncio.wrap_future(decided.stored)
         except UnwrittenError as error:
             raise _unwritten() from error
-        self.meters.took("log", time.perf_counter() - started)
-        if standing is not None and standing is not answer:
+        self.meters.took("decision", time.perf_counter() - started)
+        if standing is not decided.answer and standing is not None:
             return self._again(standing, digest)
-        self.meters.decided(decisions)
-        return Reply(text)
+        self.meters.decided(decided.decisions)
+        return Reply(decided.text)
 
-    def _draw(
-        self, request: DecisionsRequest, now: datetime, idempotency_key: str | None
-    ) -> tuple[tuple[Decision, ...], bytes]:
-        decisions = self.decider.decide(
-            self._assess(request, now),
-            self._world.rng.random(len(request.members)),
-            now=now,
-            new_id=self._world.new_id,
-            campaign_id=request.campaign_id,
-            context=request.context,
-            idempotency_key=idempotency_key,
-        )
-        return decisions, decisions_answer([vars(decision) for decision in decisions], self.decider)
+    def _draw(self, request: DecisionsRequest, digest: str, idempotency_key: str | None) -> _Decided:
+        """Decide and hand the decisions to the log, where they count from now on: the next request sees them."""
+        now = self._world.clock()
+        self._offering.follow(now)
+        file, decider = self._look_up(request, now), self.decider
+        started = time.perf_counter()
+        purse = self._offering.purse(request.campaign_id, now)
+        occasion = Occasion(now, request.campaign_id, request.offers, purse)
+        uniform = self._world.rng.random(len(request.members))
+        worth = decider.weigh(file.members, request.campaign_id)
+        choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
+        asked = Request(occasion, uniform, request.context, idempotency_key, self._world.new_id)
+        decisions = record(decider, file, worth=worth, choice=choice, request=asked)
+        self.meters.took("models", time.perf_counter() - started)
+        text = decisions_answer([vars(decision) for decision in decisions], decider)
+        answer = Answer(idempotency_key, digest, HTTPStatus.OK, text) if idempotency_key is not None else None
+        return _Decided(decisions, text, answer, self._log.append(decisions, now=now, answer=answer))
 
     def _score(self, request: ScoresRequest) -> bytes:
         now = self._world.clock()
-        return scores_answer(self._assess(request, now), self.decider, now=now)
+        self._offering.follow(now)
+        file, decider = self._look_up(request, now), self.decider
+        worth, purse = decider.weigh(file.members, None), self._offering.purse(None, now)
+        refusals = decider.refusals(file.members, worth, Occasion(now, None, request.offers, purse))
+        rows = known_of(decider, file, worth, worth.benefit - worth.cost)
+        return scores_answer(rows, (refusals == 0).tolist(), decider, now=now)
 
-    def _assess(self, request: ScoresRequest, now: datetime) -> Assessment:
-        started = time.perf_counter()
+    def _look_up(self, request: ScoresRequest, now: datetime) -> File:
+        started, decider = time.perf_counter(), self.decider
+        standing = self._offering.standing(request.members, now)
         try:
-            features = self._source.online(request.members, self.decider.release.feature_names)
+            features = self._source.online(request.members, decider.release.feature_names, facts=decider.facts)
         except Exception as error:  # noqa: BLE001 (whatever a store raises, the member gets an answer that says so)
             logger.warning("features_unavailable: %s", type(error).__name__)  # its message may hold ids
-            return self.decider.unavailable(request.members)
-        read = time.perf_counter()
-        assessment = self.decider.assess(features, offers=request.offers, now=now)
-        self.meters.took("features", read - started)
-        self.meters.took("models", time.perf_counter() - read)
-        return assessment
+            return blank_file(decider, request.members, standing)
+        self.meters.took("features", time.perf_counter() - started)
+        return open_file(decider, features, standing)
 
     def _again(self, standing: Answer, digest: str) -> Reply:
         _check_body(standing.body_sha256, digest)
@@ -206,6 +231,14 @@ class Desk:
             wrong = [place for place, offer in enumerate(request.offers) if offer not in known]
             problems = (FieldProblem(pointer=f"/offers/{place}", detail=detail) for place in wrong)
             raise contract("the release that serves has no such offer; /v1/release lists them", *problems)
+
+    def _check_campaign(self, request: DecisionsRequest) -> None:
+        """Refuse a campaign that is none; where no campaign is set up, any name is a label."""
+        known = self.decider.catalogue.campaigns
+        if known and request.campaign_id is not None and request.campaign_id not in known:
+            detail = f"one of {', '.join(sorted(known))} was wanted"
+            problem = FieldProblem(pointer="/campaign_id", detail=detail)
+            raise contract("holdfast.toml has no such campaign below [campaigns]", problem)
 
 
 def _check_body(standing: str, digest: str) -> None:

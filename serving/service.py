@@ -22,12 +22,12 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from features.decisions import DecisionLog
-from features.errors import ContractError, NotFoundError
+from features.errors import ContractError, HoldfastError, NotFoundError
 from features.home import Home
 from features.programme import Programme
 from serving.app import create_app
-from serving.decide import Decider
 from serving.desk import Desk, World
+from serving.offering import Offering
 from training.artifacts import load_release
 from training.releases.ledger import champion_id
 
@@ -56,21 +56,28 @@ def open_desk(home: Home) -> Desk:
     CorruptError
         If the release, or the log, is not what was written.
     ContractError
-        If another service writes the log.
+        If another service writes the log, or the settings or offers are wrong.
     """
     if (release_id := champion_id(home)) is None:
         raise NotFoundError(
             f"nothing to serve: {home.releases} has no champion; `holdfast demo`, or `train` and `promote`"
         )
-    decider = Decider(load_release(home.releases / release_id))
+    release = load_release(home.releases / release_id)
+    programme = Programme.model_validate(release.manifest.programme)
     from features.live import Live
     from features.store import open_store  # Feast takes seconds to import: after all that can be refused
 
     # a programme of the past is replayed alike each time; a live one is drawn for
-    seed = decider.programme.seed if decider.programme.replay_from else None
-    world = World(clock=_clock(decider.programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng(seed))
+    seed = programme.seed if programme.replay_from else None
+    world = World(clock=_clock(programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng(seed))
     store = open_store(home)
-    return Desk(decider, store, DecisionLog(home.decisions), live=Live(home, store), world=world)
+    log = DecisionLog(home.decisions)
+    try:
+        offering = Offering(home, release, log, now=world.clock())
+    except HoldfastError:
+        log.close()
+        raise
+    return Desk(offering, store, log, live=Live(home, store), world=world)
 
 
 def serve(home: Home, *, host: str = "127.0.0.1", port: int = 3000, ready: Callable[[str], None] | None = None) -> None:

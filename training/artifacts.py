@@ -31,6 +31,7 @@ Matrix = NDArray[np.float32]  # (n_members, n_features), in the release's order,
 Floats = NDArray[np.float64]
 
 ALWAYS: Final = ("churn", "value")  # the models every release has; uplift only where there are offers
+OF_OFFERS: Final = ("uplift", "uplift_error", "retention_uplift", "retention_error", "redemption")
 GOLDEN_DRAWS: Final = 8  # rows drawn for each that is wanted: one that happens to be a member's is left out
 GOLDEN_TOLERANCE: Final = 1e-5  # relative: one booster on two machines differs by float32 rounding only
 
@@ -44,6 +45,8 @@ class Scores:
     uplift: Floats  # (n_members, n_offers) incremental margin within the horizon, after redemption costs
     uplift_error: Floats  # (n_members, n_offers) its standard error, of members with an uplift about as high
     retention_uplift: Floats  # (n_members, n_offers) incremental probability of staying
+    retention_error: Floats  # (n_members, n_offers) its standard error, likewise
+    redemption: Floats  # (n_members, n_offers) probability of redeeming within the horizon an offer that is sent
 
     @property
     def margin_by_treatment(self) -> Floats:
@@ -79,14 +82,11 @@ class Models:
             raise ContractError(f"features of shape {X.shape} came, (n_members, {wanted}) was wanted")
         if np.isinf(X).any():
             raise ContractError("an infinite feature came, finite or missing (NaN) was wanted")
-        nothing = np.empty((len(X), 0))
-        uplift, retention, error = (nothing,) * 3 if self.uplift is None else self.uplift.predict(X)
+        of_offers = dict.fromkeys(OF_OFFERS, np.empty((len(X), 0))) if self.uplift is None else self.uplift.predict(X)
         return Scores(
             churn_probability=self.calibration(np.asarray(self.churn.inplace_predict(X), dtype=np.float64)),
             value=np.maximum(np.asarray(self.value.inplace_predict(X), dtype=np.float64), 0.0),
-            uplift=uplift,
-            uplift_error=error,
-            retention_uplift=retention,
+            **of_offers,
         )
 
 

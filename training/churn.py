@@ -10,10 +10,10 @@ import xgboost as xgb
 from numpy.typing import ArrayLike, NDArray
 
 from features.errors import ContractError
-from training.calibration import EDGE, IDENTITY, Calibration, Isotonic, fit_platt
+from training.calibration import IDENTITY, Calibration, Isotonic, fit_platt
 from training.judging.evidence import estimate
 from training.learning.encoding import Encoding, fit_encoding
-from training.metrics import auc, log_loss
+from training.metrics import auc, log_loss, log_losses
 from training.shape import Floats, Matrix, Parameters, choose_shape
 from training.splits import Flags, Fold, each_held_out, folds_of
 
@@ -140,21 +140,17 @@ def choose_calibration(
     if not fit.any():
         return IDENTITY
     kinds = (fit_platt, fit_isotonic)
-    before = _losses(churned[judge], probability[judge])
+    before = log_losses(churned[judge], probability[judge])
     gains = [
         estimate(
-            before - _losses(churned[judge], kind(probability[fit], churned[fit])(probability[judge])), members[judge]
+            before - log_losses(churned[judge], kind(probability[fit], churned[fit])(probability[judge])),
+            members[judge],
         )
         for kind in kinds
     ]
     best = int(np.argmax([gain.value for gain in gains]))
     both = fit | judge
     return kinds[best](probability[both], churned[both]) if gains[best].lower > 0 else IDENTITY
-
-
-def _losses(churned: Floats, probability: Floats) -> Floats:
-    p = np.clip(probability, EDGE, 1 - EDGE)
-    return np.asarray(-np.where(churned > 0, np.log(p), np.log1p(-p)))
 
 
 def fit_isotonic(probability: Floats, churned: Floats) -> Isotonic:

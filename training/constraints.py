@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from features.log.standing import Standing as Standing  # noqa: PLC0414 (part of this module's contract)
 from features.offers import Catalogue, Offer, precedence
 from features.programme import Campaign
 from features.rules import Rule, known_facts, parse_rule
@@ -43,15 +44,6 @@ REFUSALS: Final = (
     "mandatory",  # another one is mandatory
 )
 _CODES: Final = {word: code for code, word in enumerate(REFUSALS)}
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Hold what members were sent before."""
-
-    since_offer: Floats  # (n_members, n_offers) days since the last contact with each offer, inf if there was none
-    since_any: Floats  # (n_members,) days since the last contact
-    in_period: NDArray[np.integer[Any]]  # (n_members,) contacts in the policy's last `period_days`
 
 
 class Constraints:

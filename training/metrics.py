@@ -81,8 +81,17 @@ def log_loss(outcome: Array, probability: Array, *, weight: Array | None = None)
     >>> round(log_loss(np.array([1, 0]), np.array([0.5, 0.5])), 6)
     0.693147
     """
+    return _mean(log_losses(outcome, probability), weight)
+
+
+def log_losses(outcome: Array, probability: Array) -> Floats:
+    """Give -log of the probability given to what happened row by row, `(n_rows,)`, in nats.
+
+    >>> log_losses(np.array([1, 0]), np.array([0.5, 0.75])).round(6).tolist()
+    [0.693147, 1.386294]
+    """
     p = np.clip(np.asarray(probability, dtype=np.float64), EDGE, 1 - EDGE)
-    return _mean(-np.where(np.asarray(outcome) > 0, np.log(p), np.log1p(-p)), weight)
+    return np.asarray(-np.where(np.asarray(outcome) > 0, np.log(p), np.log1p(-p)))
 
 
 def brier_loss(outcome: Array, probability: Array, *, weight: Array | None = None) -> float:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from features.home import Home
 from features.programme import Programme
 from features.sheet import Sheet
+from training.judging.comparison import POLICY, Comparison
 from training.judging.economics import economics_sheet, returns_sheet
 from training.judging.fairness import WORDS
 from training.labels import maturity_sheet
@@ -18,11 +19,6 @@ from training.releases.manifest import Manifest
 from training.releases.names import names_of
 from training.sheets.figures import Figures, money, plain, signed
 from training.sheets.offer_sheets import offer_sheets
-
-if TYPE_CHECKING:
-    from training.judging.comparison import Comparison
-
-POLICY: Final = "policy_value"
 
 HEADS: Final = {
     "auc": "AUC",
@@ -158,7 +154,7 @@ def groups_sheet(groups: list[dict[str, Any]]) -> Sheet:
     return Sheet("Groups of members, on the test's dates; 95 % intervals by member", header, rows)
 
 
-def comparison_sheet(compared: "Comparison", programme: Programme) -> Sheet:
+def comparison_sheet(compared: Comparison, programme: Programme) -> Sheet:
     """Set two releases side by side."""
     in_money = (*IN_MONEY, POLICY)
     rows = tuple(

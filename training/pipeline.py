@@ -26,6 +26,7 @@ from training.artifacts import Models, Release, golden_rows, latency, load_relea
 from training.cache import Step, cached
 from training.calibration import calibration_from_json
 from training.judging.grounds import Trained, evidence_of
+from training.judging.redemption import redemption_table
 from training.learning.effects import effects_from_json
 from training.logged.experiment import Judgement, judge_policies
 from training.logged.log import ExperimentLog, experiment_log, offer_specs
@@ -185,6 +186,7 @@ def evidence_of_all(
             "uplift": done["uplift"].record.get("uplift"),
             "retention": done["uplift"].record.get("retention"),
             "uplift_table": table,
+            "redemption": redemption_table(trained),
             "policies": trained.judgement.to_json() if trained.judgement else None,
             "gate": evidence_of(trained, begun.champion).to_json(),
             "compared_with": begun.champion.release_id if begun.champion else None,

@@ -156,12 +156,12 @@ def judge_contacts(trained: Trained, store: Store, rng: np.random.Generator) -> 
 
 
 def fit_uplift(log: ExperimentLog, features: Sequence[str], rng: np.random.Generator) -> Step:
-    """Learn the uplift of every offer that was tried; nothing where none was."""
+    """Learn what every offer that was tried adds, and who redeems it; nothing where none was."""
     if not log.offers:
         return Step({})
     models = experiment.learn_uplift(log.train, features, log.offers, rng)
     margin, retention = models[experiment.MARGIN], models[experiment.RETENTION]
-    effects = Effects(margin.student, margin.bands)
+    effects = Effects(margin.student, margin.bands, retention.bands)
     record = {"uplift": margin.record, "retention": retention.record, "effects": effects.to_json()}
     return Step(record, {"uplift": effects.student.booster})
 

@@ -23,6 +23,7 @@ from training.learning.distillation import distil
 from training.learning.effects import EffectBands, Student, standard_error
 from training.learning.encoding import Encoding, fit_encoding
 from training.learning.learners import BINS, Experiment, Flags, Floats, Ints, Matrix, Trees
+from training.learning.redemption import redemption_chances
 from training.learning.uplift_interval import fit_bands, interval
 from training.metrics import Estimate
 from training.splits import folds_of
@@ -122,13 +123,15 @@ def fit_uplifts(
     outcomes: Mapping[str, Outcome],
     propensity: ArrayLike | None = None,
     *,
+    redeemed: ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     rng: np.random.Generator | None = None,
     nthread: int = 2,
 ) -> dict[str, UpliftModel]:
     """Learn the uplift of several outcomes, each as `fit_uplift` does; all are distilled into one booster.
 
-    Its outputs are the offers' effects on the first outcome, then those on the second, and so on.
+    Its outputs are the offers' effects on the first outcome, then those on the second, and so on; last, if it is given
+    who `redeemed` the offer of the row, 0 or 1, the chance that each offer is redeemed if it is sent.
     """
     rng = rng or np.random.default_rng(0)
     encoding = fit_encoding(X)
@@ -143,9 +146,12 @@ def fit_uplifts(
         _refuse_leaks(own, encoding.names)
         cost = np.array([outcome.contact_cost.get(offer, 0.0) for offer in offers])
         taught.append(_teach(own, sample, fold, cost, rng=rng, nthread=nthread))
-    teacher, part = np.hstack([one.choice.teacher for one in taught]), taught[0].log.X
-    student, follows = distil(part, teacher, held_out=fold == 0, nthread=nthread)
-    served, models = student.predict(part), {}
+    part, teachers = taught[0].log, [one.choice.teacher for one in taught]
+    if redeemed is not None:
+        told = replace(part, outcome=_finite(redeemed, len(log.arm))[sample])
+        teachers.append(redemption_chances(told, rng, nthread=nthread))
+    student, follows = distil(part.X, np.hstack(teachers), held_out=fold == 0, nthread=nthread)
+    served, models = student.predict(part.X), {}
     for place, (name, one) in enumerate(zip(outcomes, taught, strict=True)):
         outputs = slice(place * len(offers), (place + 1) * len(offers))
         record = _record(one, offers, fidelity=float(np.mean(follows[outputs])), log=log, known=known)

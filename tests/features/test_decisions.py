@@ -11,15 +11,13 @@ import pytest
 
 from features.decisions import (
     Answer,
-    ConflictError,
     Decision,
     DecisionLog,
     Outcome,
-    UnwrittenError,
     read_decisions,
     read_outcomes,
 )
-from features.errors import ContractError, CorruptError, NotFoundError
+from features.errors import ConflictError, ContractError, CorruptError, NotFoundError, UnwrittenError
 
 NOW = datetime(2017, 12, 1, tzinfo=UTC)
 FEATURES = np.array([1.5, np.nan, -3.0], dtype="<f4")
@@ -45,6 +43,7 @@ def decision(decision_id, **changes):
         "campaign_id": None,
         "decided_at": NOW,
         "release_id": "r1",
+        "catalogue_id": "c1",
         "outcome": "model",
         "fallback_reason": None,
         "treatment": "A",
@@ -52,15 +51,21 @@ def decision(decision_id, **changes):
         "draw": 1 / 3,
         "treatments": ("control", "A"),
         "probabilities": (0.7, 0.1 + 0.2),
-        "eligible": (True,),
+        "asked": None,
+        "refusals": ("",),
         "churn_probability": 0.25,
         "value": 1200,
         "uplift": (300,),
+        "cost": (50,),
         "net_value": (250,),
+        "price": 0.0,
+        "stock_prices": (0.0,),
         "segment": "loyal",
         "lifecycle_stage": "active",
         "reasons": ({"feature": "recency_days", "value": 3.0},),
         "features": FEATURES.tobytes(),
+        "facts": {"region": "north", "personalisation": None},
+        "standing": {"in_period": 1},
         "event_timestamp": NOW - timedelta(days=1),
         "context": {"till": 7},
         "idempotency_key": None,
@@ -89,6 +94,7 @@ def test_a_decision_comes_back_as_it_was_written_to_the_bit(log, path):
     log.append([written], now=NOW).result()
     (row,) = read_decisions(path)
     np.testing.assert_array_equal(row.pop("features"), FEATURES)
+    assert row.pop("eligible") == [True]
     for name, value in row.items():
         wanted = getattr(written, name)
         assert value == (list(wanted) if isinstance(wanted, tuple) else wanted), name
@@ -195,7 +201,7 @@ def test_a_log_of_another_format_is_refused(path):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(CorruptError, match="format 99, 1 was wanted"):
+    with pytest.raises(CorruptError, match="format 99, 2 was wanted"):
         DecisionLog(path)
 
 

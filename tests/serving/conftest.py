@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from features.programme import Programme
-from serving.decide import Decider
+from features.offers import catalogue_of
+from features.programme import Campaign, Policy, Programme
+from features.rules import known_facts
+from serving.decide import Decider, released_offers
 from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
 from training.learning.effects import EffectBands, Effects, Student
-from training.policy import in_hold_out
+from training.policy import HELD_OUT, arms
 from training.releases.manifest import FeatureSpec, Manifest, OfferSpec
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
@@ -47,12 +49,16 @@ class Row:
     segment: tuple
     lifecycle_stage: tuple
     event_timestamp: tuple
+    facts: dict
 
 
 class Memory:
-    """Members m0, m1, ... with random features; "down" makes the read fail, "infinite" has an infinite feature."""
+    """Members m0, m1, ... with random features; "down" makes the read fail, "infinite" has an infinite feature.
 
-    def online(self, member_ids, features):
+    Those whose id ends in "no" opted out.
+    """
+
+    def online(self, member_ids, features, *, facts):
         assert features == tuple(feature.name for feature in FEATURES)
         if "down" in member_ids:
             raise ConnectionError(f"cannot read {member_ids}")
@@ -65,7 +71,16 @@ class Memory:
         )
         X[[name == "infinite" for name in member_ids], 0] = np.inf
         words = [("loyal", "active", AS_OF) if fine else (None, None, None) for fine in known]
-        return Row(tuple(member_ids), X.astype(np.float32), known, *zip(*words, strict=True))
+        told = {name: fact(name, member_ids, X, known) for name in facts}
+        return Row(tuple(member_ids), X.astype(np.float32), known, *zip(*words, strict=True), told)
+
+
+def fact(name, member_ids, X, known):
+    if known_facts().get(name) == "number":
+        return X[:, [feature.name for feature in FEATURES].index(name)].astype(np.float64)
+    said = {"lifecycle_stage": "active", "segment": "loyal"}
+    words = [said.get(name, "no" if one.endswith("no") else "yes") for one in member_ids]
+    return np.array([word if fine else None for word, fine in zip(words, known, strict=True)], dtype=object)
 
 
 def random_row(member_id):
@@ -77,11 +92,12 @@ def booster(y, X, objective):
     return xgb.train({"objective": objective, "max_depth": 3, "nthread": 1}, xgb.DMatrix(X, y, nthread=1), 20)
 
 
-def effects(margin, X):
-    """Effects on margin as given, on retention none, and known for certain."""
-    n = margin.shape[1]
-    student = Student(booster(np.hstack([margin, 0 * margin]), X, "reg:squarederror"), (0.0,) * 2 * n, (1.0,) * 2 * n)
-    return Effects(student, (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * n)
+def effects(margin, redemption, X):
+    """Effects on margin as given, on retention none, and known for certain; chances of redemption as given."""
+    n, said = margin.shape[1], booster(np.hstack([margin, 0 * margin, redemption]), X, "reg:squarederror")
+    student = Student(said, (0.0,) * 3 * n, (1.0,) * 3 * n, (-1e6,) * 2 * n + (0.0,) * n, (1e6,) * 2 * n + (1.0,) * n)
+    sure = (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),) * n
+    return Effects(student, sure, sure)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +109,7 @@ def release_root(tmp_path_factory):
     models = Models(
         churn=booster(churned, X, "binary:logistic"),
         value=booster(X[:, 2], X, "reg:squarederror"),
-        uplift=effects(effect, X),
+        uplift=effects(effect, np.column_stack([X[:, 0] / 100, 0 * X[:, 0], np.full(800, 0.5)]), X),
         calibration=Platt(1.0, 0.0),
     )
     manifest = Manifest(
@@ -110,14 +126,33 @@ def release_root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def decider(release_root):
-    return Decider(load_release(release_root))
+    release = load_release(release_root)
+    return Decider(release, catalogue_of(released_offers(release), PROGRAMME))
+
+
+@pytest.fixture(scope="session")
+def constrained(decider):
+    """Decide under caps, a rule, a budget, stock, precedence and a fallback."""
+    offers = {offer.offer_id: offer for offer in decider.catalogue.offers}
+    bound = [
+        replace(offers["A"], stock=40, min_days_between_contacts=3, excludes=("B",), eligible="spend_28d > 2000"),
+        replace(offers["B"], eligible="lifecycle_stage in ('active', 'new')", points=10),
+        offers["OLD"],
+        replace(offers["B"], offer_id="LETTER", contact_cost=7),  # of no release: the fallback
+    ]
+    policy = Policy(
+        min_days_between_contacts=1, contacts_per_period=3, period_days=7, fallback="LETTER", point_cost=1.5
+    )
+    spring = Campaign(budget=4_000, starts=NOW - timedelta(days=7), ends=NOW + timedelta(days=28))
+    programme = PROGRAMME.model_copy(update={"policy": policy, "campaigns": {"spring": spring, "summer": Campaign()}})
+    return Decider(decider.release, catalogue_of(bound, programme))
 
 
 @pytest.fixture(scope="session")
 def held_out():
     ids = [f"m{i}" for i in range(400)]
     experiment = PROGRAMME.experiment
-    flags = in_hold_out(ids, salt=experiment.salt, share=experiment.hold_out)
+    flags = arms(ids, salt=experiment.salt, hold_out=experiment.hold_out, random_arm=0.0) == HELD_OUT
     return [name for name, flag in zip(ids, flags, strict=True) if flag]
 
 

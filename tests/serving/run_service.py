@@ -9,20 +9,22 @@ import numpy as np
 from features.decisions import DecisionLog
 from features.home import Home
 from features.live import Live
+from features.programme import Programme
 from serving import service
-from serving.decide import Decider
 from serving.desk import Desk, World
+from serving.offering import Offering
 from training.artifacts import load_release
 
 if __name__ == "__main__":
     spec = importlib.util.spec_from_file_location("members", Path(__file__).with_name("conftest.py"))
     members = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(members)
-    decider = Decider(load_release(Path(sys.argv[1])))
-    clock = service._clock(decider.programme)
+    release = load_release(Path(sys.argv[1]))
+    clock = service._clock(Programme.model_validate(release.manifest.programme))
     world = World(clock=clock, new_id=lambda: service.uuid.uuid4().hex, rng=np.random.default_rng(5))
-    log = Path(sys.argv[2])
-    nothing = Live(Home(log.parent / "nothing"), members.Memory())
-    desk = Desk(decider, members.Memory(), DecisionLog(log), live=nothing, world=world)
+    log = DecisionLog(Path(sys.argv[2]))
+    home = Home(Path(sys.argv[2]).parent)
+    nothing = Live(Home(home.root / "nothing"), members.Memory())
+    desk = Desk(Offering(home, release, log, now=clock()), members.Memory(), log, live=nothing, world=world)
     with service._listen("127.0.0.1", 0) as listening:
         service.run(desk, listening, ready=lambda address: print(address, flush=True))  # noqa: T201 (the test reads it)

@@ -15,6 +15,7 @@ from features.journal import Posted
 from features.live import Live
 from serving.app import create_app
 from serving.desk import Desk, World
+from serving.offering import Offering
 
 KEY = {"Idempotency-Key": "k"}
 BODY = {"members": ["m1"]}
@@ -26,10 +27,10 @@ class Held:
     def __init__(self, members):
         self._members, self.asked, self.go = members, threading.Event(), threading.Event()
 
-    def online(self, member_ids, features):
+    def online(self, member_ids, features, *, facts):
         self.asked.set()
         assert self.go.wait(timeout=10)
-        return self._members.online(member_ids, features)
+        return self._members.online(member_ids, features, facts=facts)
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def opened(decider, tmp_path):
             rng=np.random.default_rng(1),
         )
         log, live = DecisionLog(tmp_path / "decisions.db"), live or Live(Home(tmp_path), source)
-        desk = Desk(decider, source, log, live=live, world=world)
+        offering = Offering(Home(tmp_path), decider.release, log, now=world.clock())
+        desk = Desk(offering, source, log, live=live, world=world)
         app = create_app(lambda: desk)
         app.state.desk = desk
         try:
@@ -78,7 +80,7 @@ def test_an_error_nobody_foresaw_is_a_problem_document_and_names_no_member(
     def fail(*_, **__):
         raise ValueError("m1 broke it")
 
-    monkeypatch.setattr(type(decider), "assess", fail)
+    monkeypatch.setattr(type(decider), "weigh", fail)
 
     async def ask(client):
         first = await client.post("/v1/decisions", json=BODY, headers=KEY)

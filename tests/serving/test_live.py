@@ -61,13 +61,12 @@ def promote_tiny_release(home):
     def booster(y, objective):
         return xgb.train({"objective": objective, "max_depth": 2, "nthread": 1}, xgb.DMatrix(X, y, nthread=1), 20)
 
+    said = booster(np.hstack([X[:, :1] - 5, 0 * X[:, :1], 0 * X[:, :1]]), "reg:squarederror")
+    sure = (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),)
     models = Models(
         churn=booster((X[:, 0] > 10).astype(float), "binary:logistic"),
         value=booster(X[:, 2], "reg:squarederror"),
-        uplift=Effects(
-            Student(booster(np.hstack([X[:, :1] - 5, 0 * X[:, :1]]), "reg:squarederror"), (0.0, 0.0), (1.0, 1.0)),
-            (EffectBands(edges=(), effect=(0.0,), error=(0.0,)),),
-        ),
+        uplift=Effects(Student(said, (0.0,) * 3, (1.0,) * 3, (-1e3, -1.0, 0.0), (1e3, 1.0, 1.0)), sure, sure),
         calibration=Platt(1.0, 0.0),
     )
     offer = OfferSpec("A", "Coupon", "mail", 5, 10, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00")

@@ -23,6 +23,7 @@ from features.store import open_store
 from features.stores.packed import Batch, Schema, microseconds
 from serving.contract import ScoresRequest
 from serving.desk import Desk, World
+from serving.offering import Offering
 from training.promotion import Verdict
 from training.releases.ledger import promote
 
@@ -78,7 +79,8 @@ def test_the_age_is_that_of_each_members_own_features(home, decider, now, filled
     rewrite(store, "m1", now - timedelta(seconds=HALF_AN_HOUR))
     filled(home)  # again: the snapshot is older than what m1 has
     world = World(clock=lambda: now, new_id=lambda: "d", rng=np.random.default_rng(1))
-    desk = Desk(decider, store, DecisionLog(home.decisions), live=Live(home, store), world=world)
+    log = DecisionLog(home.decisions)
+    desk = Desk(Offering(home, decider.release, log, now=now), store, log, live=Live(home, store), world=world)
     try:
         reply = asyncio.run(desk.score(ScoresRequest(members=("m0", "m1", "nobody"), offers=None)))
     finally:

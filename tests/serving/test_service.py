@@ -53,6 +53,8 @@ def test_a_decision_is_in_the_log_with_the_propensity_that_was_answered(service)
         row = logged[one["decision_id"]]
         chosen = row["treatments"].index(one["treatment"])
         assert one["propensity"] == row["propensity"] == row["probabilities"][chosen] > 0
+        assert one["refusals"] == {"OLD": "validity"} or one["outcome"] == "fallback"
+        assert one["cost"]["A"] >= 50
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-12)
         assert np.searchsorted(np.cumsum(row["probabilities"]), row["draw"], side="right") == chosen
         assert (row["campaign_id"], row["context"]) == ("spring", {"till": 3, "vip": True})

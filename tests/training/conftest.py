@@ -169,6 +169,14 @@ def evidence():
             "A": _uplift(60.0, 12.0, promised=(61.0, 85.0, 130.0)),
             "B": _uplift(3.0, -2.0, promised=(75.0,)),
         },
+        "redemption": {
+            "A": {
+                "rate": _about(0.183, 0.014),
+                "expected": _about(0.179, 0.004),
+                "log_loss": _about(0.412, 0.021),
+                "log_loss_lead": _about(-0.0312, 0.0054),
+            }
+        },
         "policies": {
             "table": table,
             "best_fixed": "A",
@@ -211,11 +219,13 @@ def parts(evidence) -> Parts:
     X[rng.random(n) < 0.1, 3] = np.nan
     churned = (rng.random(n) < 1 / (1 + np.exp(-(X[:, 0] - 30) / 10))).astype(float)
     effect = np.column_stack([40 * X[:, 0] - 900, 10 * X[:, 1] + 10])
-    both = np.hstack([effect, 0 * effect])  # on margin and, none, on retention
+    redemption = np.column_stack([X[:, 0] / 100, 0 * X[:, 0]])
+    said = np.hstack([effect, 0 * effect, redemption])  # on margin and, none, on retention
+    reach = ((0.0,) * 6, (1.0,) * 6, (-1e6,) * 4 + (0.0,) * 2, (1e6,) * 4 + (1.0,) * 2)
     models = Models(
         churn=_booster(churned, X, "binary:logistic"),
         value=_booster(X[:, 2], X, "reg:squarederror"),
-        uplift=Effects(Student(_booster(both, X, "reg:squarederror"), (0.0,) * 4, (1.0,) * 4), SURE),
+        uplift=Effects(Student(_booster(said, X, "reg:squarederror"), *reach), SURE, SURE),
         calibration=Isotonic((0.0, 0.5, 1.0), (0.05, 0.4, 0.9)),
     )
     manifest = Manifest(

@@ -44,6 +44,7 @@ def test_the_sheets_come_in_the_order_of_the_models(all_sheets):
         "What the real campaigns brought, per contacted member",
         "Next best offer",
         "Uplift",
+        "Redemption within 28 days of the contacts that sent an offer",
         "What the log has seen of the model's policy",
         "What offers are not learned from",
         "Economics by tier, of everybody who had bought by 2017-12-04",
@@ -152,7 +153,7 @@ def test_lifetime_value_that_is_not_known_says_why(parts, evidence):
 
 
 def test_the_economics_fit_a_terminal_of_120_columns(all_sheets):
-    economics, returns = all_sheets[9:11]
+    economics, returns = all_sheets[10:12]
     for sheet, rows in ((economics, ("gold", "silver")), (returns, ("tier: gold",))):
         screen = printed(sheet, width=120)
         assert "…" not in screen

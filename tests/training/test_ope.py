@@ -15,8 +15,8 @@ from training.judging.estimators import Log
 from training.logged.balance import sample_ratio_p
 from training.logged.overlap import overlap
 from training.metrics import Estimate
+from training.policy import MODEL, treatment_probabilities
 from training.policy import draw as draw_treatment
-from training.policy import treatment_probabilities
 
 COST = np.array([0.0, 5.0, 20.0])
 
@@ -31,14 +31,14 @@ def world(rng, n_members, *, rows=1, heterogeneous=True, exploration=0.5):
     mean = 100 + 50 * kind[:, None] + lift
     net, everybody = (mean - COST)[:, 1:] - mean[:, :1], np.ones((len(kind), 2), bool)
     guess = rng.normal(0, 30, net.shape)  # the logging policy knows nothing
-    logging = treatment_probabilities(guess, everybody, np.zeros(len(kind), bool), exploration=exploration)
+    logging = treatment_probabilities(guess, everybody, np.full(len(kind), MODEL), exploration=exploration)
     treatment = draw_treatment(logging, rng.random(len(kind)))
     each = np.arange(len(kind))
     # what a member's rows share, and what they don't
     noise = np.repeat(rng.normal(0, 30, n_members), rows) + rng.normal(0, 30, len(kind))
     member_ids = np.repeat(np.arange(n_members), rows)
     log = Log(treatment, logging[each, treatment], mean[each, treatment] + noise, COST, member_ids)
-    best = treatment_probabilities(net, everybody, np.zeros(len(kind), bool), exploration=0.0)
+    best = treatment_probabilities(net, everybody, np.full(len(kind), MODEL), exploration=0.0)
     return log, mean, best
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,9 @@ from training.judging.tables import CHURN_METRICS, VALUE_METRICS
 from training.logged.experiment import champion_policy, columns_of
 from training.logged.log import ExperimentLog, experiment_log, log_of, offer_specs
 from training.metrics import Estimate, Metric, bootstrap, paired_bootstrap
-from training.model_card import POLICY
 from training.preparation import Prepared, Settings, prepare
 
+POLICY: Final = "policy_value"
 Floats = NDArray[np.float64]
 
 

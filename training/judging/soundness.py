@@ -1,31 +1,20 @@
 """Whether the data can be learned from, and whether what was learned stays: leaks, copies, thin classes, stability."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from training.churn import best_single_feature
+from training.judging.findings import DataChecks
 from training.metrics import auc
 
 Floats = NDArray[np.float64]
 
 DECILES: Final = np.linspace(0.1, 0.9, 9)
 TOP: Final = 0.1  # the share of members a campaign against churn would begin with
-
-
-@dataclass(frozen=True)
-class DataChecks:
-    """Hold what is found in the rows a churn model learns from and is judged on."""
-
-    repeated: int  # rows of a member and an as_of that came before
-    shared: float  # share of the test's rows that are, to the last digit, a row of the training
-    fewest_of_a_class: int  # members in the test who left, or who stayed, whichever are fewer
-    best_feature: str  # the single feature that ranks best who left in the training
-    best_feature_auc: float
-    foreknown: tuple[str, ...] = ()  # features that change where all that came later is made up
 
 
 def check_data(learn: pd.DataFrame, test: pd.DataFrame, features: Sequence[str]) -> DataChecks:
@@ -40,14 +29,15 @@ def check_data(learn: pd.DataFrame, test: pd.DataFrame, features: Sequence[str])
     hashes = [pd.util.hash_pandas_object(frame[columns], index=False).to_numpy() for frame in (learn, test)]
     left = test["churned"].to_numpy() == 1
     members = test["member_id"]
-    ranks = {name: _ranking(learn["churned"].to_numpy(dtype=np.float64), learn[name]) for name in features}
-    best = max(ranks, key=lambda name: ranks[name])
+    best = best_single_feature(
+        learn[list(features)].to_numpy(dtype=np.float32), learn["churned"].to_numpy(dtype=np.float64)
+    )
     return DataChecks(
         repeated=int(both.duplicated().sum()),
         shared=float(np.isin(hashes[1], hashes[0]).mean()),
         fewest_of_a_class=min(members[left].nunique(), members[~left].nunique()),
-        best_feature=best,
-        best_feature_auc=ranks[best],
+        best_feature=features[best.place],
+        best_feature_auc=best.auc,
     )
 
 
@@ -92,9 +82,3 @@ def top_overlap(one: Floats, other: Floats) -> float:
     size = max(1, int(TOP * len(one)))
     chosen = [set(np.argsort(-scores, kind="stable")[:size].tolist()) for scores in (one, other)]
     return len(chosen[0] & chosen[1]) / size
-
-
-def _ranking(churned: Floats, feature: pd.Series) -> float:
-    values = feature.to_numpy(dtype=np.float64)
-    ranked = auc(churned, np.where(np.isnan(values), -np.inf, values))
-    return max(ranked, 1 - ranked)

@@ -44,7 +44,8 @@ def distil(X: Matrix, teacher: Floats, *, held_out: Flags, nthread: int) -> tupl
     booster.set_param({"nthread": nthread})
     said = np.asarray(rival.inplace_predict(X[held_out])).reshape(-1, teacher.shape[1])
     follows = [_correlation(one, other) for one, other in zip(said.T, targets[held_out].T, strict=True)]
-    return Student(booster, tuple(mean.tolist()), tuple(spread.tolist())), tuple(follows)
+    reach = (mean, spread, teacher.min(axis=0), teacher.max(axis=0))
+    return Student(booster, *(tuple(numbers.tolist()) for numbers in reach)), tuple(follows)
 
 
 def _student(X: Matrix, targets: Floats, rounds: int) -> xgb.Booster:

@@ -14,16 +14,22 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Student:
-    """Hold a booster of standardised targets, and their means and spreads."""
+    """Hold a booster of standardised targets, and of each, `(n_outputs,)`, what it takes to read what it says."""
 
     booster: xgb.Booster
-    mean: tuple[float, ...]  # (n_outputs,)
-    spread: tuple[float, ...]  # (n_outputs,)
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+    lowest: tuple[float, ...]  # that its teacher said of anybody
+    highest: tuple[float, ...]
 
     def predict(self, X: Matrix) -> Floats:
-        """Predict every target, `(n_rows, n_outputs)`, in its own unit."""
+        """Predict every target, `(n_rows, n_outputs)`, in its own unit and nowhere beyond what its teacher said."""
         said = np.asarray(self.booster.inplace_predict(X), dtype=np.float64).reshape(len(X), -1)
-        return np.asarray(said * self.spread + self.mean)
+        return np.clip(said * self.spread + self.mean, self.lowest, self.highest)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all but the booster as JSON values."""
+        return {name: list(value) for name, value in vars(self).items() if name != "booster"}
 
 
 @dataclass(frozen=True)
@@ -37,26 +43,40 @@ class EffectBands:
 
 @dataclass(frozen=True)
 class Effects:
-    """Hold what a release says of its offers: on margin first, then on retention, and how sure the first is."""
+    """Hold what a release says of its offers: what they add to margin and to retention, and who redeems them."""
 
-    student: Student  # of 2 n_offers targets
-    bands: tuple[EffectBands, ...]  # of the effect on margin, by offer
+    student: Student  # of 3 n_offers targets: margin, retention, redemption
+    margin: tuple[EffectBands, ...]  # by offer
+    retention: tuple[EffectBands, ...]
 
-    def predict(self, X: Matrix) -> tuple[Floats, Floats, Floats]:
-        """Give the uplift of margin and of retention, and the first one's standard error, `(n_rows, n_offers)` each."""
-        margin, retention = np.hsplit(self.student.predict(X), 2)
-        return margin, retention, standard_error(self.bands, margin)
+    def predict(self, X: Matrix) -> dict[str, Floats]:
+        """Give what `training.artifacts.Scores` holds of offers, by its names there, `(n_rows, n_offers)` each."""
+        margin, retention, redemption = np.hsplit(self.student.predict(X), 3)
+        return {
+            "uplift": margin,
+            "uplift_error": standard_error(self.margin, margin),
+            "retention_uplift": retention,
+            "retention_error": standard_error(self.retention, retention),
+            "redemption": redemption,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Give all but the booster as JSON values."""
-        student = {"mean": list(self.student.mean), "spread": list(self.student.spread)}
-        return student | {"bands": [{name: list(numbers) for name, numbers in vars(one).items()} for one in self.bands]}
+        return {
+            "student": self.student.to_json(),
+            "margin": [vars(one) for one in self.margin],
+            "retention": [vars(one) for one in self.retention],
+        }
 
 
 def effects_from_json(value: dict[str, Any], booster: xgb.Booster) -> Effects:
     """Read back what `Effects.to_json` gave."""
-    bands = tuple(EffectBands(**{name: tuple(numbers) for name, numbers in one.items()}) for one in value["bands"])
-    return Effects(Student(booster, tuple(value["mean"]), tuple(value["spread"])), bands)
+    student = Student(booster, **{name: tuple(numbers) for name, numbers in value["student"].items()})
+    return Effects(student, *(tuple(map(_bands, value[name])) for name in ("margin", "retention")))
+
+
+def _bands(value: dict[str, Any]) -> EffectBands:
+    return EffectBands(**{name: tuple(numbers) for name, numbers in value.items()})
 
 
 def mean_effect(bands: Sequence[EffectBands], uplift: Floats) -> Floats:

@@ -27,6 +27,7 @@ from training.ope import (
     fixed,
     uniform,
 )
+from training.policy import MODEL as MODEL_ARM
 from training.policy import net_values, treatment_probabilities
 from training.releases.manifest import OfferSpec, plain
 from training.uplift import Outcome, UpliftModel, fit_uplifts
@@ -57,7 +58,7 @@ class Judgement:
 def learn_uplift(
     log: pd.DataFrame, features: Sequence[str], offers: Sequence[OfferSpec], rng: np.random.Generator
 ) -> dict[str, UpliftModel]:
-    """Fit the uplift of every offer on margin and on retention; columns come in the order of `offers`.
+    """Fit every offer's uplift on margin and retention, and its chance of redemption; columns come as `offers` do.
 
     Raises
     ------
@@ -73,6 +74,7 @@ def learn_uplift(
         log["treatment"].to_numpy(),
         {MARGIN: Outcome(log["outcome"], cost), RETENTION: Outcome(log["retained"])},
         log["propensity"].to_numpy(),
+        redeemed=log["redeemed"],
         clusters=log["member_id"].to_numpy(),
         rng=rng,
     )
@@ -151,8 +153,8 @@ def champion_policy(log: pd.DataFrame, champion: Release, offer_ids: Sequence[st
 def greedy(uplift: Floats, contact_cost: Floats, *, bar: Floats | float = 0.0) -> Floats:
     """Write as probabilities the policy that is served, without hold-out and exploration; `bar` as in `policy`."""
     value = net_values(uplift, contact_cost)
-    everybody, nobody = np.ones(value.shape, dtype=np.bool_), np.zeros(len(value), dtype=np.bool_)
-    return treatment_probabilities(value, everybody, nobody, exploration=0.0, bar=bar)
+    everybody, arm = np.ones(value.shape, dtype=np.bool_), np.full(len(value), MODEL_ARM)
+    return treatment_probabilities(value, everybody, arm, exploration=0.0, bar=bar)
 
 
 def columns_of(frame: pd.DataFrame, release: Release) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ class ExperimentLog:
         those that were tried often enough in both parts, by id
     train, test
         a row per contact: member_id, as_of, features, treatment, propensity, outcome (margin within the horizon less
-        redemption costs), retained (0 or 1)
+        redemption costs), retained (0 or 1), redeemed (0 or 1; 0 for control)
     reasons
         why nothing can be learned, or an offer is left out
     left_out

@@ -7,7 +7,7 @@ from features.programme import Programme
 from features.sheet import Sheet
 from training.judging.tables import BY_CHURN, MODEL, RANDOM
 from training.releases.manifest import Manifest
-from training.sheets.figures import Figures, money
+from training.sheets.figures import Figures, money, plain, signed
 
 METRICS: Final = {
     "qini_coefficient": "Qini coefficient",
@@ -22,6 +22,7 @@ def offer_sheets(manifest: Manifest, programme: Programme) -> Iterator[Sheet]:
     """Give the sheets of a release that makes offers."""
     yield policies_sheet(manifest, programme)
     yield uplift_sheet(manifest, programme)
+    yield redemption_sheet(manifest.evidence["redemption"], programme)
     yield overlap_sheet(manifest.evidence["policies"]["overlap"])
 
 
@@ -127,6 +128,35 @@ def _known(difference: Figures, what: str, than: str) -> str:
     if difference["upper"] < 0:
         return f"{what} worse {than}"
     return f"whether {what} better {than} is not known, the interval spans 0"
+
+
+def redemption_sheet(table: Mapping[str, Mapping[str, Figures]], programme: Programme) -> Sheet:
+    """Set the chance that each offer is redeemed beside its mean rate, on what came; or say that nothing came."""
+    title = f"Redemption within {programme.horizon_days} days of the contacts that sent an offer"
+    if not table:
+        why = "no redemption was brought: the chance is taken as 0, and whether margins are after its cost is not known"
+        return Sheet(title, ("not known, because",), ((why,),))
+    rows = tuple(
+        (
+            offer,
+            f"{found['rate']['n']:,}",
+            *[_share(found[name]) for name in ("rate", "expected")],
+            plain(found["log_loss"]),
+            signed(found["log_loss_lead"]),
+        )
+        for offer, found in table.items()
+    )
+    header = ("offer", "contacts", "redeemed", "foretold", "log loss", "less that of the mean rate")
+    note = (
+        "On later contacts than those learned from, whose rate is the mean rate; 95 % intervals by member. "
+        "Less than 0: it tells members apart better than one rate for all."
+    )
+    return Sheet(title, header, rows, (note,))
+
+
+def _share(found: Figures) -> str:
+    value, lower, upper = (f"{found[name]:.1%}" for name in ("value", "lower", "upper"))
+    return f"{value} [{lower}, {upper}]"
 
 
 def overlap_sheet(overlap: Mapping[str, Mapping[str, float | None]]) -> Sheet:

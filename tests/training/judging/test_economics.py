@@ -114,7 +114,7 @@ def test_contacts_bring_what_a_randomised_log_says_whatever_the_model_promises()
     log = ExperimentLog("randomised", OFFERS, test=pd.DataFrame(columns | {"outcome": outcome}))
     sent = np.arange(n) % 2 == 0
     uplift = np.column_stack([np.where(sent, 500.0, -100.0), np.full(n, -100.0)])
-    scores = Scores(np.full(n, 0.5), np.full(n, 1_000.0), uplift, 0 * uplift, 0 * uplift)
+    scores = Scores(np.full(n, 0.5), np.full(n, 1_000.0), uplift, *[0 * uplift] * 4)
     terms = contact_terms(log, scores, floor=0.5)
     assert terms["contact_cost"].tolist() == np.where(sent, 50.0, 0.0).tolist()
     assert (terms["incremental_margin"][~sent] == 0).all()

@@ -35,6 +35,14 @@ def test_a_feature_that_knows_the_answer_is_named_either_way_round():
         assert (found.best_feature, found.best_feature_auc) == ("other", 1.0)
 
 
+def test_a_feature_whose_gaps_know_the_answer_is_named_too():
+    learn = rows(500, 0)
+    for known in (0, 1):
+        betrayed = learn.assign(other=np.where(learn["churned"] == known, 0.5, np.nan))
+        found = check_data(betrayed, rows(300, 1, "t"), FEATURES)
+        assert (found.best_feature, found.best_feature_auc) == ("other", 1.0)
+
+
 def test_a_member_who_comes_twice_is_counted_in_one_part_and_across():
     learn, test = rows(500, 0), rows(300, 1, "t")
     assert check_data(pd.concat([learn, learn[:7]]), test, FEATURES).repeated == 7

@@ -72,6 +72,24 @@ def test_the_outcome_is_the_margin_within_the_horizon_less_what_redemptions_cost
     assert found["as_of"].tolist() == [pd.Timestamp(DATES[1])]  # the last snapshot before day 10
 
 
+@pytest.mark.parametrize(
+    ("treatment", "when", "redeemed"),
+    [("A", 10, 1), ("A", 37, 1), ("A", 38, 0), ("A", 9, 0), ("B", 11, 0), ("control", 11, 0)],
+)
+def test_an_offer_is_redeemed_by_who_was_sent_it_within_the_horizon(treatment, when, redeemed):
+    came = pd.DataFrame({"member_id": ["m"] * 2, "offer_id": ["A"] * 2, "occurred_at": [day(when)] * 2})
+    found = contact_rows(programme_of(contacts(("m", treatment, day(10))), redemptions=came), (A, B)).frame
+    assert found["redeemed"].tolist() == [redeemed]  # and twice is once
+    named = came.assign(contact_id="c0")
+    found = contact_rows(programme_of(contacts(("m", treatment, day(10))), redemptions=named), (A, B)).frame
+    assert found["redeemed"].tolist() == [float(10 <= when < 38 and treatment != "control")]
+
+
+def test_without_redemptions_none_is_redeemed():
+    found = contact_rows(programme_of(contacts(("m", "A", day(10)))), (A, B)).frame
+    assert found[["redeemed", "outcome"]].to_numpy().tolist() == [[0.0, 0.0]]
+
+
 def test_who_comes_within_the_horizon_is_retained():
     visits = [("m", day(9), 1), ("n", day(37), 0), ("m", day(38), 1)]
     found = contact_rows(programme_of(contacts(("m", "A", day(10)), ("n", "A", day(10))), visits), (A, B)).frame

@@ -7,7 +7,7 @@ import pytest
 
 from features.errors import ContractError
 from features.programme import Programme
-from features.synthetic import READ, TRUTH, OfferTerms, overlay_experiment
+from features.synthetic import READ, RESPONSES, TRUTH, OfferTerms, overlay_experiment
 from training.artifacts import Release, Scores
 from training.learning.effects import Effects
 from training.logged.experiment import judge_policies, learn_uplift
@@ -70,13 +70,17 @@ def fitted() -> Fitted:
     )
 
 
+def effects_of(fitted):
+    margin, retention = fitted.uplift["margin"], fitted.uplift["retention"]
+    return Effects(margin.student, margin.bands, retention.bands)
+
+
 def judge_of(fitted, *, test=None, champion=None):
     log = fitted.test if test is None else test
     X = log[list(FEATURES)].to_numpy(dtype=np.float32)
     value = predict_value(fitted.value, X)
-    model = fitted.uplift["margin"]
-    scores = Scores(np.zeros(len(X)), value, model.predict(X), model.error(X), fitted.uplift["retention"].predict(X))
-    effects = {offer: effect.value for offer, effect in model.record.average_effect.items()}
+    scores = Scores(np.zeros(len(X)), value, **effects_of(fitted).predict(X))
+    effects = {offer: effect.value for offer, effect in fitted.uplift["margin"].record.average_effect.items()}
     floor = Programme().experiment.floor  # of the champion too
     return judge_policies(log, scores, effects, offers=OFFERS, champion=champion, floor=floor)
 
@@ -136,8 +140,7 @@ def test_the_best_fixed_offer_is_chosen_on_the_training_part(fitted, judged):
 def champion(fitted, parts, offers=OFFERS, features=FEATURES):
     specs = tuple(FeatureSpec(name, name, "number") for name in features)
     manifest = replace(parts.manifest, features=specs, offers=offers)
-    model = fitted.uplift["margin"]
-    effects = Effects(model.student, model.bands)
+    effects = effects_of(fitted)
     return Release(manifest, replace(parts.models, churn=fitted.value, value=fitted.value, uplift=effects))
 
 
@@ -165,7 +168,7 @@ def test_a_champion_that_makes_no_offer_is_compared_as_one_who_contacts_nobody(f
 
 def test_one_offer_for_all_is_not_personalised(fitted):
     none, every = np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 500.0)
-    scores = Scores(none, none, every, 0 * every, 0 * every)
+    scores = Scores(none, none, every, *[0 * every] * 4)
     judged = judge_policies(fitted.test, scores, {"A": 500.0, "B": 500.0}, offers=OFFERS, champion=None)
     assert not judged.personalised
     assert judged.table["model"] == judged.table[BEST_FIXED]
@@ -204,9 +207,27 @@ def test_retention_is_what_redeeming_keeps(fitted):
     assert fitted.uplift["retention"].student is fitted.uplift["margin"].student
 
 
+def test_who_redeems_is_foretold_as_the_simulation_draws_it(fitted):
+    said = effects_of(fitted).predict(fitted.test[list(FEATURES)].to_numpy(dtype=np.float32))["redemption"]
+    for term, chance in zip(TERMS, said.T, strict=True):
+        truth = RESPONSES[term.response](fitted.test)[0]
+        sent = fitted.train.loc[fitted.train["treatment"] == term.offer_id, "redeemed"]
+        error = np.sqrt(sent.mean() * (1 - sent.mean()) / len(sent))
+        assert chance.mean() == pytest.approx(truth.mean(), abs=4 * error)
+        assert np.corrcoef(chance, truth)[0, 1] > 0.6
+
+
+def test_how_sure_retention_is_comes_by_band_as_of_margin(fitted):
+    X = fitted.test[list(FEATURES)].to_numpy(dtype=np.float32)
+    said, retention = effects_of(fitted).predict(X), fitted.uplift["retention"]
+    np.testing.assert_array_equal(said["retention_uplift"], retention.predict(X))
+    np.testing.assert_array_equal(said["retention_error"], retention.error(X))
+    assert (said["retention_error"] > 0).all()
+
+
 def test_a_floor_of_the_policy_counts_in_its_judgement(fitted):
     none, every = np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 100.0)
-    scores = Scores(none, none, every, np.full(every.shape, 100.0), 0 * every)
+    scores = Scores(none, none, every, np.full(every.shape, 100.0), *[0 * every] * 3)
     bold, careful = (
         judge_policies(fitted.test, scores, {"A": 100.0, "B": 100.0}, offers=OFFERS, champion=None, floor=floor)
         for floor in (0.5, 1.0)

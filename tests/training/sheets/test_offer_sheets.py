@@ -11,12 +11,12 @@ def with_(parts, **evidence):
 
 
 def of(manifest):
-    """Give the sheets of policies, uplift and overlap."""
+    """Give the sheets of policies, uplift, redemption and overlap."""
     return list(offer_sheets(manifest, Programme()))
 
 
 def test_a_log_says_what_it_would_find_of_a_difference_and_the_interval_of_resampled_members(parts):
-    policies, _, _ = of(parts.manifest)
+    policies, _, _, _ = of(parts.manifest)
     assert policies.notes[2] == (
         "Over best fixed, by resampled members: +0.30 [+0.07, +0.53]. "
         "This log would find a difference of 0.24 USD a decision from it in 4 of 5 cases."
@@ -27,7 +27,7 @@ def test_a_policy_that_is_the_best_fixed_offer_is_called_so(parts, evidence, abo
     table = evidence["policies"]["table"]
     nothing = table["no contact"] | {"smallest_detectable_effect": 31.0}
     same = table | {"no contact": nothing, "model": table["model"] | {"against_best_fixed": about(0.0, 0.0)}}
-    policies, _, _ = of(with_(parts, policies=evidence["policies"] | {"table": same}))
+    policies, _, _, _ = of(with_(parts, policies=evidence["policies"] | {"table": same}))
     assert policies.notes[2] == (
         "The model sends everybody the best fixed offer. "
         "This log would find a difference of 0.31 USD a decision from no contact in 4 of 5 cases."
@@ -35,7 +35,7 @@ def test_a_policy_that_is_the_best_fixed_offer_is_called_so(parts, evidence, abo
 
 
 def test_every_offer_stands_with_every_metric_beside_its_rivals(parts):
-    _, uplift, _ = of(parts.manifest)
+    _, uplift, _, _ = of(parts.manifest)
     assert uplift.title == ("Uplift: SIMULATED experiment, USD per member within 28 days, before contact costs")
     assert uplift.header == ("", "model", "by churn probability", "random")
     rows = {row[0]: row[1:] for row in uplift.rows}
@@ -51,7 +51,7 @@ def test_every_offer_stands_with_every_metric_beside_its_rivals(parts):
 
 
 def test_an_interval_that_spans_0_is_said_in_words_and_so_is_what_came_of_promises(parts):
-    _, uplift, _ = of(parts.manifest)
+    _, uplift, _, _ = of(parts.manifest)
     assert uplift.notes[:2] == (
         (
             "A: it ranks better than chance; it ranks better than churn probability "
@@ -77,12 +77,12 @@ def test_a_ranking_that_is_worse_or_none_is_called_so(parts, evidence, about, *,
     found = evidence["uplift_table"]["A"]
     model = found["rows"]["model"] | {"qini_coefficient": about(value, half)}
     other = found | {"rows": found["rows"] | {"model": model}}
-    _, uplift, _ = of(with_(parts, uplift_table={"A": other}))
+    _, uplift, _, _ = of(with_(parts, uplift_table={"A": other}))
     assert uplift.notes[0].startswith(words)
 
 
 def test_what_the_log_has_seen_is_shown_by_treatment(parts):
-    _, _, overlap = of(parts.manifest)
+    _, _, _, overlap = of(parts.manifest)
     assert overlap.rows == (
         ("control", "1,234", "0%", "0", "0.0", "not taken", "not taken"),
         ("A", "1,234", "75%", "1,759", "3.0", "102%", "25%"),
@@ -93,3 +93,23 @@ def test_what_the_log_has_seen_is_shown_by_treatment(parts):
 def test_what_an_offer_does_to_who_stays_is_in_points(parts):
     sheet = next(offer_sheets(parts.manifest, Programme()))
     assert "by each offer on average: A +2.1 [+0.9, +3.3], B +0.0 [-1.0, +1.0]." in " ".join(sheet.notes)
+
+
+def test_redemption_is_shown_beside_its_mean_rate(parts):
+    _, _, redemption, _ = of(parts.manifest)
+    assert redemption.rows == (
+        (
+            "A",
+            "2,000",
+            "18.3% [16.9%, 19.7%]",
+            "17.9% [17.5%, 18.3%]",
+            "0.412 [0.391, 0.433]",
+            "-0.0312 [-0.0366, -0.0258]",
+        ),
+    )
+
+
+def test_without_redemptions_it_is_not_known_whether_margins_are_after_their_cost(parts):
+    _, _, redemption, _ = of(with_(parts, redemption={}))
+    assert redemption.header == ("not known, because",)
+    assert "the chance is taken as 0, and whether margins are after its cost is not known" in redemption.rows[0][0]

@@ -29,8 +29,7 @@ class Known:
     def score(self, X):
         x, expected = X.T.astype(np.float64)
         uplift = np.column_stack([100 * x, np.full(len(x), 50.0)])
-        none = np.zeros_like(uplift)
-        return Scores(1 / (1 + np.exp(x)), expected, uplift, uplift_error=none, retention_uplift=none)
+        return Scores(1 / (1 + np.exp(x)), expected, uplift, *[np.zeros_like(uplift)] * 4)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""The decision log's parts: its rows, the book of contacts and spending, and the parts of batches."""

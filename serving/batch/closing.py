@@ -1,0 +1,128 @@
+"""What a batch came to, and what budgets would bring: for people, and as JSON."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from features.decisions import Batch
+from features.programme import Programme
+from features.sheet import Progress, Sheet
+from serving.batch.output import Tally, counted, decision_rows, write_output
+from serving.batch.plan import Plan
+from serving.batch.prices import curve, expected_spend, price
+from serving.batch.run import Run, decided_parts, purse_of
+from training.budget import Curve
+
+POINTS: Final = 11  # of the curve
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Hold what a batch came to; money in minor units."""
+
+    batch: Batch
+    tally: Tally
+    refused: int  # rows of the audience's file that are nobody's, or came twice
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        batch = asdict(self.batch) | {"decided_at": self.batch.decided_at.isoformat()}
+        return batch | {"refused": self.refused} | {name: dict(counts) for name, counts in vars(self.tally).items()}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Hold what would be decided, and what other budgets would bring; money in minor units."""
+
+    members: int
+    refused: int
+    price: float
+    spent: float  # expected, chance included
+    curve: Curve
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        return vars(self) | {"curve": {name: values.tolist() for name, values in vars(self.curve).items()}}
+
+
+def write_decisions(plan: Plan, batch: Batch, out: Path, *, progress: Progress) -> Closing:
+    """Write the decisions of a batch into one file, and beside it what of the audience's file was not decided on."""
+    paths = [plan.home.root / part.path for part in decided_parts(plan.home, batch.batch_id)]
+    total = Tally()
+
+    def parts() -> Iterator[pa.Table]:
+        for done, path in enumerate(paths):
+            progress("writing decisions", done, len(paths))
+            rows = decision_rows(path)
+            total.add(counted(rows))
+            yield rows
+
+    write_output(out, parts())
+    progress("writing decisions", len(paths), len(paths))
+    if (refused := plan.audience.refused).num_rows:
+        write_output(refused_path(out), [refused])
+    return Closing(batch, total, refused.num_rows)
+
+
+def refused_path(out: Path) -> Path:
+    """Say where the rows go that were not decided on."""
+    return out.with_name(f"{out.stem}.refused{out.suffix}")
+
+
+def preview_batch(plan: Plan, *, now: datetime, progress: Progress) -> Preview:
+    """Say what would be decided and what budgets would earn; decide nothing and log nothing."""
+    run, decider = Run(plan, now, progress), plan.decider
+    left = purse_of(plan, 0, np.zeros(len(decider.stock)), 0)
+    claims = run.claims(left)
+    priced = price(decider, claims, left)
+    spent = expected_spend(decider, claims, priced)
+    return Preview(len(claims.arm), plan.audience.refused.num_rows, priced.price, spent, curve(claims, POINTS))
+
+
+def closing_sheet(closing: Closing, out: Path, programme: Programme) -> Sheet:
+    """Show what was decided, by offer."""
+    tally, money, settings = closing.tally, programme.money, closing.batch.settings
+    rows = [
+        (offer, f"{n:,}", money(tally.cost[offer]), money(tally.net_value[offer]))
+        for offer, n in sorted(tally.contacts.items())
+    ]
+    total = (f"{tally.contacts.total():,}", money(tally.spent), money(tally.net_value.total()))
+    arms = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in sorted(tally.outcomes.items()))
+    notes = [
+        f"{tally.outcomes.total():,} members ({settings['audience']}): {arms}",
+        *_budget_notes(settings, programme),
+    ]
+    if closing.refused:
+        notes.append(f"{closing.refused:,} rows of the file were not decided on: {refused_path(out)} says why")
+    return Sheet(
+        f"batch {closing.batch.batch_id}",
+        ("offer", "contacts", "expected cost", "expected net value"),
+        (*rows, ("all", *total)),
+        tuple(notes),
+    )
+
+
+def preview_sheet(preview: Preview, programme: Programme) -> Sheet:
+    """Show what budgets would earn."""
+    found = preview.curve
+    points = zip(found.budget.tolist(), found.earned.tolist(), found.marginal.tolist(), strict=True)
+    rows = tuple((programme.money(budget), programme.money(earned), f"{more:,.2f}") for budget, earned, more in points)
+    spent = programme.money(preview.spent)
+    notes = (
+        f"nothing was decided: {preview.members:,} members would be, for {spent} at a price of {preview.price:,.2f}",
+        "earned: expected net value; more: what one more unit of budget earns beyond itself",
+        *([f"{preview.refused:,} rows of the file are nobody's, or came twice"] if preview.refused else []),
+    )
+    return Sheet("what budgets would earn", ("budget", "earned", "more"), rows, notes)
+
+
+def _budget_notes(settings: Any, programme: Programme) -> Iterator[str]:  # noqa: ANN401 (JSON values)
+    if settings["budget"] is not None:
+        yield f"budget {programme.money(settings['budget'])}"
+    if settings["price"]:
+        yield f"money is short: one more {programme.currency} would earn {settings['price']:,.2f} beyond itself"

@@ -1,0 +1,135 @@
+"""The file that a campaign system takes, one row per decision, and what it comes to."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from features.errors import ContractError
+from features.files import write_whole
+from features.log.parts import KEY
+from features.schema import CONTROL
+
+FORMATS: Final = (".parquet", ".csv")
+FORMULA: Final = r"^([=+\-@\t\r])"  # what a spreadsheet would run, were it the beginning of a cell
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file of another kind before anything is decided."""
+    if path.suffix.lower() not in FORMATS:
+        raise ContractError(f"--out {path} came, a name that ends in {' or '.join(FORMATS)} was wanted")
+
+
+def write_output(path: Path, parts: Iterable[pa.Table]) -> None:
+    """Write tables of one schema, one after the other, as Parquet or as CSV that is safe to open in a spreadsheet."""
+    write_whole(path, partial(_csv if path.suffix.lower() == ".csv" else _parquet, parts=iter(parts)))
+
+
+def inert(words: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Let no cell begin as a formula does: OWASP, "CSV injection".
+
+    >>> inert(pa.chunked_array([["=1+1", "m1", None]])).to_pylist()
+    ["'=1+1", 'm1', None]
+    """
+    return pc.replace_substring_regex(words, FORMULA, r"'\1")
+
+
+def _parquet(path: Path, *, parts: Iterable[pa.Table]) -> None:
+    _write(parts, lambda schema: pq.ParquetWriter(path, schema))
+
+
+def _csv(path: Path, *, parts: Iterable[pa.Table]) -> None:
+    _write(map(_plain, parts), lambda schema: pyarrow.csv.CSVWriter(path, schema))
+
+
+def _write(
+    parts: Iterable[pa.Table], open_writer: Callable[[pa.Schema], "pq.ParquetWriter | pa.csv.CSVWriter"]
+) -> None:
+    first = next(iter(parts))
+    with open_writer(first.schema) as writer:
+        writer.write_table(first)
+        for part in parts:
+            writer.write_table(part)
+
+
+def _plain(part: pa.Table) -> pa.Table:
+    """Spell dictionaries and times out, and disarm every word."""
+    return pa.table({name: _cell(part[name]) for name in part.column_names})
+
+
+def _cell(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(column.type):
+        return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
+    words = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+    return inert(words) if pa.types.is_string(words.type) else words
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Count what was decided; money in minor units."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    contacts: Counter[str] = field(default_factory=Counter)  # by offer
+    cost: Counter[str] = field(default_factory=Counter)  # expected, by offer
+    net_value: Counter[str] = field(default_factory=Counter)  # expected, by offer
+
+    def add(self, other: "Tally") -> None:
+        """Count those of another as well."""
+        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine.update(theirs)
+
+    @property
+    def spent(self) -> int:
+        """The expected cost of all contacts."""
+        return self.cost.total()
+
+
+def tally(path: Path) -> Tally:
+    """Count the decisions of a part."""
+    return counted(decision_rows(path))
+
+
+def decision_rows(path: Path) -> pa.Table:
+    """Read of a part what a campaign needs to know."""
+    names = ["decision_id", "member_id", "treatment", "outcome", "propensity", "churn_probability"]
+    part = pq.read_table(path, columns=[*names, "cost", "net_value", "segment", "lifecycle_stage"], use_threads=False)
+    treatments = json.loads(part.schema.metadata[KEY])["treatments"]
+    chosen = pc.index_in(part["treatment"].cast(pa.string()), pa.array(treatments)).to_numpy()
+    expected = {f"expected_{name}": _of_chosen(part[name], chosen) for name in ("net_value", "cost")}
+    words = {name: part[name] for name in ("segment", "lifecycle_stage")}
+    return pa.table({**{name: part[name] for name in names}, **expected, **words})
+
+
+def _of_chosen(lists: pa.ChunkedArray, chosen: NDArray[np.int32]) -> pa.Array:
+    """Take each row's entry for what was chosen; control is worth and costs nothing."""
+    whole = lists.combine_chunks()
+    size = whole.type.list_size
+    place = np.arange(len(chosen)) * size + np.maximum(chosen - 1, 0)
+    values = whole.values.take(pa.array(place))
+    return pc.if_else(pa.array(chosen == 0), 0, values)
+
+
+def counted(rows: pa.Table) -> Tally:
+    """Count decisions."""
+    by_offer = rows.group_by("treatment").aggregate(
+        [("expected_cost", "sum"), ("expected_net_value", "sum"), ("treatment", "count")]
+    )
+    sent = [row for row in by_offer.to_pylist() if row["treatment"] != CONTROL]
+    outcomes = pc.value_counts(rows["outcome"]).to_pylist()
+    return Tally(
+        Counter({row["values"]: row["counts"] for row in outcomes}),
+        *(
+            Counter({row["treatment"]: row[name] for row in sent})
+            for name in ("treatment_count", "expected_cost_sum", "expected_net_value_sum")
+        ),
+    )

@@ -1,0 +1,107 @@
+"""What money and stock are worth when a whole audience competes for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.decide import Decider, Members, Purse, Worth
+from training.budget import Curve, allocate, marginal_curve
+from training.policy import MODEL, net_values, treatment_probabilities
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+SAMPLE: Final = 100_000  # members by whom it is told what is spent, chance included
+STEPS: Final = 16  # halvings of the interval that the price lies in
+DEAREST: Final = 2.0**30
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Hold what members of one part, or of all, would be worth and cost, and what is possible, `(n, n_offers)`."""
+
+    benefit: NDArray[Any]
+    cost: NDArray[Any]
+    bar: NDArray[Any]
+    error: NDArray[Any]
+    possible: Flags
+    arm: NDArray[np.int8]  # (n,)
+
+    @property
+    def best(self) -> Flags:
+        """What is sent for its worth, and not by chance."""
+        return np.asarray(self.possible & (self.arm == MODEL)[:, None])
+
+    def every(self, step: int) -> "Claims":
+        """Give one member of every so many."""
+        return Claims(*(column[::step] for column in vars(self).values()))
+
+
+def claims_of(members: Members, worth: Worth, possible: Flags) -> Claims:
+    """Keep of a part what prices follow from; in single precision, as there may be millions."""
+    benefit, cost, bar, error = (
+        money.astype(np.float32) for money in (worth.benefit, worth.cost, worth.bar, worth.error)
+    )
+    return Claims(benefit, cost, bar, error, possible, members.arm)
+
+
+def together(parts: Sequence[Claims]) -> Claims:
+    """Put the parts of an audience together."""
+    return Claims(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+def price(decider: Decider, claims: Claims, left: Purse) -> Purse:
+    """Put prices on what is left of money and stock.
+
+    The prices are those at which what is best for members fits. Chance sends more than that (exploration, the random
+    arm): so the budget's price is raised until what is expected to be spent fits, told by a sample.
+    """
+    stock: NDArray[Any] | None = left.stock if np.isfinite(left.stock).any() else None
+    budget = left.budget if np.isfinite(left.budget) else None
+    found = allocate(claims.benefit, claims.cost, claims.best, budget=budget, stock=stock, bar=claims.bar)
+    priced = Purse(left.budget, left.stock, found.price, np.asarray(found.stock_prices, dtype=np.float64))
+    return priced if budget is None else _raised(decider, claims, priced)
+
+
+def expected_spend(decider: Decider, claims: Claims, purse: Purse) -> float:
+    """Expect what members cost, chance included, as long as nothing runs out."""
+    experiment = decider.programme.experiment
+    probabilities = treatment_probabilities(
+        net_values(claims.benefit, claims.cost, price=purse.price, stock_price=purse.stock_prices),
+        claims.possible,
+        claims.arm,
+        exploration=experiment.exploration,
+        regret=experiment.regret,
+        bar=claims.bar,
+        error=claims.error,
+        mandatory=claims.possible & decider.constraints.mandatory,
+    )
+    return float((probabilities[:, 1:] * claims.cost).sum())
+
+
+def curve(claims: Claims, points: int) -> Curve:
+    """Say what budgets would earn, and one more unit of each."""
+    return marginal_curve(claims.benefit, claims.cost, claims.best, bar=claims.bar, points=points)
+
+
+def _raised(decider: Decider, claims: Claims, purse: Purse) -> Purse:
+    sample = claims.every(-(-len(claims.arm) // SAMPLE))
+    budget = purse.budget * len(sample.arm) / len(claims.arm)
+
+    def fits(price: float) -> bool:
+        return expected_spend(decider, sample, _at(purse, price)) <= budget
+
+    low = high = purse.price
+    while not fits(high) and high < DEAREST:
+        low, high = high, 2 * high + 1
+    for _ in range(STEPS if high > low else 0):
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return _at(purse, high)
+
+
+def _at(purse: Purse, price: float) -> Purse:
+    return replace(purse, price=price)

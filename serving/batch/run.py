@@ -1,0 +1,185 @@
+"""Decide an audience part by part, durably: what was decided stays decided, whenever a run is killed."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+
+from features.decisions import Batch, DecisionLog, Part, find_batch, read_parts
+from features.errors import ContractError
+from features.files import sha256, write_whole
+from features.home import Home
+from features.sheet import Progress
+from serving.batch.output import tally
+from serving.batch.part import Decided, contacts_of, part_table, write_part
+from serving.batch.plan import Plan, Rows
+from serving.batch.prices import Claims, claims_of, price, together
+from serving.decide import Choice, Members, Occasion, Purse, Worth
+
+AHEAD: Final = 2  # parts that are worked on beside the one that is decided
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Hold a part whose offers were weighed."""
+
+    number: int
+    rows: Rows
+    members: Members
+    worth: Worth
+
+
+class Run:
+    """Weigh and decide the parts of a plan at one moment."""
+
+    def __init__(self, plan: Plan, now: datetime, progress: Progress) -> None:
+        self.plan, self.now, self._progress = plan, now, progress
+        self._contacts = plan.contacts(now)
+        self._worth: dict[int, Worth] = {}  # of parts that were weighed to find the prices
+
+    def claims(self, left: Purse) -> Claims:
+        """Weigh every part, for what its members would be worth and cost; the worth is kept for deciding."""
+        plan, found = self.plan, []
+        for weighed in self._weighed(plan.parts, "weighing offers"):
+            refusals = plan.decider.refusals(weighed.members, weighed.worth, self._occasion(left))
+            found.append(claims_of(weighed.members, weighed.worth, refusals == 0))
+            self._worth[weighed.number] = weighed.worth
+        return together(found)
+
+    def decide(self, parts: Iterable[int], left: Purse, batch_id: str) -> Iterator[tuple[int, Decided]]:
+        """Decide parts in order, each under what those before left."""
+        decider = self.plan.decider
+        for weighed in self._weighed(tuple(parts), "deciding"):
+            self._worth.pop(weighed.number, None)
+            uniform = np.random.default_rng([int(batch_id, 16), weighed.number]).random(len(weighed.rows.X))
+            choice = decider.choose(weighed.members, weighed.worth, occasion=self._occasion(left), uniform=uniform)
+            left = _after(left, choice)
+            yield weighed.number, Decided(weighed.rows, weighed.members, weighed.worth, choice, uniform)
+
+    def _weighed(self, parts: tuple[int, ...], step: str) -> Iterator[Weighed]:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for done, weighed in enumerate(_ahead(pool, self._weigh, parts)):
+                self._progress(step, done, len(parts))
+                yield weighed
+        self._progress(step, len(parts), len(parts))
+
+    def _weigh(self, part: int) -> Weighed:
+        decider, rows = self.plan.decider, self.plan.rows(part)
+        members = rows.members(decider, self._contacts, self.now)
+        worth = self._worth.get(part) or decider.weigh(members, self.plan.request.campaign_id)
+        return Weighed(part, rows, members, worth)
+
+    def _occasion(self, left: Purse) -> Occasion:
+        return Occasion(self.now, self.plan.request.campaign_id, None, left)
+
+
+def decide_batch(plan: Plan, *, now: datetime, progress: Progress) -> Batch:
+    """Decide the parts that are not decided yet, in order, and give the batch.
+
+    A part counts once the log names it, with its contacts and what they cost, in one transaction. What is decided
+    follows from the plan, the parts before, and chance of each part's own: a run that was killed and goes on ends as if
+    it had not been.
+    """
+    with DecisionLog(plan.home.decisions) as log:
+        batch = find_batch(plan.home.decisions, plan.batch_id)
+        run = Run(plan, now if batch is None else batch.decided_at, progress)
+        if batch is None:
+            batch = _begin(plan, run, log)
+        done = decided_parts(plan.home, batch.batch_id)
+        left = _priced(_left(plan, log, [plan.home.root / part.path for part in done]), batch)
+        with ThreadPoolExecutor(1) as writer:  # one: parts are named in the log in their order
+            store = partial(_store, plan, log, batch, left)
+            decided = run.decide(plan.parts[len(done) :], left, batch.batch_id)
+            deque(_ahead(writer, store, decided), maxlen=0)
+    return batch
+
+
+def decided_parts(home: Home, batch_id: str) -> list[Part]:
+    """Give the parts of a batch that are decided, in order."""
+    return [part for batch, part in read_parts(home.decisions) if batch.batch_id == batch_id]
+
+
+def purse_of(plan: Plan, spent: float, contacted: Iterable[int], campaign_spent: float) -> Purse:
+    """Say what is left of budget and stock: of the request's budget, and of the campaign's."""
+    decider = plan.decider
+    campaign = decider.campaign(plan.request.campaign_id)
+    of_campaign = campaign.budget if campaign else None
+    limits = [(plan.request.budget, spent), (of_campaign, campaign_spent)]
+    budget = min([float(limit - used) for limit, used in limits if limit is not None], default=np.inf)
+    stock = decider.stock - np.array([*contacted], dtype=np.float64)
+    return Purse(max(budget, 0.0), np.maximum(stock, 0.0), 0.0, np.zeros(len(stock)))
+
+
+def _after(left: Purse, choice: Choice) -> Purse:
+    contacts = np.bincount(choice.chosen, minlength=1 + len(left.stock))[1:]
+    return replace(left, budget=left.budget - choice.spent.sum(), stock=left.stock - contacts)
+
+
+def _left(plan: Plan, log: DecisionLog, parts: list[Path]) -> Purse:
+    campaign_id, spent = plan.request.campaign_id, sum(tally(path).spent for path in parts)
+    contacted = log.contacted(plan.decider.release.offer_ids)
+    return purse_of(plan, spent, contacted, log.spent(campaign_id) if campaign_id is not None else 0)
+
+
+def _begin(plan: Plan, run: Run, log: DecisionLog) -> Batch:
+    """Find the prices, where anything is short, and store what the batch is."""
+    left, decider, request = _left(plan, log, []), plan.decider, plan.request
+    if left.budget == 0:
+        raise ContractError(f"campaign {request.campaign_id} has spent its budget; give it more in holdfast.toml")
+    short = np.isfinite(left.budget) or np.isfinite(left.stock).any()
+    priced = price(decider, run.claims(left), left) if short else left
+    catalogue = decider.catalogue
+    settings = {
+        "audience": plan.audience.asked,
+        "as_of": plan.population.as_of.isoformat(),
+        "budget": request.budget,
+        "seed": request.seed,
+        "price": priced.price,
+        "stock_prices": priced.stock_prices.tolist(),
+    }
+    batch = Batch(
+        plan.batch_id, request.campaign_id, run.now, decider.release.release_id, catalogue.catalogue_id, settings
+    )
+    log.keep_catalogue(catalogue.catalogue_id, catalogue.to_json(), now=run.now).result()
+    log.begin_batch(batch).result()
+    return batch
+
+
+def _priced(left: Purse, batch: Batch) -> Purse:
+    settings = batch.settings
+    return replace(left, price=settings["price"], stock_prices=np.array(settings["stock_prices"], dtype=np.float64))
+
+
+def _store(plan: Plan, log: DecisionLog, batch: Batch, purse: Purse, numbered: tuple[int, Decided]) -> None:
+    """Write a part's decisions, then let the log name it."""
+    number, decided = numbered
+    table = part_table(decided, plan.decider, batch, purse, plan.population.as_of.isoformat())
+    path = plan.home.batches / batch.batch_id / f"part-{number:05d}.parquet"
+    write_whole(path, partial(write_part, table=table))
+    part = Part(batch.batch_id, number, str(path.relative_to(plan.home.root)), sha256(path), len(table))
+    spending = decided.spending(plan.decider, batch.campaign_id)
+    log.append_part(part, contacts_of(decided, plan.decider, batch), spending).result()
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """Work on a few items ahead, and give what came of each in their order."""
+    running: deque[Future[T]] = deque()
+    try:
+        for item in items:
+            running.append(pool.submit(work, item))
+            if len(running) > AHEAD:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
