@@ -112,7 +112,7 @@ def ingest(
         bool, typer.Option("--add", help="Add a day's rows to what is there; a row that comes again is replaced.")
     ] = False,
     allow: Annotated[
-        str, typer.Option(help="Take a batch that looks wrong: any of shrink,median,columns,types,bad-rows.")
+        str, typer.Option(help="Take a batch that looks wrong: any of shrink,median,columns,types,bad-rows,expired.")
     ] = "",
     init: Annotated[
         Path | None, typer.Option(help="Look at a folder's files and write the mapping.toml they seem to need.")
