@@ -12,7 +12,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.policy import net_values
+from training.policy import Reals, net_values
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -31,10 +31,10 @@ SMOOTHING: Final = 0.25 ** np.arange(12.0)  # of the scale of net values: ever l
 class Audience:
     """Know what members want at given prices; every matrix is `(n_members, n_offers)`."""
 
-    benefit: Floats
-    cost: Floats
+    benefit: Reals
+    cost: Reals
     eligible: Flags
-    bar: Floats
+    bar: Reals
 
     def __len__(self) -> int:
         return len(self.benefit)
@@ -72,7 +72,7 @@ class Audience:
             chosen[rows] = np.where(worth[np.arange(len(best)), best] > 0, best, NOTHING)
         return chosen
 
-    def of_chosen(self, matrix: Floats, chosen: Chosen) -> Floats:
+    def of_chosen(self, matrix: Reals, chosen: Chosen) -> Floats:
         """Pick the chosen offer's entry in each row, 0 for nothing, `(n,)`."""
         picked = matrix[np.arange(len(chosen)), chosen]
         return np.where(chosen == NOTHING, 0.0, picked).astype(np.float64)
@@ -176,6 +176,8 @@ def _shift(most: Floats, stock: int) -> float:
     if stock >= len(most):
         return -np.inf
     next_one = float(np.partition(most, len(most) - stock - 1)[len(most) - stock - 1])
+    if np.isneginf(next_one):
+        return next_one
     return next_one + 4.0 * float(np.finfo(most.dtype).eps) * abs(next_one)
 
 
