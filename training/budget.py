@@ -78,8 +78,12 @@ def allocate(
     (2.0, 20.0, 110.0)
     """
     limits = _limits(benefit.shape[1], budget, stock)
-    audience = _audience(benefit, cost, eligible, bar)
-    prices = shadow_prices(audience, limits) if np.isfinite(limits).any() else np.zeros(len(limits))
+    gone = np.append(False, limits[1:] < 1)
+    audience = _audience(benefit, cost, eligible & ~gone[1:], bar)
+    prices = np.zeros(len(limits))
+    if np.isfinite(limits[~gone]).any():
+        prices = shadow_prices(audience, np.where(gone, np.inf, limits))
+    prices[gone] = benefit[:, gone[1:]].max(initial=0.0)  # nobody would pay it
     chosen = audience.choices(prices)
     use = audience.use(chosen)
     return Allocation(

@@ -115,9 +115,12 @@ def shadow_prices(audience: Audience, limits: Floats) -> Floats:
         left = limits - audience.take(sure).use(chosen[sure])
         if (left >= 0).all():
             prices = _clear(audience.take(~sure), left, guess)
-            if (low <= prices).all() and (prices <= high).all():
+            outside = (prices < low) | (prices > high)
+            if not outside.any():
                 return prices
-        width *= 4.0
+            width = np.where(outside, 4.0 * width, width)
+        else:
+            width = 4.0 * width
 
 
 def _clear(audience: Audience, limits: Floats, start: Floats) -> Floats:
@@ -240,8 +243,8 @@ def _smooth_prices(audience: Audience, limits: Floats) -> Floats:
     difference.
     """
     worth = audience.worth(np.zeros(len(limits))).astype(np.float64)
-    gone = np.append(False, limits[1:] < 1)  # no price is high enough for smooth choices to leave it alone
-    worth[:, gone[1:]], limits = -np.inf, np.where(gone, np.inf, limits)
+    few = np.append(False, limits[1:] < 1)  # in a sample: no price is high enough for smooth choices to leave it alone
+    worth[:, few[1:]], limits = -np.inf, np.where(few, np.inf, limits)
     cost = np.where(np.isneginf(worth), 0.0, audience.cost)
     prices = np.zeros(len(limits))
     for width in _scale(audience) * SMOOTHING:
