@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import UTC, datetime
 
 import pytest
 from redis import Redis
@@ -21,6 +22,51 @@ os.environ.update(
     }
 )
 time.tzset()  # before anything else is imported
+
+
+@pytest.fixture(scope="session")
+def decision():
+    """What makes a decision, of control and A, with whatever is changed."""
+    return _decision
+
+
+def _decision(decision_id, **changes):
+    from features.decisions import Decision
+
+    values = {
+        "decision_id": decision_id,
+        "member_id": "m1",
+        "campaign_id": None,
+        "decided_at": datetime(2017, 12, 1, tzinfo=UTC),
+        "release_id": "r1",
+        "catalogue_id": "c1",
+        "outcome": "model",
+        "fallback_reason": None,
+        "treatment": "A",
+        "propensity": 0.3,
+        "draw": 0.9,
+        "treatments": ("control", "A"),
+        "probabilities": (0.7, 0.3),
+        "asked": None,
+        "refusals": ("",),
+        "churn_probability": 0.25,
+        "value": 1200,
+        "uplift": (300,),
+        "cost": (50,),
+        "net_value": (250,),
+        "price": 0.0,
+        "stock_prices": (0.0,),
+        "segment": "loyal",
+        "lifecycle_stage": "active",
+        "reasons": (),
+        "features": b"",
+        "facts": {},
+        "standing": {},
+        "event_timestamp": None,
+        "context": {},
+        "idempotency_key": None,
+    }
+    return Decision(**values | changes)
 
 
 class RedisServer:

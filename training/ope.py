@@ -160,7 +160,7 @@ def evaluate_policy(
     policies = {
         NO_CONTACT: fixed(0, eligible),
         RANDOM: uniform(eligible),
-        BEST_FIXED: _best_of_the_other_half(data, eligible, q, rng),
+        BEST_FIXED: best_of_the_other_half(data, eligible, q, rng),
         GIVEN: given,
     }
     estimators = _estimators(data, q)
@@ -244,7 +244,8 @@ def _cross_fitted(features: pd.DataFrame, data: Log, rng: np.random.Generator) -
     return q
 
 
-def _best_of_the_other_half(data: Log, eligible: Flags, q: Floats | None, rng: np.random.Generator) -> Floats:
+def best_of_the_other_half(data: Log, eligible: Flags, q: Floats | None, rng: np.random.Generator) -> Floats:
+    """Write as probabilities the best fixed offer, for each half of the members as the other half chose it."""
     half = folds_of(data.clusters, 2, rng)
     policy = np.empty((len(data), data.n_treatments))
     for k in range(2):

@@ -21,11 +21,10 @@ Chosen = NDArray[np.int16]  # (n_members,) an offer's index, or NOTHING
 NOTHING: Final = -1
 SAMPLE: Final = 65_536  # members whose prices are the first guess at everybody's
 BLOCK: Final = 32_768  # members whose matrices stay in the processor's cache
-CLOSE: Final = 1e-3  # of a limit: so near is near enough for a guess
+CLOSE: Final = 1e-3  # of a limit: so near is near enough before the last step
 BOX: Final = 0.05  # how far around the sample's prices everybody's are looked for first
-ROUNDS: Final = 4  # that each price is set by itself, before all are raised together
+ROUNDS: Final = 16  # that each price is set by itself, before all are raised together
 SMOOTHING: Final = 0.25 ** np.arange(12.0)  # of the scale of net values: ever less smooth
-FINE: Final = 6  # the first smoothing that leaves prices in the box
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,15 @@ class Audience:
             rows = slice(start, start + BLOCK)
             yield rows, self.take(rows)
 
-    def worth(self, prices: Floats) -> Floats:
-        """Give net values where an offer may be sent, and elsewhere -inf, `(n, n_offers)`."""
+    def values(self, prices: Floats) -> Floats:
+        """Give net values of the offers that are eligible, -inf of others, `(n, n_offers)`."""
         value = net_values(self.benefit, self.cost, price=float(prices[0]), stock_price=prices[1:])
-        return np.where(self.eligible & (value > self.bar) & np.isfinite(value), value, -np.inf)
+        return np.where(self.eligible & np.isfinite(value), value, -np.inf)
+
+    def worth(self, prices: Floats) -> Floats:
+        """Give net values of the offers that may be sent: eligible and above the bar."""
+        value = self.values(prices)
+        return np.where(value > self.bar, value, -np.inf)
 
     def choices(self, prices: Floats) -> Chosen:
         """Say what each member wants: the offer of the highest net value, or nothing."""
@@ -79,9 +83,9 @@ class Audience:
         contacts = np.bincount(chosen + 1, minlength=1 + self.cost.shape[1])[1:]
         return np.concatenate([[spend], contacts.astype(np.float64)])
 
-    def fits(self, prices: Floats, limits: Floats) -> bool:
-        """Say whether what members want is no more than there is."""
-        return bool((self.use(self.choices(prices)) <= limits).all())
+    def over(self, prices: Floats, limits: Floats) -> Flags:
+        """Say of what more is wanted than there is, `(1 + n_offers,)`."""
+        return np.asarray(self.use(self.choices(prices)) > limits)
 
     def settled(self, low: Floats, high: Floats) -> tuple[Chosen, Flags]:
         """Say what members want at prices from low to high, and whose wish that is at all of them."""
@@ -100,7 +104,8 @@ class Audience:
 def shadow_prices(audience: Audience, limits: Floats) -> Floats:
     """Find the prices `(1 + n_offers,)`: on a sample, then for all whose wish may differ near those of the sample."""
     if len(audience) <= SAMPLE:
-        return _clear(audience, limits, np.zeros(len(limits)), SMOOTHING)
+        none = np.isinf(limits[1:]).all()
+        return _clear(audience, limits, np.zeros(len(limits)) if none else _smooth_prices(audience, limits))
     sample = audience.sample()
     guess = shadow_prices(sample, limits * SAMPLE / len(audience))
     width = BOX * np.concatenate([[1.0 + guess[0]], guess[1:] + _scale(sample)])
@@ -109,83 +114,116 @@ def shadow_prices(audience: Audience, limits: Floats) -> Floats:
         chosen, sure = audience.settled(low, high)
         left = limits - audience.take(sure).use(chosen[sure])
         if (left >= 0).all():
-            prices = _clear(audience.take(~sure), left, guess, SMOOTHING[FINE:])
+            prices = _clear(audience.take(~sure), left, guess)
             if (low <= prices).all() and (prices <= high).all():
                 return prices
         width *= 4.0
 
 
-def _clear(audience: Audience, limits: Floats, start: Floats, smoothing: Floats) -> Floats:
-    """Set one price after the other to the smallest at which its own demand fits; what is left over, all together.
+def _clear(audience: Audience, limits: Floats, start: Floats) -> Floats:
+    """Move prices until the demand fits: those of all stocks together, each by itself, then what is left over.
 
-    A price that rises alone sends members to other offers, whose prices then have to rise; where all rise by as much,
-    they go to no offer at all, so the last few who are too many are soon gone.
+    A price that moves alone sends members to other offers; where all move together they come from, or go to, no offer
+    at all. Without the one, offers that are nearly alike would only move by their small difference at a time.
     """
-    stocks = np.flatnonzero(np.isfinite(limits[1:]))
-    prices = _smooth_prices(audience, limits, start, smoothing) if len(stocks) else start.copy()
+    prices, stocks = start.copy(), np.flatnonzero(np.isfinite(limits[1:]))
     for _ in range(ROUNDS):
-        for j in stocks:
-            prices[1 + j] = _stock_price(_most_paid(audience, int(j), prices), int(limits[1 + j]))
-        if np.isfinite(limits[0]):
-            prices[0] = _budget_price(audience, prices, float(limits[0]))
-        if audience.fits(prices, limits):
-            return prices
-    return _raised(audience, limits, prices)
+        for group in (np.flatnonzero(prices[1:] > 0), *stocks[:, None]):
+            if len(group):
+                shift = _shift(_most_paid(audience, group, prices), int(limits[1 + group].sum()))
+                prices[1 + group] = np.maximum(prices[1 + group] + shift, 0.0)
+        prices[0] = _budget_price(audience, prices, float(limits[0]))
+        if not audience.over(prices, limits * (1.0 + CLOSE)).any():
+            break
+    return _raised(audience, limits, prices) if audience.over(prices, limits).any() else prices
 
 
 def _raised(audience: Audience, limits: Floats, prices: Floats) -> Floats:
-    """Raise all prices of what is limited by the least that makes the demand fit, to a hundredth of it."""
-    rise = np.where(np.isfinite(limits), np.concatenate([[1.0 + prices[0]], prices[1:] + _scale(audience)]), 0.0)
-    low, high = 0.0, float(np.finfo(audience.benefit.dtype).eps)
-    while not audience.fits(prices + high * rise, limits):
-        low, high = high, 4.0 * high
-    while high - low > 0.01 * high:
+    """Raise the prices of all stocks that are short by as much as makes the demand fit, or by a tenth of it more."""
+    short = np.append(False, prices[1:] > 0)
+
+    def over(rise: float) -> Flags:
+        tried[:] = prices + rise * short
+        tried[0] = _budget_price(audience, tried, float(limits[0]))
+        return audience.over(tried, limits)
+
+    low, high, tried = 0.0, float(np.finfo(audience.benefit.dtype).eps) * _scale(audience), prices.copy()
+    while (too_many := over(high)).any():
+        low, high, short = high, 8.0 * high, short | too_many
+    found = tried.copy()
+    while high - low > high / 10.0:
         middle = (low + high) / 2
-        low, high = (low, middle) if audience.fits(prices + middle * rise, limits) else (middle, high)
-    return np.asarray(prices + high * rise)
+        if over(middle).any():
+            low = middle
+        else:
+            high, found = middle, tried.copy()
+    return found
 
 
-def _most_paid(audience: Audience, j: int, prices: Floats) -> Floats:
-    """Say what each member would pay for offer j, all other prices as they are, `(n_members,)`."""
-    prices = prices.copy()
-    prices[1 + j] = 0.0
+def _most_paid(audience: Audience, group: NDArray[np.intp], prices: Floats) -> Floats:
+    """Say what each member would pay beyond the prices for an offer of a group, rather than none, `(n_members,)`."""
     most = np.empty(len(audience), dtype=audience.benefit.dtype)
     for rows, part in audience.blocks():
-        worth = part.worth(prices)
-        own = worth[:, j].copy()
-        worth[:, j] = part.bar[:, j]
-        most[rows] = own - worth.max(axis=1)
+        value = part.values(prices)
+        others = np.where(value > part.bar, value, -np.inf)
+        others[:, group] = -np.inf
+        most[rows] = (value - np.maximum(part.bar, others.max(axis=1, keepdims=True)))[:, group].max(axis=1)
     return most
 
 
-def _stock_price(most: Floats, stock: int) -> float:
-    """Give the smallest price at which as many want an offer as there are."""
+def _shift(most: Floats, stock: int) -> float:
+    """Give the smallest rise of a price, or the greatest fall, at which as many want an offer as there are."""
     if stock >= len(most):
-        return 0.0
+        return -np.inf
     next_one = float(np.partition(most, len(most) - stock - 1)[len(most) - stock - 1])
-    return max(next_one * (1.0 + 4.0 * float(np.finfo(most.dtype).eps)), 0.0)
+    return next_one + 4.0 * float(np.finfo(most.dtype).eps) * abs(next_one)
 
 
 def _budget_price(audience: Audience, prices: Floats, budget: float) -> float:
     """Give the smallest price of money at which the spending fits, all other prices as they are.
 
-    Bisection; who wants the same at both ends wants it in between and is looked at no more, so that all rounds together
-    take little longer than the first.
+    From around the price as it is, then by bisection; who wants the same at both ends wants it in between and is looked
+    at no more, so that all its rounds together take little longer than the first.
     """
 
     def choices(price: float) -> Chosen:
         return audience.choices(np.concatenate([[price], prices[1:]]))
 
-    low, high, dear = 0.0, 1.0, choices(0.0)
+    low = high = float(prices[0])
+    dear = cheap = choices(low)
+    step = 0.001 * (1.0 + low)
+    while low > 0 and audience.use(dear)[0] <= budget:
+        low, high, cheap, step = max(low - step, 0.0), low, dear, 4.0 * step
+        dear = choices(low)
     if audience.use(dear)[0] <= budget:
         return low
-    while audience.use(cheap := choices(high))[0] > budget:
-        low, high, dear = high, 4.0 * high, cheap
+    while audience.use(cheap)[0] > budget:
+        low, high, dear, step = high, high + step, cheap, 4.0 * step
+        cheap = choices(high)
+    high = _bisected(audience, prices, budget, _Ends(low, high, dear, cheap))
+    step = float(np.spacing(1.0 + high))
+    while audience.use(choices(high))[0] > budget:  # sums of parts may round otherwise than the sum of all
+        high, step = high + step, 2.0 * step
+    return high
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Hold two prices of money, the first too low, and what is wanted at either."""
+
+    low: float
+    high: float
+    dear: Chosen
+    cheap: Chosen
+
+
+def _bisected(audience: Audience, prices: Floats, budget: float, ends: _Ends) -> float:
+    low, high, dear, cheap = ends.low, ends.high, ends.dear, ends.cheap
     while 1.0 + low < 1.0 + (middle := (low + high) / 2) < 1.0 + high:
         if 2 * np.count_nonzero(differ := dear != cheap) < len(differ):
             budget -= audience.take(~differ).use(dear[~differ])[0]
             audience, dear, cheap = audience.take(differ), dear[differ], cheap[differ]
-        chosen = choices(middle)
+        chosen = audience.choices(np.concatenate([[middle], prices[1:]]))
         if audience.use(chosen)[0] <= budget:
             high, cheap = middle, chosen
         else:
@@ -193,18 +231,20 @@ def _budget_price(audience: Audience, prices: Floats, budget: float) -> float:
     return high
 
 
-def _smooth_prices(audience: Audience, limits: Floats, start: Floats, smoothing: Floats) -> Floats:
+def _smooth_prices(audience: Audience, limits: Floats) -> Floats:
     """Minimise the dual with choices made smooth (a logit), by Newton's method, ever less smooth.
 
     It moves all prices at once: one at a time, those of offers that are nearly alike would only rise by their small
     difference.
     """
     worth = audience.worth(np.zeros(len(limits))).astype(np.float64)
+    gone = np.append(False, limits[1:] < 1)  # no price is high enough for smooth choices to leave it alone
+    worth[:, gone[1:]], limits = -np.inf, np.where(gone, np.inf, limits)
     cost = np.where(np.isneginf(worth), 0.0, audience.cost)
-    prices = start
-    for width in _scale(audience) * smoothing:
+    prices = np.zeros(len(limits))
+    for width in _scale(audience) * SMOOTHING:
         prices = _newton(_Dual(worth, cost, limits, float(width)), prices)
-    return prices.copy()
+    return prices
 
 
 @dataclass(frozen=True)

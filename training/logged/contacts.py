@@ -53,7 +53,7 @@ def contact_rows(prepared: Prepared, offers: Sequence[OfferSpec]) -> ContactRows
     kept = rows[usable].sort_values(["contacted_at", "member_id"], ignore_index=True)
     redemptions, cost = _redemptions(kept, prepared), {offer.offer_id: float(offer.redemption_cost) for offer in offers}
     followed = {
-        "outcome": _margin(kept, prepared.visits) - redemptions * kept["treatment"].map(cost).fillna(0.0),
+        "outcome": margin_until(kept, prepared.visits) - redemptions * kept["treatment"].map(cost).fillna(0.0),
         "retained": _retained(kept, prepared),
         "redeemed": ((redemptions > 0) & (kept["treatment"] != CONTROL)).astype(np.float64),
     }
@@ -69,22 +69,29 @@ def _snapshot(contacted_at: pd.Series, prepared: Prepared) -> pd.Series:
 
 
 def _horizon_end(rows: pd.DataFrame, prepared: Prepared) -> pd.Series:
-    return _days_after(rows["contacted_at"], prepared.programme.horizon_days, prepared.programme)
+    return days_after(rows["contacted_at"], prepared.programme.horizon_days, prepared.programme)
 
 
 def _label_end(rows: pd.DataFrame, prepared: Prepared) -> pd.Series:
     """Say from when on it is known who stayed: a contract may be renewed within the grace period after its end."""
     programme = prepared.programme
-    return _days_after(rows["contacted_at"], programme.label_days - programme.lead_days, programme)
+    return days_after(rows["contacted_at"], programme.label_days - programme.lead_days, programme)
 
 
-def _days_after(times: pd.Series, days: int, programme: Programme) -> pd.Series:
+def days_after(times: pd.Series, days: int, programme: Programme) -> pd.Series:
+    """Give the moment so many local days after each time."""
     ends = {time: programme.days_before(time.to_pydatetime(), -days) for time in times.unique()}
     return times.map(ends).astype(times.dtype)
 
 
-def _margin(rows: pd.DataFrame, visits: pd.DataFrame) -> NDArray[np.float64]:
-    """Sum each member's margin from the contact on until its horizon ends, `(n_rows,)`."""
+def margin_until(rows: pd.DataFrame, visits: pd.DataFrame) -> NDArray[np.float64]:
+    """Sum each member's margin from the contact on, `(n_rows,)`.
+
+    Parameters
+    ----------
+    rows : member_id, contacted_at, until
+    visits : member_id, occurred_at, margin; in order of time
+    """
     total = visits.assign(total=visits.groupby("member_id")["margin"].cumsum())[["member_id", "occurred_at", "total"]]
     return _total_before(rows, "until", total) - _total_before(rows, "contacted_at", total)
 
@@ -109,16 +116,25 @@ def _total_before(rows: pd.DataFrame, time: str, total: pd.DataFrame) -> NDArray
     return found.sort_values("row")["total"].fillna(0).to_numpy(dtype=np.float64)
 
 
-def _redemptions(rows: pd.DataFrame, prepared: Prepared) -> NDArray[np.float64]:
-    """Count the redemptions of each contact within its horizon, `(n_rows,)`; none where the company brings none.
+def redemptions_of(rows: pd.DataFrame, redeemed: pd.DataFrame) -> NDArray[np.float64]:
+    """Count the redemptions of each contact until its time is over, `(n_rows,)`.
 
-    Where redemptions name their contact, that one; else the contacts of the same member and offer.
+    Where redemptions name their contact, that one's; else those of the same member and offer.
+
+    Parameters
+    ----------
+    rows : member_id, treatment, contacted_at, until, and contact_id where redemptions have it
+    redeemed : the table `redemptions`
     """
-    if "redemptions" not in prepared.warehouse.tables:
-        return np.zeros(len(rows))
-    redeemed = prepared.known("redemptions").rename(columns={"offer_id": "treatment"})
     on = ["contact_id"] if "contact_id" in redeemed else ["member_id", "treatment"]
-    of = rows.reset_index(names="row")[["row", "contacted_at", "until", "treatment", *set(on) - {"treatment"}]]
-    pairs = of.merge(redeemed[[*on, "occurred_at"]], on=on)
+    redeemed = redeemed.rename(columns={"offer_id": "treatment"})[[*on, "occurred_at"]]
+    of = rows[["contacted_at", "until", *on]].reset_index(drop=True).reset_index(names="row")
+    pairs = of.merge(redeemed, on=on)
     within = pairs[(pairs["occurred_at"] >= pairs["contacted_at"]) & (pairs["occurred_at"] < pairs["until"])]
     return np.bincount(within["row"], minlength=len(rows)).astype(np.float64)
+
+
+def _redemptions(rows: pd.DataFrame, prepared: Prepared) -> NDArray[np.float64]:
+    """Count the redemptions of each contact within its horizon, `(n_rows,)`; none where the company brings none."""
+    there = "redemptions" in prepared.warehouse.tables
+    return redemptions_of(rows, prepared.known("redemptions")) if there else np.zeros(len(rows))

@@ -66,6 +66,23 @@ def policies_picture(values: Mapping[str, Estimate], *, title: str, unit: str) -
     return _png(draw)
 
 
+def promised_picture(found: Mapping[str, Estimate], promised: Mapping[str, float], *, title: str, unit: str) -> bytes:
+    """Draw what was found, a bar and its 95 % interval each, beside what had been promised, from the top."""
+    names = list(found)[::-1]
+    values = [found[name] for name in names]
+    spread = [[one.value - one.lower for one in values], [one.upper - one.value for one in values]]
+
+    def draw(axes: "Axes") -> None:
+        axes.barh(range(len(names)), [one.value for one in values], xerr=spread, capsize=3, alpha=0.6, label="found")
+        told = [(promised[name], place) for place, name in enumerate(names) if name in promised]
+        if told:
+            axes.scatter(*zip(*told, strict=True), marker="D", color="black", zorder=3, label="promised")
+        axes.axvline(0, color="grey", linestyle="--")
+        axes.set(title=title, xlabel=unit, yticks=range(len(names)), yticklabels=names)
+
+    return _png(draw)
+
+
 def _draw_band(axes: "Axes", band: "Band", *, label: str) -> None:
     axes.plot(band.x, band.y, label=label, marker="o" if len(band.x) <= 20 else None, markersize=4)  # noqa: PLR2004 (dots)
     axes.fill_between(band.x, band.lower, band.upper, alpha=0.25, label="95 %")

@@ -1,0 +1,231 @@
+"""A campaign as rows: what was decided for whom, with which chance, what was expected, and what followed.
+
+What members are grouped by, and what their margin is foreseen from, is of the time of their first decision in the
+campaign: later the campaign itself may have moved it, and in the hold-out it can't.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from features.decisions import read_decisions
+from features.errors import ContractError, NotFoundError
+from features.home import Home
+from features.programme import Programme
+from features.schema import CONTROL
+from features.snapshots import built
+from features.warehouse import Warehouse
+from training.artifacts import load_release
+from training.releases.ledger import champion_id
+from training.reporting.attribution import attribute
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+HELD, MODEL, RANDOM = "hold_out", "model", "random"  # outcomes of decisions that are arms of an experiment
+CONTACT: Final = "contact"  # what a contact of the warehouse was: nothing says by whom it was decided
+DRAWN: Final = (MODEL, RANDOM, CONTACT)
+PASSING: Final = ("offer_contacts", "contacts", "contacts_per_period", "stock", "budget", "precedence", "mandatory")
+GROUPS: Final = ("lifecycle_stage", "tier")
+FORESEEN: Final = "spend_84d"  # of snapshots, where no release said a value
+LISTED: Final = 10  # campaigns that an error names
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Hold what was known of each offer when it was decided; money in minor units, NaN where nothing was.
+
+    Attributes
+    ----------
+    net_value
+        (n, n_offers) what it would bring after all costs, but for the price of money that was short
+    possible, uncapped
+        (n, n_offers) whether it could be sent; whether it could have been but for contacts before it, stock and budget
+    probabilities
+        (n, 1 + n_offers) of control and each offer
+    """
+
+    net_value: Floats
+    possible: Flags
+    uncapped: Flags
+    probabilities: Floats
+
+    def take(self, rows: Flags) -> "Expected":
+        """Give some of the rows."""
+        return Expected(**{name: matrix[rows] for name, matrix in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Hold a campaign's decisions whose window has passed.
+
+    Attributes
+    ----------
+    frame
+        member_id, contacted_at, until, outcome (the arm), treatment, propensity, margin, redeemed, cost,
+        lifecycle_stage, tier, foreseen (margin, from what was known before), churn_probability
+    offers
+        the columns of `expected`
+    randomised
+        whether the chance of every treatment is known: else nothing here is an experiment
+    waiting
+        how many decisions have a window that has not passed
+    """
+
+    campaign_id: str
+    source: Literal["decisions", "contacts"]
+    frame: pd.DataFrame
+    offers: tuple[str, ...]
+    expected: Expected
+    randomised: bool
+    waiting: int
+    margin_from: str
+    redeemed_from: str
+    attribution_days: int
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, rows: Flags) -> "Campaign":
+        """Give some of the decisions."""
+        return replace(self, frame=self.frame[rows].reset_index(drop=True), expected=self.expected.take(rows))
+
+
+def read_campaign(
+    home: Home, warehouse: Warehouse, campaign_id: str, *, programme: Programme, now: datetime
+) -> Campaign:
+    """Read a campaign from the decision log or, if that has none of it, from the warehouse's contacts.
+
+    Raises
+    ------
+    NotFoundError
+        If neither knows it; the message names those there are.
+    ContractError
+        If no decision's window has passed yet.
+    """
+    decided = read_decisions(home.decisions) if home.decisions.exists() else []
+    own = [row for row in decided if row["campaign_id"] == campaign_id]
+    contacts = warehouse.frame("contacts") if "contacts" in warehouse.tables else pd.DataFrame()
+    contacts = contacts if "campaign_id" in contacts else contacts.assign(campaign_id=None)
+    sent = contacts[contacts["campaign_id"] == campaign_id].reset_index(drop=True)
+    if not own and not len(sent):
+        there = sorted(
+            {row["campaign_id"] for row in decided if row["campaign_id"]} | {*contacts["campaign_id"].dropna()}
+        )
+        named = f"there are {', '.join(there[:LISTED])}" if there else "no decision or contact names one"
+        raise NotFoundError(f"no campaign {campaign_id!r} is known; {named}")
+    frame, offers, expected = _of_decisions(own) if own else _of_contacts(sent, home)
+    own_settings = programme.campaigns.get(campaign_id)
+    days = (own_settings and own_settings.attribution_days) or programme.horizon_days
+    found = attribute(frame, home, warehouse, programme=programme, days=days, now=now)
+    if not found.kept.any():
+        raise ContractError(
+            f"no decision of {campaign_id!r} has its window of {days} days behind it, {len(frame):,} are waiting; "
+            "ingest what came since, or set attribution_days"
+        )
+    return Campaign(
+        campaign_id,
+        "decisions" if own else "contacts",
+        _as_of_first(found.frame, home),
+        offers,
+        expected.take(found.kept),
+        randomised=bool((frame["propensity"] > 0).all()),
+        waiting=int((~found.kept).sum()),
+        margin_from=found.margin_from,
+        redeemed_from=found.redeemed_from,
+        attribution_days=days,
+    )
+
+
+def _of_decisions(decided: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
+    columns = ["decision_id", "catalogue_id", "member_id", "decided_at", "outcome", "treatment", "propensity", "value"]
+    frame = pd.DataFrame.from_records(decided, columns=[*columns, "churn_probability", "lifecycle_stage"])
+    frame = frame.rename(columns={"decided_at": "contacted_at", "value": "foreseen"})
+    numbers = dict.fromkeys(("foreseen", "churn_probability", "propensity"), np.float64)
+    frame = frame.astype(numbers).assign(tier=[row["facts"].get("tier") for row in decided])
+    offers = tuple(sorted({name for row in decided for name in row["treatments"]} - {CONTROL}))
+    price = np.array([row["price"] for row in decided], dtype=np.float64)[:, None]
+    priced = price * _by_offer(decided, "cost", offers, 0.0) + _by_offer(decided, "stock_prices", offers, 0.0)
+    refusals = _by_offer(decided, "refusals", offers, "not_scored")
+    control = np.array([row["probabilities"][:1] for row in decided], dtype=np.float64)
+    expected = Expected(
+        net_value=_by_offer(decided, "net_value", offers, np.nan) + priced,
+        possible=_by_offer(decided, "eligible", offers, missing=False),
+        uncapped=np.isin(refusals, ["", *PASSING]),
+        probabilities=np.hstack([control, _by_offer(decided, "probabilities", offers, 0.0)]),
+    )
+    return frame, offers, expected
+
+
+def _of_contacts(contacts: pd.DataFrame, home: Home) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
+    columns = [name for name in ("contact_id", "decision_id", "propensity") if name in contacts]
+    frame = contacts[["member_id", "contacted_at", "treatment", *columns]].assign(outcome=CONTACT)
+    unknown = dict.fromkeys(("foreseen", "churn_probability"), np.nan) | dict.fromkeys(GROUPS)
+    frame = frame.assign(propensity=frame.get("propensity", np.nan), **unknown)
+    offers = tuple(sorted(set(frame["treatment"]) - {CONTROL}))
+    nothing = np.full((len(frame), 1 + len(offers)), np.nan)
+    everything = np.ones((len(frame), len(offers)), dtype=np.bool_)
+    return frame, offers, Expected(_by_champion(frame, offers, home), everything, everything, nothing)
+
+
+def _by_champion(frame: pd.DataFrame, offers: Sequence[str], home: Home) -> Floats:
+    """Give what the champion would have expected of each offer; NaN if it learned from these contacts or later ones."""
+    net, champion = np.full((len(frame), len(offers)), np.nan), champion_id(home)
+    if champion is None:
+        return net
+    release = load_release(home.releases / champion)
+    learned = pd.Timestamp(release.manifest.evidence["data"]["known_until"])
+    if learned > frame["contacted_at"].min() or not set(offers) <= set(release.offer_ids):
+        return net
+    X = snapshot_rows(frame, home, release.feature_names).to_numpy(dtype=np.float32)
+    cost = np.array([offer.contact_cost for offer in release.manifest.offers], dtype=np.float64)
+    return (release.score(X).uplift - cost)[:, [release.offer_ids.index(offer) for offer in offers]]
+
+
+def _by_offer(decided: Sequence[Mapping[str, Any]], name: str, offers: Sequence[str], missing: Any) -> NDArray[Any]:  # noqa: ANN401 (of any type)
+    """Lay out a column that has an entry per offer, `(n, n_offers)`; decisions of several releases know several.
+
+    Where it has one of control as well, that one is left out.
+    """
+    laid = np.full((len(decided), len(offers)), missing, dtype=object if isinstance(missing, str) else None)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, row in enumerate(decided):
+        if len(row[name]) and len(row["treatments"]) > 1:
+            groups.setdefault(tuple(row["treatments"][1:]), []).append(place)
+    for own, places in groups.items():
+        columns = [offers.index(offer) for offer in own]
+        laid[np.ix_(places, columns)] = [list(decided[place][name])[-len(own) :] for place in places]
+    return laid
+
+
+def _as_of_first(frame: pd.DataFrame, home: Home) -> pd.DataFrame:
+    """Set groups and what margin is foreseen from to what they were at each member's first decision."""
+    names, first = [*GROUPS, "foreseen"], frame.sort_values("contacted_at", kind="stable").drop_duplicates("member_id")
+    then = first.set_index("member_id")[["contacted_at", *names]]
+    missing = [name for name in names if then[name].isna().all()]
+    if missing and home.features.exists():
+        found = snapshot_rows(then.reset_index(), home, (*GROUPS, FORESEEN)).set_axis(then.index)
+        then = then.assign(**found.rename(columns={FORESEEN: "foreseen"})[missing])
+    return frame.drop(columns=names).join(then[names], on="member_id")
+
+
+def snapshot_rows(rows: pd.DataFrame, home: Home, columns: Sequence[str]) -> pd.DataFrame:
+    """Read columns of the last snapshot before each row's time, in the rows' order; missing where there is none.
+
+    Parameters
+    ----------
+    rows : member_id, contacted_at
+    """
+    dates = pd.DatetimeIndex(built(home))
+    place = dates.searchsorted(pd.DatetimeIndex(rows["contacted_at"]), side="right") - 1
+    found = pd.DataFrame(index=rows.index, columns=list(columns), dtype=object)
+    for number in np.unique(place[place >= 0]):
+        then = place == number
+        snapshot = pd.read_parquet(home.snapshot(dates[number].to_pydatetime()), columns=["member_id", *columns])
+        found[then] = snapshot.set_index("member_id").reindex(rows["member_id"][then]).to_numpy(dtype=object)
+    return found
