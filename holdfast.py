@@ -457,16 +457,20 @@ def decisions_replay(
     """Take decisions again from release, catalogue, features and draw; exit 1 if one differs from the log in a byte."""
     import numpy as np
 
-    from serving.replay import replay, replay_sheet, rows_to_replay
+    from serving.replay import differing_sheet, replay, rows_to_replay
 
     rows = rows_to_replay(Home(home), decision_id, sample=sample, every=every, rng=np.random.default_rng(seed))
     with working() as progress:
         found = replay(Home(home), rows, progress=progress)
+    differing = [one for one in found if one.differing]
     if json:
         out.print_json(data=[asdict(one) for one in found])
     else:
-        _show(replay_sheet(found))
-    raise typer.Exit(1 if any(one.differing for one in found) else 0)
+        if differing:
+            _show(differing_sheet(differing))
+        same = len(found) - len(differing)
+        _say(f"{same:,} of {len(found):,} decisions came out byte for byte as they were logged")
+    raise typer.Exit(1 if differing else 0)
 
 
 @app.command(rich_help_panel="The loop")
