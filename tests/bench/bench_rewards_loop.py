@@ -123,7 +123,7 @@ def learned(home):
     build(home, progress=lambda *_: None)
     open_store(home).apply()
     until = BEGAN + timedelta(hours=WAVES[-1])
-    settings = Settings(trials=1, folds=1, test_days=6, as_of=until)
+    settings = Settings(trials=1, test_days=4, as_of=until)
     manifest, _ = train(home, settings=settings, progress=lambda *_: None)
     verdict = Verdict(promote=True, reasons=("a benchmark",))
     promote(home, manifest.release_id, expected=None, who="bench", now=until, verdict=verdict)
