@@ -182,6 +182,25 @@ def _next(*, dry_run: bool) -> str:
     return "next: the same without --dry-run" if dry_run else "next: holdfast features build"
 
 
+@app.command(rich_help_panel="The loop")
+def offers(home: Where = DEFAULT_HOME, *, json: AsJson = False) -> None:
+    """Show what may be sent, to whom and under which limits; exit 1 if anything in it is wrong."""
+    from features.offer_sheet import offers_sheet
+    from features.offers import check_catalogue, read_catalogue
+    from features.programme import read_programme
+    from features.warehouse import open_warehouse
+
+    programme = read_programme(Home(home).settings)
+    catalogue = read_catalogue(open_warehouse(Home(home)), programme)
+    faults = check_catalogue(catalogue.offers, programme, programme.replay_from or _now())
+    if json:
+        out.print_json(data={"catalogue_id": catalogue.catalogue_id, **catalogue.to_json(), "faults": faults})
+    else:
+        _show(offers_sheet(catalogue, programme, faults))
+        _say(f"{len(faults)} faults" if faults else "nothing is wrong with it")
+    raise typer.Exit(1 if faults else 0)
+
+
 @features.command("list")
 def features_list() -> None:
     """Print the catalogue: every feature, its meaning, unit, range and purpose."""
@@ -357,6 +376,7 @@ def decide(
             show_default=False,
         ),
     ] = None,
+    *,
     campaign: Annotated[str | None, typer.Option(help="Its id: what the decisions are logged under.")] = None,
     budget: Annotated[int | None, typer.Option(help="Of all contacts' expected cost, in minor units (cents).")] = None,
     path: Annotated[Path, typer.Option("--out", help="Where the decisions go: a .parquet or a .csv file.")] = Path(
@@ -364,7 +384,6 @@ def decide(
     ),
     objective: Annotated[Objective | None, typer.Option(help="Another one than the campaign's.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws again.")] = 0,
-    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what budgets would earn; decide nothing.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -510,6 +529,61 @@ def report_campaign(
     else:
         for page in sheet.sheets(found, programme):
             _show(page)
+
+
+@app.command(rich_help_panel="The loop")
+def simulate(
+    members: Annotated[int, typer.Option(help="How many there are.")] = 5_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Of 28 days each, after a history of eight such waves.")] = 5,
+    *,
+    seed: Annotated[int, typer.Option(help="Another seed is another world.")] = 0,
+    shape: Annotated[str, typer.Option(help="retail, subscription or both.")] = "subscription",
+    drift: Annotated[
+        str, typer.Option(help="amount, visits, hazard or response, a factor, from a round on: hazard:1.5:4")
+    ] = "",
+    budget: Annotated[
+        str, typer.Option(help="Of a round: cents, or a share of what the oracle would spend, such as 50%.")
+    ] = "",
+    offers: Annotated[
+        Path | None, typer.Option(help="Your own, as TOML or CSV: costs, and to what each appeals.", show_default=False)
+    ] = None,
+    same_for_all: Annotated[
+        bool, typer.Option("--same-for-all/--heterogeneous", help="Let every offer work alike for everybody.")
+    ] = False,
+    json: AsJson = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw cumulative profit and regret into this PNG.", show_default=False)
+    ] = None,
+) -> None:
+    """Fly the closed loop in a world with known truth: decide, respond, learn, judge, promote, beside its rivals."""
+    import numpy as np
+
+    from features.files import write_whole
+    from features.world.law import OFFERS
+    from training.simulation.loop import simulate as fly
+    from training.simulation.plan import alike, make_flight, read_offers
+    from training.simulation.sheets import closing_sheet, flight_json, flight_picture, rounds_sheet
+
+    sold = read_offers(offers) if offers else OFFERS
+    plan = make_flight(
+        members,
+        shape=shape,
+        rounds=rounds,
+        drift=drift,
+        budget=budget,
+        offers=alike(sold) if same_for_all else sold,
+    )
+    with working() as progress:
+        rows = fly(plan, np.random.default_rng(seed), progress)
+    if json:
+        out.print_json(data=flight_json(rows, plan))
+    else:
+        _show(rounds_sheet(rows, plan))
+        _show(closing_sheet(rows, plan))
+    if picture:
+        png = flight_picture(rows, plan)
+        write_whole(picture, lambda path: path.write_bytes(png))
+        err.print(escape(str(picture)), highlight=False, soft_wrap=True)
 
 
 @monitor.command("drift")

@@ -171,7 +171,7 @@ class DecisionLog:
 
         return self._submit(write)
 
-    def append_part(self, part: Part, contacts: Sequence[Contact], spending: Spending) -> "Future[bool]":
+    def append_part(self, part: Part, contacts: Iterable[Contact], spending: Spending) -> "Future[bool]":
         """Store that a part of a batch was decided, with its contacts and what they cost, in one transaction.
 
         The future is False if the part stood already; then nothing is stored.
@@ -184,9 +184,9 @@ class DecisionLog:
             return new
 
         stored = self._submit(write)
-        self._book.enter(contacts, spending)
+        self._book.enter((), spending)  # nobody of an audience is asked about while it is decided
         stored.add_done_callback(
-            lambda done: self._book.settle(contacts, spending, stored=not _failed(done) and done.result())
+            lambda done: self._book.settle((), spending, stored=not _failed(done) and done.result())
         )
         return stored
 

@@ -80,4 +80,5 @@ def _words(column: pa.ChunkedArray) -> NDArray[np.object_]:
     """Make one object per word, not one per row."""
     coded = column.combine_chunks().dictionary_encode()
     words = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
-    return words[coded.indices.fill_null(len(words) - 1).to_numpy()]
+    places: NDArray[np.int32] = coded.indices.fill_null(len(words) - 1).to_numpy()
+    return words[places]

@@ -99,6 +99,11 @@ class Purse:
     price: float
     stock_prices: Floats  # (n_offers,)
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing can run out."""
+        return bool(np.isinf(self.budget) and np.isinf(self.stock).all())
+
 
 @dataclass(frozen=True)
 class Occasion:
@@ -180,17 +185,17 @@ class Decider:
         uniform : (n_members,) at least 0 and below 1; logged, it replays the decision
         """
         done, kept = 0, list[Choice]()
-        while done < len(uniform) or not kept:
+        while True:
             rest, purse = slice(done, None), occasion.purse
-            cost = worth.cost[rest]
             choice = self._choose(members.rows(rest), worth.rows(rest), occasion, uniform[rest])
-            stands = _standing_rows(choice, cost, purse, self._fallback_cost)
+            stands = len(choice.chosen) if purse.full else self._standing_rows(choice, worth.cost[rest], purse)
             kept.append(_first(choice, stands))
+            if done + stands == len(uniform):
+                return kept[0] if len(kept) == 1 else _joined(kept)
             used = np.bincount(kept[-1].chosen, minlength=len(self.treatments))[1:]
             left = replace(purse, budget=purse.budget - kept[-1].spent.sum(), stock=purse.stock - used)
             occasion = replace(occasion, purse=left)
             done += stands
-        return kept[0] if len(kept) == 1 else _joined(kept)
 
     def refusals(self, members: Members, worth: Worth, occasion: Occasion) -> NDArray[np.uint8]:
         """Say why an offer is not possible for a member, `(n_members, n_offers)`, 0 where it is."""
@@ -216,16 +221,18 @@ class Decider:
         costs_of = np.column_stack([np.where(fell_back, self._fallback_cost, 0.0), worth.cost])
         spent = np.take_along_axis(costs_of, chosen[:, None], axis=1)[:, 0]
         used = chosen[:, None] == np.arange(1, len(self.treatments))
-        return Choice(
-            refusals,
-            net_value,
-            probabilities,
-            chosen,
-            fell_back,
-            spent,
-            budget=purse.budget - _before(spent),
-            stock=purse.stock - _before(used.astype(np.float64)),
-        )
+        budget, stock = purse.budget - _before(spent), purse.stock - _before(used.astype(np.float64))
+        return Choice(refusals, net_value, probabilities, chosen, fell_back, spent, budget, stock)
+
+    def _standing_rows(self, choice: Choice, cost: Floats, purse: Purse) -> int:
+        """Count the first members for whom no more has run out than for the very first."""
+        out = (choice.stock < 1) & (purse.stock >= 1)
+        if np.isfinite(purse.budget):
+            costs_of = np.column_stack([np.full(len(cost), self._fallback_cost), cost])
+            dear = (costs_of > choice.budget[:, None]) & (costs_of <= purse.budget)
+            out = np.column_stack([out, dear])
+        changed = np.flatnonzero(out.any(axis=1))
+        return int(changed[0]) if len(changed) else len(cost)
 
     def _probabilities(self, members: Members, worth: Worth, net_value: Floats, eligible: Flags) -> Floats:
         experiment = self.programme.experiment
@@ -294,17 +301,6 @@ def _worthless(members: int, offers: int) -> Worth:
 def _before(used: Floats) -> Floats:
     """Sum what those before used."""
     return np.asarray(np.cumsum(used, axis=0) - used)
-
-
-def _standing_rows(choice: Choice, cost: Floats, purse: Purse, fallback_cost: float) -> int:
-    """Count the first members for whom no more has run out than for the very first; at least one."""
-    out = (choice.stock < 1) & (purse.stock >= 1)
-    if np.isfinite(purse.budget):
-        costs_of = np.column_stack([np.full(len(cost), fallback_cost), cost])
-        dear = (costs_of > choice.budget[:, None]) & (costs_of <= purse.budget)
-        out = np.column_stack([out, dear])
-    changed = np.flatnonzero(out.any(axis=1))
-    return int(changed[0]) if len(changed) else len(cost)
 
 
 def _first(choice: Choice, rows: int) -> Choice:

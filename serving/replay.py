@@ -1,7 +1,7 @@
 """Take decisions again from what the log kept of them, and compare byte by byte."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -140,7 +140,9 @@ def _line(row: Row, place: int, programme: Programme) -> tuple[str, ...]:
 
 
 def _compare(row: Row, again: Decision) -> Replayed:
+    """Compare the encoded rows; batches leave the reasons out, so that only those that are there count."""
     logged = encode(DECISION, {**row, "features": row["features"].tobytes()})
+    again = again if row["reasons"] else replace(again, reasons=())
     pairs = zip(DECISION, logged, encode(DECISION, vars(again)), strict=True)
     return Replayed(row["decision_id"], tuple(name for name, before, now in pairs if before != now))
 

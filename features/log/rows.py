@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +60,7 @@ JSON: Final = frozenset(
     {"treatments", "probabilities", "asked", "refusals", "uplift", "cost", "net_value", "stock_prices"}
     | {"reasons", "facts", "standing", "context", "settings"}
 )
+WORDS: Final = frozenset({"treatments", "asked", "refusals"})  # few words, the same again and again
 TIMES: Final = frozenset({"decided_at", "event_timestamp", "occurred_at", "received_at", "created_at", "set_at"})
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -134,9 +136,16 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _to_sql(name: str, value: Any) -> Any:  # noqa: ANN401 (any column)
+    if name in WORDS:
+        return _words(value if value is None else tuple(value))
     if name in JSON:
         return to_json(value)
     return text(value) if name in TIMES and value is not None else value
+
+
+@lru_cache(4096)
+def _words(value: tuple[str, ...] | None) -> str:
+    return to_json(value)
 
 
 def _from_sql(name: str, value: Any) -> Any:  # noqa: ANN401 (any column)

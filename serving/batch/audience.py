@@ -1,6 +1,5 @@
 """Whom a batch is about: a file of ids, a segment or stage by its name, a rule, or everybody who is active."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,9 +61,7 @@ def _rule(population: Population, asked: str) -> str:
     """Take a lone word for the name of a segment, a stage or a tier, anything else for a rule."""
     if not asked.isidentifier():
         return asked
-    known: Mapping[str, str] = {
-        word: name for name in NAMED for word in pc.unique(population.read([name])[name]).drop_null().to_pylist()
-    }
+    known = {word: name for name in NAMED for word in pc.unique(population.read([name])[name]).drop_null().to_pylist()}
     if asked not in known:
         raise ContractError(
             f"nobody is {asked!r}: {', '.join(sorted(known))} were wanted, or a file, or a rule such as "

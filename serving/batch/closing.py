@@ -112,9 +112,9 @@ def preview_sheet(preview: Preview, programme: Programme) -> Sheet:
     found = preview.curve
     points = zip(found.budget.tolist(), found.earned.tolist(), found.marginal.tolist(), strict=True)
     rows = tuple((programme.money(budget), programme.money(earned), f"{more:,.2f}") for budget, earned, more in points)
+    spent = programme.money(preview.spent)
     notes = (
-        f"nothing was decided: {preview.members:,} members would be, at an expected cost of "
-        f"{programme.money(preview.spent)}, at a price of {preview.price:,.2f}",
+        f"nothing was decided: {preview.members:,} members would be, for {spent} at a price of {preview.price:,.2f}",
         "earned: expected net value; more: what one more unit of budget earns beyond itself",
         *([f"{preview.refused:,} rows of the file are nobody's, or came twice"] if preview.refused else []),
     )

@@ -1,7 +1,9 @@
 """One part of a batch as a table: columns named as the fields of a decision, as `features.log.parts` reads them."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,11 +36,6 @@ class Decided:
     worth: Worth
     choice: Choice
     draw: NDArray[np.float64]
-
-    @property
-    def sent(self) -> NDArray[np.intp]:
-        """The rows that get an offer."""
-        return np.flatnonzero(self.choice.chosen)
 
     def spending(self, decider: Decider, campaign_id: str | None) -> Spending:
         """Sum contacts and expected costs by offer."""
@@ -84,13 +81,18 @@ def write_part(path: Path, *, table: pa.Table) -> None:
     pq.write_table(table, path, compression="lz4", use_dictionary=_WORDS, write_statistics=_FOUND_BY)
 
 
-def contacts_of(decided: Decided, decider: Decider, batch: Batch) -> list[Contact]:
+def contacts_of(decided: Decided, decider: Decider, batch: Batch) -> Iterator[Contact]:
     """Give the contacts that decisions make."""
-    sent, at = decided.sent, microseconds(batch.decided_at)
-    ids = decision_ids(batch.batch_id, decided.rows.first, len(decided.draw)).take(pa.array(sent)).to_pylist()
-    members = decided.rows.named["member_id"].take(pa.array(sent)).to_pylist()
-    offers = [decider.treatments[place] for place in decided.choice.chosen[sent].tolist()]
-    return [Contact(member, at, name, offer) for member, name, offer in zip(members, ids, offers, strict=True)]
+    sent = np.flatnonzero(decided.choice.chosen)
+    members, ids = (
+        column.take(pa.array(sent)).to_pylist()
+        for column in (
+            decided.rows.named["member_id"],
+            decision_ids(batch.batch_id, decided.rows.first, len(decided.draw)),
+        )
+    )
+    offers = np.array(decider.treatments, dtype=object)[decided.choice.chosen[sent]].tolist()
+    return map(Contact._make, zip(members, repeat(microseconds(batch.decided_at)), ids, offers, strict=False))
 
 
 def decision_ids(batch_id: str, first: int, n: int) -> pa.Array:
@@ -155,7 +157,7 @@ def _lists(values: pa.Array, size: int) -> pa.Array:
 
 
 def _amounts(money: NDArray[np.float64], silent: NDArray[np.bool_] | None) -> pa.Array:
-    """Give whole minor units by offer; those of whom nothing is made are null one by one: Arrow can't read null lists."""
+    """Give whole minor units by offer; of who opted out each is null, as Arrow can't read a list that is."""
     missing = None if silent is None else np.repeat(silent, money.shape[1])
     return _lists(pa.array(_whole(money).ravel(), mask=missing), money.shape[1])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,10 @@ DEAREST: Final = 2.0**30
 class Claims:
     """Hold what members of one part, or of all, would be worth and cost, and what is possible, `(n, n_offers)`."""
 
-    benefit: NDArray[np.float32]
-    cost: NDArray[np.float32]
-    bar: NDArray[np.float32]
-    error: NDArray[np.float32]
+    benefit: NDArray[Any]
+    cost: NDArray[Any]
+    bar: NDArray[Any]
+    error: NDArray[Any]
     possible: Flags
     arm: NDArray[np.int8]  # (n,)
 
@@ -36,14 +36,16 @@ class Claims:
         return np.asarray(self.possible & (self.arm == MODEL)[:, None])
 
     def every(self, step: int) -> "Claims":
-        """Give every so manieth member."""
-        return Claims(**{name: column[::step] for name, column in vars(self).items()})
+        """Give one member of every so many."""
+        return Claims(*(column[::step] for column in vars(self).values()))
 
 
 def claims_of(members: Members, worth: Worth, possible: Flags) -> Claims:
     """Keep of a part what prices follow from; in single precision, as there may be millions."""
-    money = (getattr(worth, name).astype(np.float32) for name in ("benefit", "cost", "bar", "error"))
-    return Claims(*money, possible, members.arm)
+    benefit, cost, bar, error = (
+        money.astype(np.float32) for money in (worth.benefit, worth.cost, worth.bar, worth.error)
+    )
+    return Claims(benefit, cost, bar, error, possible, members.arm)
 
 
 def together(parts: Sequence[Claims]) -> Claims:
@@ -57,7 +59,7 @@ def price(decider: Decider, claims: Claims, left: Purse) -> Purse:
     The prices are those at which what is best for members fits. Chance sends more than that (exploration, the random
     arm): so the budget's price is raised until what is expected to be spent fits, told by a sample.
     """
-    stock = left.stock if np.isfinite(left.stock).any() else None
+    stock: NDArray[Any] | None = left.stock if np.isfinite(left.stock).any() else None
     budget = left.budget if np.isfinite(left.budget) else None
     found = allocate(claims.benefit, claims.cost, claims.best, budget=budget, stock=stock, bar=claims.bar)
     priced = Purse(left.budget, left.stock, found.price, np.asarray(found.stock_prices, dtype=np.float64))

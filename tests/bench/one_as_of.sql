@@ -244,7 +244,12 @@ known as (
         coalesce(points_burnt_84d, 0) as points_burnt_84d
     )
     from (
-        select member_id, getvariable('today') - local_time::date as tenure_days
+        select
+            member_id,
+            getvariable('today') - local_time::date as tenure_days,
+            if(coalesce(personalisation, true), 'yes', 'no') as personalisation,
+            region,
+            gender
         from members
         where joined_at < getvariable('as_of')
     )
@@ -401,6 +406,9 @@ select
         when tenure_days <= 56 then 'new'
         when gap_recent_max_days > 84 then 'returned'
         else 'active'
-    end as lifecycle_stage
+    end as lifecycle_stage,
+    personalisation,
+    region,
+    gender
 from scored
 order by member_id

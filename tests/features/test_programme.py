@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import ContractError
-from features.programme import Programme, read_programme
+from features.programme import Campaign, Policy, Programme, read_programme
 
 BERLIN = Programme(timezone="Europe/Berlin")
 
@@ -46,6 +46,24 @@ def test_a_key_that_is_there_replaces_its_default_and_no_other(tmp_path):
         ('[[tiers]]\nname = "a"\nspend = 0\n[[tiers]]\nname = "a"\nspend = 5', "tiers: .*a name of its own"),
         ('tracked_offers = ["a", "b", "c", "d"]', "tracked_offers: .*at most 3"),
         ("[experiment]\nhold_out = -0.1", "experiment.hold_out: "),
+        ("[experiment]\nregret = -1", "experiment.regret: .*greater than or equal to 0"),
+        ("[policy]\nchanels = []", "policy.chanels: .*not permitted"),
+        ('[policy]\nobjective = "clicks"', "policy.objective: .*'profit', 'retained_members' or 'retained_value'"),
+        ('[policy]\nobjective = "retained_members"', "policy: objective retained_members needs policy.member_worth"),
+        ("[policy]\ncontacts_per_period = 0", "policy.contacts_per_period: "),
+        ("[policy.cost_caps]\nlost = 0.6", "policy.cost_caps.lost.*: .*'lapsed'"),
+        ("[policy.cost_caps]\nlapsed = 0.6", "policy.cost_caps are shares of economics.acquisition_cost, which is not"),
+        ("[campaigns.may]\nbudget = 0", "campaigns.may.budget: .*greater than 0, got 0"),
+        ("[campaigns.may]\nbudget = -5", "campaigns.may.budget: .*greater than 0, got -5"),
+        ("[campaigns.may]\nstarts = 2026-05-01T00:00:00", "campaigns.may.starts: .*timezone"),
+        (
+            "[campaigns.may]\nstarts = 2026-05-02T00:00:00Z\nends = 2026-05-01T00:00:00Z",
+            "campaigns.may: .*has to be after starts",
+        ),
+        (
+            '[campaigns.may]\nobjective = "retained_members"',
+            "campaigns.may: objective retained_members needs policy.member_worth",
+        ),
         ('[engine]\nonline = "postgres://host"', "engine.online: .*pattern.*postgres://host"),
         ('[engine]\nonline_prefix = "a:b"', "engine.online_prefix: .*pattern"),
     ],
@@ -54,6 +72,22 @@ def test_a_wrong_setting_is_named_with_what_came(tmp_path, line, message):
     path = _settings(tmp_path, line)
     with pytest.raises(ContractError, match=f"holdfast.toml has 1 wrong settings: .*{message}"):
         read_programme(path)
+
+
+def test_tables_within_the_settings_are_checked_with_the_rest(tmp_path):
+    path = _settings(
+        tmp_path, "horizon_days = 0\n[policy]\npoints_used = 2\n[campaigns.a]\nbudget = 0\n[campaigns.b]\nx = 1"
+    )
+    with pytest.raises(
+        ContractError, match=r"4 wrong settings: horizon_days: .*policy.points_used: .*campaigns.a.budget.*b.x"
+    ):
+        read_programme(path)
+
+
+def test_no_release_carries_the_policy_of_the_moment():
+    told = Programme(policy=Policy(fallback="A"), campaigns={"may": Campaign(budget=1)}).model_dump(mode="json")
+    assert not {"policy", "campaigns"} & set(told)
+    assert Programme.model_validate(told) == Programme()
 
 
 def test_a_password_in_an_address_is_never_shown(tmp_path):

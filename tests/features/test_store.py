@@ -143,6 +143,24 @@ def test_online_equals_offline_for_every_member_and_feature(store, snapshots):
     assert set(online.event_timestamp) == {last.to_pydatetime()}
 
 
+def test_facts_are_what_the_snapshot_says_whatever_is_asked_beside_them(store, snapshots):
+    last = snapshots[snapshots["as_of"] == snapshots["as_of"].max()].set_index("member_id")
+    members, named = (
+        [*last.index, "nobody"],
+        ("tier", "visits_28d", "lifecycle_stage", "visits_total", "personalisation"),
+    )
+    read = store.online(members, ASKED, facts=named)
+    assert set(read.facts) == set(named)
+    np.testing.assert_array_equal(read.X, store.online(members, ASKED).X)
+    for name in ("visits_28d", "visits_total"):
+        np.testing.assert_array_equal(read.facts[name], [*last[name], np.nan])
+    for name in ("tier", "lifecycle_stage", "personalisation"):
+        assert read.facts[name].tolist() == [*last[name].astype(object).where(last[name].notna(), None), None]
+    assert read.lifecycle_stage == tuple(read.facts["lifecycle_stage"])
+    nobody = store.online([], ASKED, facts=named).facts
+    assert {name: column.shape for name, column in nobody.items()} == dict.fromkeys(named, (0,))
+
+
 def test_columns_come_in_the_order_asked_and_rows_too(store, snapshots):
     members = sorted(set(snapshots["member_id"]))[:5]
     there, back = store.online(members, ASKED), store.online(members[::-1], ASKED[::-1])
@@ -159,6 +177,11 @@ def test_an_unknown_member_is_said_to_be_unknown_and_disturbs_no_other(store, sn
     np.testing.assert_array_equal(among.X[1], alone.X[0])
     assert np.isnan(among.X[[0, 2]]).all()
     assert among.segment[::2] == among.lifecycle_stage[::2] == among.event_timestamp[::2] == (None, None)
+
+
+def test_a_fact_that_is_no_feature_is_refused_by_name(store):
+    with pytest.raises(ContractError, match="visits_29d: not among"):
+        store.online(["m00"], ASKED, facts=("tier", "visits_29d"))
 
 
 @pytest.mark.parametrize("name", ["segment", "visits_total", "visits_29d", "member_id"])

@@ -138,7 +138,7 @@ def test_a_manifest_that_is_something_else_is_refused(release, content):
         load_release(release)
 
 
-@pytest.mark.parametrize("name", ["churn_probability", "value", "uplift"])
+@pytest.mark.parametrize("name", ["churn_probability", "value", "uplift", "retention_error", "redemption"])
 def test_a_changed_golden_score_is_refused_even_when_every_hash_agrees(release, name):
     golden = json.loads((release / "golden.json").read_bytes())
     scores = np.array(golden["scores"][name])

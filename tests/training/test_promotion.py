@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from training.judging.findings import Evidence, Gate, GroupRow
-from training.judging.soundness import DataChecks
+from training.judging.findings import DataChecks, Evidence, Gate, GroupRow
 from training.metrics import Estimate
 from training.promotion import evidence_from_json, judge
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from training.judging.soundness import DataChecks
 from training.metrics import Estimate
 from training.releases.manifest import plain
 
@@ -14,6 +13,18 @@ IDENTIFIED: Final = ("simulated", "randomised", "adjusted")
 NO_OFFERS: Final = "none"  # the experiment of a release that makes no offer
 
 Finding = tuple[bool, str]  # whether it speaks for the release, and the reason in words
+
+
+@dataclass(frozen=True)
+class DataChecks:
+    """Hold what is found in the rows a churn model learns from and is judged on."""
+
+    repeated: int  # rows of a member and an as_of that came before
+    shared: float  # share of the test's rows that are, to the last digit, a row of the training
+    fewest_of_a_class: int  # members in the test who left, or who stayed, whichever are fewer
+    best_feature: str  # the single feature that ranks best who left in the training
+    best_feature_auc: float
+    foreknown: tuple[str, ...] = ()  # features that change where all that came later is made up
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Whether the data can be learned from, and whether what was learned stays: leaks, copies, thin classes, stability."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,24 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.churn import best_single_feature
+from training.judging.findings import DataChecks
 from training.metrics import auc
 
 Floats = NDArray[np.float64]
 
 DECILES: Final = np.linspace(0.1, 0.9, 9)
 TOP: Final = 0.1  # the share of members a campaign against churn would begin with
-
-
-@dataclass(frozen=True)
-class DataChecks:
-    """Hold what is found in the rows a churn model learns from and is judged on."""
-
-    repeated: int  # rows of a member and an as_of that came before
-    shared: float  # share of the test's rows that are, to the last digit, a row of the training
-    fewest_of_a_class: int  # members in the test who left, or who stayed, whichever are fewer
-    best_feature: str  # the single feature that ranks best who left in the training
-    best_feature_auc: float
-    foreknown: tuple[str, ...] = ()  # features that change where all that came later is made up
 
 
 def check_data(learn: pd.DataFrame, test: pd.DataFrame, features: Sequence[str]) -> DataChecks:

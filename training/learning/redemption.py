@@ -10,16 +10,22 @@ from typing import Final
 import numpy as np
 import xgboost as xgb
 
-from training.learning.learners import Experiment, Floats, Matrix
+from training.learning.learners import BINS, Experiment, Floats, Matrix
 from training.metrics import log_loss
 from training.shape import SHALLOW
 from training.splits import each_held_out, folds_of
 
-FOLDS: Final = 5
-FEWEST: Final = 2 * FOLDS  # members who redeemed, and who did not: with fewer, all have the same chance
+FOLDS: Final = 3
+FEWEST: Final = 10  # members who redeemed, and who did not: with fewer, all have the same chance
 MOST_ROUNDS: Final = 200
 PATIENCE: Final = 10  # rounds without a lower loss, after which more are not tried
-TREES: Final = SHALLOW | {"objective": "binary:logistic", "learning_rate": 0.1, "seed": 0, "nthread": 1}
+TREES: Final = SHALLOW | {
+    "objective": "binary:logistic",
+    "learning_rate": 0.1,
+    "max_bin": BINS,
+    "seed": 0,
+    "nthread": 1,
+}
 
 
 def redemption_chances(log: Experiment, rng: np.random.Generator, *, nthread: int) -> Floats:

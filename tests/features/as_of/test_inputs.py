@@ -15,7 +15,7 @@ from features.as_of.inputs import fingerprints
 from features.as_of.known import READ
 from features.home import Home
 from features.programme import Programme
-from features.snapshots import as_of_dates, build
+from features.snapshots import as_of_dates, build, on_grid
 from features.warehouse import open_warehouse
 
 NEW_YORK = Programme(timezone="America/New_York")
@@ -197,6 +197,37 @@ def test_a_purchase_of_the_last_days_moves_only_the_last_snapshots(company, tmp_
     assert again[:-1] == dates[:-1]
     assert again[-1] == dates[-1] + timedelta(days=1)
     assert {name for name in after if before.get(name) != after[name]} == {f"{again[-1]:%Y-%m-%dT%H%MZ}"}
+
+
+def test_only_the_newest_snapshot_follows_what_members_are_now(company, tmp_path):
+    tables = _everything(company)
+    home = _brought(company, tmp_path / "home", tables)
+    dates = build(home, progress=_silent)
+    before, newest = _state(home), f"{dates[-1]:%Y-%m-%dT%H%MZ}"
+    moved = tables | {"members": tables["members"].assign(region="east", personalisation=False)}
+    company.ingest(moved, home=home, programme=NEW_YORK, key="moved")
+    build(home, progress=_silent)
+    after = _state(home)
+    assert {name for name in before if before[name] != after[name]} == {newest}
+    assert set(_values(home)[newest]["region"].to_pylist()) == {"east"}
+    assert set(_values(home)[newest]["personalisation"].to_pylist()) == {"no"}
+
+
+def test_what_was_the_newest_snapshot_stays_when_a_newer_one_comes(company, tmp_path):
+    """It has the attributes of its time, and no model reads them."""
+    tables = _everything(company)
+    home = _brought(company, tmp_path / "home", tables)
+    grid = build(home, progress=_silent)[-2] + timedelta(days=NEW_YORK.snapshot_days)
+    bought = _with_late_row(tables, "transactions", grid - timedelta(hours=1))
+    company.ingest(bought, home=home, programme=NEW_YORK, key="on the grid")
+    dates = build(home, progress=_silent)
+    assert on_grid(dates[-1], NEW_YORK)
+    before = _state(home)
+    later = _with_late_row(bought, "transactions", dates[-1] + timedelta(days=3))
+    moved = later | {"members": tables["members"].assign(region="east")}
+    company.ingest(moved, home=home, programme=NEW_YORK, key="later")
+    stood = [f"{as_of:%Y-%m-%dT%H%MZ}" for as_of in build(home, progress=_silent) if as_of in dates]
+    assert all(before[name] == _state(home)[name] for name in stood)
 
 
 @pytest.mark.parametrize("killed_at", [1, 2, 3])

@@ -1,11 +1,9 @@
 """A batch: what is decided, what it may spend, what a kill leaves, and that the service would decide the same."""
 
-import os
 import signal
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -160,7 +158,7 @@ def test_the_service_would_decide_the_same_with_the_same_draws(home):
 
 
 @pytest.mark.parametrize("parts", [0, 1, 3])
-def test_a_batch_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(home, bring, tmp_path, parts):
+def test_a_batch_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(home, bring, parts):
     bring(stock=pa.array([60, None, None], pa.int64()))
     decide(home, campaign_id="c", budget=9_000)
     whole, logged = bytes_of(home), read_decisions(home.decisions)

@@ -1,0 +1,46 @@
+"""A company in memory has the features that its ingested tables have, at the start and after a wave of decisions."""
+
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from features.world.company import found_company, joined, world_programme
+from features.world.history import history
+from features.world.law import WAVE_DAYS, World
+from features.world.respond import respond
+from features.world.tables import member_ids
+
+
+@pytest.mark.parametrize("shape", ["retail", "subscription"])
+def test_features_in_memory_are_those_of_the_ingested_tables(company, shape):
+    world = World(1_000, shape=shape, waves=4, first_campaign=1)
+    chunk = history(world, np.random.default_rng(0))
+    ours = found_company(world, chunk.tables).features(world.waves)
+    tables = {name: table.to_pandas() for name, table in chunk.tables.items()}
+    end = world.start + timedelta(days=world.days)
+    ingested = company.snapshot(tables, as_of=end, programme=world_programme(world))
+    pd.testing.assert_frame_equal(ours.sort_index(), ingested[ours.columns].astype(np.float32), check_names=False)
+    ids = member_ids(chunk.members).take(pa.array(joined(chunk.members, world.waves)))
+    assert list(ours.index) == ids.to_pylist()
+
+
+def test_a_wave_adds_what_it_brought_and_leaves_the_company_before_it_as_it_was():
+    world = World(1_000, shape="both", waves=3, first_campaign=1)
+    chunk = history(world, np.random.default_rng(0))
+    before = found_company(world, chunk.tables)
+    asked = member_ids(chunk.members).take(pa.array(joined(chunk.members, world.waves))).to_pylist()
+    decisions = pd.DataFrame({"member_id": asked, "treatment": "points", "propensity": 0.5})
+    answer = respond(world, chunk.members, decisions, wave=world.waves, rng=np.random.default_rng(1))
+    old = before.features(world.waves)
+    after = before.after(answer, world.waves)
+    seen = after.features(world.waves + 1)
+    assert (seen["contacts_28d"] == 1).all()
+    days = (answer.tables["transactions"].to_pandas()["occurred_at"] - pd.Timestamp(world.start)).dt.days
+    assert days.between(world.waves * WAVE_DAYS, (world.waves + 1) * WAVE_DAYS - 1).all()
+    assert seen["visits_28d"].sum() == answer.tables["transactions"].num_rows
+    pd.testing.assert_frame_equal(before.features(world.waves), old)
+    renewed = after.tables["subscriptions"]["renewed_at"].to_pandas()
+    assert (renewed < pd.Timestamp(world.start) + pd.Timedelta(days=(world.waves + 1) * WAVE_DAYS)).sum() > 0
