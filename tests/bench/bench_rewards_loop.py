@@ -29,6 +29,8 @@ from training.releases.ledger import promote
 from training.reporting.campaign import report_campaign
 from training.reporting.sheet import sheets
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+
 DATA = Path(__file__).parents[3] / "shared/data/rewards"
 WAVES, WINDOW = (0, 168, 336, 408), 72  # hours
 BEGAN = datetime(2018, 7, 27, tzinfo=UTC)
