@@ -99,6 +99,7 @@ class Report:
     smallest_detectable_effect: float | None
     standing: dict[str, Standing]
     cost_to_know: Known | None
+    in_money: bool  # whether decisions were for margin: else nothing of it was promised
     silent_control: bool  # outcomes came for what was sent alone
 
 
@@ -133,7 +134,8 @@ def report_campaign(home: Home, campaign_id: str, *, now: datetime, rng: np.rand
         draws_p=draws_p(campaign) if campaign.randomised else None,
         smallest_detectable_effect=smallest_detectable_effect(whole.net_value) if whole.net_value else None,
         standing=stand(campaign, rng) if campaign.randomised else {},
-        cost_to_know=cost_to_know(campaign) if campaign.source == "decisions" else None,
+        cost_to_know=cost_to_know(campaign) if campaign.in_money and campaign.source == "decisions" else None,
+        in_money=campaign.in_money,
         silent_control=_silent_control(campaign),
     )
 
@@ -266,7 +268,12 @@ def _promised(campaign: Campaign, weight: Floats) -> float | None:
     """Average the net value that was expected of what decisions were drawn from."""
     net, chances = campaign.expected.net_value, campaign.expected.probabilities[:, 1:]
     there = weight > 0
-    if not there.any() or np.isnan(chances[there]).any() or np.isnan(net[there]).all(axis=1).any():
+    if (
+        not campaign.in_money
+        or not there.any()
+        or np.isnan(chances[there]).any()
+        or np.isnan(net[there]).all(axis=1).any()
+    ):
         return None
     return float(np.average((chances * np.nan_to_num(net)).sum(axis=1)[there], weights=weight[there]))
 
