@@ -551,6 +551,9 @@ def simulate(
     offers: Annotated[
         Path | None, typer.Option(help="Your own, as TOML or CSV: costs, and to what each appeals.", show_default=False)
     ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, help="So many cents a decision may a challenger cost, at its interval's lower end.")
+    ] = 0.0,
     same_for_all: Annotated[
         bool, typer.Option("--same-for-all/--heterogeneous", help="Let every offer work alike for everybody.")
     ] = False,
@@ -576,6 +579,7 @@ def simulate(
         drift=drift,
         budget=budget,
         offers=alike(sold) if same_for_all else sold,
+        margin=margin,
     )
     with working() as progress:
         rows = fly(plan, np.random.default_rng(seed), progress)
