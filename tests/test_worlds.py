@@ -101,17 +101,17 @@ def test_each_member_gets_one_treatment_drawn_as_its_propensity_says(assessed):
     request = Request(occasion, uniform, {}, None, iter(map(str, range(len(uniform)))).__next__)
     decisions = record(decider, file, worth=worth, choice=choice, request=request)
     assert decider.treatments == ("control", "discount", "points", "win_back")
-    assert file.members.scored.all()
-    assert {one.outcome for one in decisions} == {"model", "random", "hold_out"}
+    assert file.members.known.all()
+    assert {one.outcome for one in decisions} == {"model", "random", "hold_out", "opt_out"}
     assert all(one.propensity == one.probabilities[one.treatments.index(one.treatment)] > 0 for one in decisions)
-    assert {one.treatment for one in decisions if one.outcome == "hold_out"} == {"control"}
+    assert {one.treatment for one in decisions if one.outcome in {"hold_out", "opt_out"}} == {"control"}
 
 
 def test_who_is_likelier_to_leave_by_the_law_of_the_world_is_so_by_the_model(assessed, shape, tmp_path):
     decider, file, worth = assessed
     truth = pd.read_parquet(write_history(World(MEMBERS, shape=shape), tmp_path, np.random.default_rng(0)))
-    truth = truth.set_index("member_id").loc[list(found.member_ids)].reset_index()
-    asked, law = truth["left"] > World(MEMBERS).days, "churn_probability"
+    truth = truth.set_index("member_id").loc[list(file.member_ids)].reset_index()
+    asked, law = (truth["left"] > World(MEMBERS).days) & file.members.scored, "churn_probability"
     if decider.programme.churn == "contract":  # who leaves does not renew: of those whose term ends within the horizon
         days = file.members.X[:, decider.release.feature_names.index("subscription_days_to_end")]
         asked, law = asked & (days < decider.programme.horizon_days), "hazard"
