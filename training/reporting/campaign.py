@@ -14,13 +14,15 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from features.errors import NotFoundError
 from features.home import Home
-from features.programme import Programme, read_programme
+from features.programme import Experiment, Programme, read_programme
 from features.schema import CONTROL
 from features.warehouse import open_warehouse
 from training.judging.evidence import sample_ratio_mismatch, smallest_detectable_effect
 from training.logged.balance import sample_ratio_p
 from training.metrics import Estimate
+from training.releases.manifest import read_manifest
 from training.reporting.effect import enough, mean, narrower, numbered, ratio
 from training.reporting.rows import DRAWN, GROUPS, HELD, MODEL, RANDOM, Campaign, read_campaign
 from training.reporting.standing import Standing, log_of, stand
@@ -130,7 +132,7 @@ def report_campaign(home: Home, campaign_id: str, *, now: datetime, rng: np.rand
         whole=whole,
         groups={name: dict(groups) for name, groups in _groups(campaign, design)},
         sent={offer: _sent(campaign, offer) for offer in campaign.offers},
-        arms_p=arms_p(campaign, programme) if campaign.source == "decisions" else None,
+        arms_p=arms_p(campaign, home, programme) if campaign.source == "decisions" else None,
         draws_p=draws_p(campaign) if campaign.randomised else None,
         smallest_detectable_effect=smallest_detectable_effect(whole.net_value) if whole.net_value else None,
         standing=stand(campaign, rng) if campaign.randomised else {},
@@ -187,18 +189,31 @@ def effect_of(campaign: Campaign, weight: Floats, base: Floats) -> Effect:
     )
 
 
-def arms_p(campaign: Campaign, programme: Programme) -> float:
-    """Give the p value that members' arms have the planned shares; who opted out or was unknown has no arm."""
-    first = campaign.frame.sort_values("contacted_at", kind="stable").drop_duplicates("member_id")["outcome"]
-    own = programme.experiment
-    shares = {HELD: own.hold_out, RANDOM: own.random_arm, MODEL: 1.0 - own.hold_out - own.random_arm}
-    counts = {name: int((first == name).sum()) for name in shares}
-    planned = [name for name, share in shares.items() if share > 0]
-    if any(counts[name] for name in shares if name not in planned):
+def arms_p(campaign: Campaign, home: Home, programme: Programme) -> float:
+    """Give the p value that members' arms have the shares that their releases planned.
+
+    Who opted out or was unknown has no arm. A release that is gone is taken to have planned what the settings say.
+    """
+    frame = campaign.frame[campaign.frame["outcome"].isin([HELD, MODEL, RANDOM])]
+    first = frame.sort_values("contacted_at", kind="stable").drop_duplicates("member_id")
+    planned = {name: _experiment(home, name) or programme.experiment for name in first["release_id"].unique()}
+    held, random = (first["release_id"].map({name: vars(own)[of] for name, own in planned.items()}).mean()
+                    for of in ("hold_out", "random_arm"))  # fmt: skip
+    shares = {HELD: held, RANDOM: random, MODEL: 1.0 - held - random}
+    counts = {name: int((first["outcome"] == name).sum()) for name in shares}
+    there = [name for name, share in shares.items() if share > 0]
+    if any(counts[name] for name in shares if name not in there):
         return 0.0
-    if len(planned) == 1 or not sum(counts.values()):
+    if len(there) == 1 or not len(first):
         return 1.0
-    return sample_ratio_mismatch([counts[name] for name in planned], [shares[name] for name in planned])
+    return sample_ratio_mismatch([counts[name] for name in there], [shares[name] for name in there])
+
+
+def _experiment(home: Home, release_id: str) -> Experiment | None:
+    try:
+        return Programme.model_validate(read_manifest(home.releases / release_id).programme).experiment
+    except NotFoundError:
+        return None
 
 
 def draws_p(campaign: Campaign) -> float:

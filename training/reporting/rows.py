@@ -154,7 +154,8 @@ def _unknown(campaign_id: str, known: Collection[Any]) -> NotFoundError:
 
 
 def _of_decisions(decided: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
-    columns = ["decision_id", "catalogue_id", "member_id", "decided_at", "outcome", "treatment", "propensity", "value"]
+    columns = ["decision_id", "release_id", "catalogue_id", "member_id", "decided_at", "outcome"]
+    columns += ["treatment", "propensity", "value"]
     frame = pd.DataFrame.from_records(decided, columns=[*columns, "churn_probability", "lifecycle_stage"])
     frame = frame.rename(columns={"decided_at": "contacted_at", "value": "foreseen"})
     numbers = dict.fromkeys(("foreseen", "churn_probability", "propensity"), np.float64)

@@ -146,7 +146,7 @@ def _notes(report: Report) -> Iterator[str]:
     if not report.in_money:
         yield "Decisions were for members who stay, not for margin: none was promised."
     if report.arms_p is not None:
-        yield _believed(report.arms_p, "the arms' shares are those of the settings")
+        yield _believed(report.arms_p, "the arms' shares are as planned")
     if report.draws_p is not None:
         yield _believed(report.draws_p, "treatments came as often as their propensities say")
     if report.silent_control:
