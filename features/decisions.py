@@ -165,8 +165,10 @@ class DecisionLog:
     def begin_batch(self, batch: Batch) -> "Future[bool]":
         """Store what a batch is; the future is False if it had begun before."""
 
+        row = encode(BATCH, vars(batch))  # here: an error in the writer's thread would be nobody's
+
         def write(db: sqlite3.Connection) -> bool:
-            added = db.execute(_or_ignore("batches", BATCH), encode(BATCH, vars(batch)))
+            added = db.execute(_or_ignore("batches", BATCH), row)
             return added.rowcount == 1
 
         return self._submit(write)

@@ -62,7 +62,8 @@ def price(decider: Decider, claims: Claims, left: Purse) -> Purse:
     stock: NDArray[Any] | None = left.stock if np.isfinite(left.stock).any() else None
     budget = left.budget if np.isfinite(left.budget) else None
     found = allocate(claims.benefit, claims.cost, claims.best, budget=budget, stock=stock, bar=claims.bar)
-    priced = Purse(left.budget, left.stock, found.price, np.asarray(found.stock_prices, dtype=np.float64))
+    # what is gone has no price: it is refused for its stock
+    priced = Purse(left.budget, left.stock, found.price, np.where(left.stock >= 1, found.stock_prices, 0.0))
     return priced if budget is None else _raised(decider, claims, priced)
 
 
