@@ -196,15 +196,17 @@ def arms_p(campaign: Campaign, home: Home, programme: Programme) -> float:
     """
     frame = campaign.frame[campaign.frame["outcome"].isin([HELD, MODEL, RANDOM])]
     first = frame.sort_values("contacted_at", kind="stable").drop_duplicates("member_id")
+    if not len(first):
+        return 1.0
     planned = {name: _experiment(home, name) or programme.experiment for name in first["release_id"].unique()}
-    held, random = (first["release_id"].map({name: vars(own)[of] for name, own in planned.items()}).mean()
-                    for of in ("hold_out", "random_arm"))  # fmt: skip
+    own = [planned[name] for name in first["release_id"]]
+    held, random = (float(np.mean(share)) for share in zip(*((e.hold_out, e.random_arm) for e in own), strict=True))
     shares = {HELD: held, RANDOM: random, MODEL: 1.0 - held - random}
     counts = {name: int((first["outcome"] == name).sum()) for name in shares}
     there = [name for name, share in shares.items() if share > 0]
     if any(counts[name] for name in shares if name not in there):
         return 0.0
-    if len(there) == 1 or not len(first):
+    if len(there) == 1:
         return 1.0
     return sample_ratio_mismatch([counts[name] for name in there], [shares[name] for name in there])
 
