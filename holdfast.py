@@ -112,7 +112,7 @@ def ingest(
         bool, typer.Option("--add", help="Add a day's rows to what is there; a row that comes again is replaced.")
     ] = False,
     allow: Annotated[
-        str, typer.Option(help="Take a batch that looks wrong: any of shrink,median,columns,types,bad-rows.")
+        str, typer.Option(help="Take a batch that looks wrong: any of shrink,median,columns,types,bad-rows,expired.")
     ] = "",
     init: Annotated[
         Path | None, typer.Option(help="Look at a folder's files and write the mapping.toml they seem to need.")
@@ -457,16 +457,20 @@ def decisions_replay(
     """Take decisions again from release, catalogue, features and draw; exit 1 if one differs from the log in a byte."""
     import numpy as np
 
-    from serving.replay import replay, replay_sheet, rows_to_replay
+    from serving.replay import differing_sheet, replay, rows_to_replay
 
     rows = rows_to_replay(Home(home), decision_id, sample=sample, every=every, rng=np.random.default_rng(seed))
     with working() as progress:
         found = replay(Home(home), rows, progress=progress)
+    differing = [one for one in found if one.differing]
     if json:
         out.print_json(data=[asdict(one) for one in found])
     else:
-        _show(replay_sheet(found))
-    raise typer.Exit(1 if any(one.differing for one in found) else 0)
+        if differing:
+            _show(differing_sheet(differing))
+        same = len(found) - len(differing)
+        _say(f"{same:,} of {len(found):,} decisions came out byte for byte as they were logged")
+    raise typer.Exit(1 if differing else 0)
 
 
 @app.command(rich_help_panel="The loop")
@@ -547,6 +551,9 @@ def simulate(
     offers: Annotated[
         Path | None, typer.Option(help="Your own, as TOML or CSV: costs, and to what each appeals.", show_default=False)
     ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, help="So many cents a decision may a challenger cost, at its interval's lower end.")
+    ] = 0.0,
     same_for_all: Annotated[
         bool, typer.Option("--same-for-all/--heterogeneous", help="Let every offer work alike for everybody.")
     ] = False,
@@ -572,6 +579,7 @@ def simulate(
         drift=drift,
         budget=budget,
         offers=alike(sold) if same_for_all else sold,
+        margin=margin,
     )
     with working() as progress:
         rows = fly(plan, np.random.default_rng(seed), progress)

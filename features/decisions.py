@@ -164,7 +164,6 @@ class DecisionLog:
 
     def begin_batch(self, batch: Batch) -> "Future[bool]":
         """Store what a batch is; the future is False if it had begun before."""
-
         row = encode(BATCH, vars(batch))  # here: an error in the writer's thread would be nobody's
 
         def write(db: sqlite3.Connection) -> bool:

@@ -156,7 +156,7 @@ def _faults(offer: Offer, programme: Programme) -> Iterator[str]:
         yield f"{CONTROL!r} is what it is called to send nothing; name the offer otherwise"
     if offer.valid_until <= offer.valid_from:
         yield f"valid_until {offer.valid_until:%Y-%m-%d %H:%M} has to be after {offer.valid_from:%Y-%m-%d %H:%M}"
-    if offer.currency not in {None, programme.currency}:
+    if offer.currency and offer.currency.strip().upper() != programme.currency:
         yield f"currency is {offer.currency}, the programme's is {programme.currency}"
     if offer.price is not None and offer.public_price is not None and offer.price > offer.public_price:
         yield f"price {programme.money(offer.price)} is above the public one, {programme.money(offer.public_price)}"

@@ -74,13 +74,11 @@ def replay(home: Home, rows: Sequence[Row], *, progress: Progress = lambda *_: N
     return found
 
 
-def replay_sheet(found: Sequence[Replayed], shown: int = 20) -> Sheet:
-    """Say how many decisions came out as they were logged, and show where others differ."""
-    differing = [one for one in found if one.differing]
-    rows = [(one.decision_id, ", ".join(one.differing)) for one in differing[:shown]]
-    told = f"{len(found) - len(differing):,} of {len(found):,} decisions came out byte for byte as they were logged"
-    more = [f"{len(differing) - shown:,} more differ"] if len(differing) > shown else []
-    return Sheet("Decisions taken again", ("decision", "differs in"), tuple(rows), (told, *more))
+def differing_sheet(differing: Sequence[Replayed], shown: int = 20) -> Sheet:
+    """Show the decisions that came out otherwise than they were logged."""
+    rows = tuple((one.decision_id, ", ".join(one.differing)) for one in differing[:shown])
+    notes = (f"{len(differing) - shown:,} more differ",) if len(differing) > shown else ()
+    return Sheet("Not as logged", ("decision", "differs in"), rows, notes)
 
 
 def decision_sheet(row: Row, programme: Programme) -> Sheet:
@@ -131,8 +129,9 @@ def _line(row: Row, place: int, programme: Programme) -> tuple[str, ...]:
     """Show one treatment; of control nothing comes and it costs nothing."""
     amounts = [row[name][place - 1 : place] if place else [0] for name in ("uplift", "cost", "net_value")]
     refusal = row["refusals"][place - 1 : place] if place else []
+    treatment = row["treatments"][place]
     return (
-        row["treatments"][place],
+        f"{treatment} (drawn)" if treatment == row["treatment"] else treatment,
         f"{row['probabilities'][place]:.4f}",
         *(programme.money(amount[0]) if amount else "" for amount in amounts),
         *(refusal or [""]),

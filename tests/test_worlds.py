@@ -8,12 +8,17 @@ import pytest
 from typer.testing import CliRunner
 
 from features.home import Home
+from features.log.standing import nobody_contacted
+from features.offers import read_catalogue
+from features.programme import read_programme
 from features.snapshots import built
 from features.store import open_store
+from features.warehouse import open_warehouse
 from features.world.history import write_history
 from features.world.law import World
 from holdfast import app, quiet_dependencies
-from serving.decide import Decider
+from serving.decide import Decider, Occasion, Purse
+from serving.record import Request, open_file, record
 from training.artifacts import load_release
 from training.releases.ledger import champion_id
 
@@ -58,10 +63,12 @@ def promoted(typed, shape):
 def assessed(promoted, typed):
     """The champion's decider, and what it makes of every member by the features that are online."""
     assert promoted.exit_code == 0, promoted.stdout
-    decider = Decider(load_release(typed.home.releases / champion_id(typed.home)))
+    release = load_release(typed.home.releases / champion_id(typed.home))
+    decider = Decider(release, read_catalogue(open_warehouse(typed.home), read_programme(typed.home.settings)))
     ids = pd.read_parquet(typed.home.snapshot(built(typed.home)[-1]), columns=["member_id"])["member_id"]
-    features = open_store(typed.home).online(tuple(ids), decider.release.feature_names)
-    return decider, decider.assess(features, offers=None, now=NOW)
+    features = open_store(typed.home).online(tuple(ids), release.feature_names, facts=decider.facts)
+    file = open_file(decider, features, nobody_contacted(len(ids), len(release.offer_ids)))
+    return decider, file, decider.weigh(file.members, None)
 
 
 def test_the_gate_judges_a_randomised_experiment_and_names_its_reasons(promoted):
@@ -87,27 +94,27 @@ def test_what_is_typed_next_shows_the_same_release(promoted, typed):
 
 
 def test_each_member_gets_one_treatment_drawn_as_its_propensity_says(assessed):
-    decider, found = assessed
-    uniform = np.random.default_rng(0).random(len(found.member_ids))
-    numbers = iter(range(len(uniform)))
-    decisions = decider.decide(
-        found, uniform, now=NOW, new_id=lambda: str(next(numbers)), campaign_id=None, context={}, idempotency_key=None
-    )
+    decider, file, worth = assessed
+    uniform, offers = np.random.default_rng(0).random(len(file.member_ids)), len(decider.release.offer_ids)
+    occasion = Occasion(NOW, None, None, Purse(np.inf, decider.stock, 0.0, np.zeros(offers)))
+    choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
+    request = Request(occasion, uniform, {}, None, iter(map(str, range(len(uniform)))).__next__)
+    decisions = record(decider, file, worth=worth, choice=choice, request=request)
     assert decider.treatments == ("control", "discount", "points", "win_back")
-    assert found.scored.all()
-    assert {one.outcome for one in decisions} == {"model", "hold_out"}
+    assert file.members.known.all()
+    assert {one.outcome for one in decisions} == {"model", "random", "hold_out", "opt_out"}
     assert all(one.propensity == one.probabilities[one.treatments.index(one.treatment)] > 0 for one in decisions)
-    assert {one.treatment for one in decisions if one.outcome == "hold_out"} == {"control"}
+    assert {one.treatment for one in decisions if one.outcome in {"hold_out", "opt_out"}} == {"control"}
 
 
 def test_who_is_likelier_to_leave_by_the_law_of_the_world_is_so_by_the_model(assessed, shape, tmp_path):
-    decider, found = assessed
+    decider, file, worth = assessed
     truth = pd.read_parquet(write_history(World(MEMBERS, shape=shape), tmp_path, np.random.default_rng(0)))
-    truth = truth.set_index("member_id").loc[list(found.member_ids)].reset_index()
-    asked, law = truth["left"] > World(MEMBERS).days, "churn_probability"
+    truth = truth.set_index("member_id").loc[list(file.member_ids)].reset_index()
+    asked, law = (truth["left"] > World(MEMBERS).days) & file.members.scored, "churn_probability"
     if decider.programme.churn == "contract":  # who leaves does not renew: of those whose term ends within the horizon
-        days = found.X[:, decider.release.feature_names.index("subscription_days_to_end")]
+        days = file.members.X[:, decider.release.feature_names.index("subscription_days_to_end")]
         asked, law = asked & (days < decider.programme.horizon_days), "hazard"
     assert asked.sum() > 300
-    agreement = truth.loc[asked, law].corr(pd.Series(found.churn_probability)[asked], method="spearman")
+    agreement = truth.loc[asked, law].corr(pd.Series(worth.churn_probability)[asked], method="spearman")
     assert agreement > 4 / np.sqrt(asked.sum())  # a rank correlation's standard error by chance is 1 / sqrt(n)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import ContractError
+from training.policy import Reals
 from training.shadow_prices import Audience, Chosen, shadow_prices
 
 Floats = NDArray[np.float64]
@@ -46,13 +47,13 @@ class Curve:
 
 
 def allocate(
-    benefit: Floats,
-    cost: Floats,
+    benefit: Reals,
+    cost: Reals,
     eligible: Flags,
     *,
     budget: float | None = None,
-    stock: NDArray[np.int64] | None = None,
-    bar: Floats | float = 0.0,
+    stock: NDArray[np.int64] | Floats | None = None,
+    bar: Reals | float = 0.0,
 ) -> Allocation:
     """Find the smallest prices at which what members would be sent fits the budget and the stock.
 
@@ -64,7 +65,7 @@ def allocate(
     ----------
     benefit, cost, eligible : (n_members, n_offers); numbers may be float32
     budget : minor units, above 0; None for as much as it takes
-    stock : (n_offers,) contacts, at least 0
+    stock : (n_offers,) contacts, at least 0; infinite where there is no end of them
     bar : (n_members, n_offers) or one for all, as in `training.policy.treatment_probabilities`
 
     Raises
@@ -77,8 +78,12 @@ def allocate(
     (2.0, 20.0, 110.0)
     """
     limits = _limits(benefit.shape[1], budget, stock)
-    audience = _audience(benefit, cost, eligible, bar)
-    prices = shadow_prices(audience, limits) if np.isfinite(limits).any() else np.zeros(len(limits))
+    gone = np.append(False, limits[1:] < 1)
+    audience = _audience(benefit, cost, eligible & ~gone[1:], bar)
+    prices = np.zeros(len(limits))
+    if np.isfinite(limits[~gone]).any():
+        prices = shadow_prices(audience, np.where(gone, np.inf, limits))
+    prices[gone] = benefit[:, gone[1:]].max(initial=0.0)  # nobody would pay it
     chosen = audience.choices(prices)
     use = audience.use(chosen)
     return Allocation(
@@ -104,7 +109,7 @@ def told_apart(benefit: Floats, number: Floats) -> Floats:
 
 
 def marginal_curve(
-    benefit: Floats, cost: Floats, eligible: Flags, *, bar: Floats | float = 0.0, points: int = 101
+    benefit: Reals, cost: Reals, eligible: Flags, *, bar: Reals | float = 0.0, points: int = 101
 ) -> Curve:
     """Say what budgets from 0 to all that would be spent earn, and what one more unit of each earns beyond itself.
 
@@ -149,7 +154,7 @@ def campaign_price(
     return float(max((1.0 + base) * np.exp(PACE * (spent / budget - passed)) - 1.0, 0.0))
 
 
-def _audience(benefit: Floats, cost: Floats, eligible: Flags, bar: Floats | float) -> Audience:
+def _audience(benefit: Reals, cost: Reals, eligible: Flags, bar: Reals | float) -> Audience:
     if cost.shape != benefit.shape or eligible.shape != benefit.shape:
         raise ContractError(
             f"benefit {benefit.shape}, cost {cost.shape} and eligible {eligible.shape} came; "
@@ -165,7 +170,7 @@ def _benefit(audience: Audience, chosen: Chosen) -> float:
     return float(sum(part.of_chosen(part.benefit, chosen[rows]).sum() for rows, part in audience.blocks()))
 
 
-def _hull_steps(worth: Floats, cost: Floats, start: Floats) -> Iterator[Floats]:
+def _hull_steps(worth: Reals, cost: Reals, start: Floats) -> Iterator[Floats]:
     """Walk along each member's upper hull from its start at no cost; steps of all `(2, n)`: how much dearer, better."""
     at_cost, at_worth = np.zeros_like(start), start
     while len(worth):
@@ -179,7 +184,7 @@ def _hull_steps(worth: Floats, cost: Floats, start: Floats) -> Iterator[Floats]:
         worth, cost = worth[on], cost[on]
 
 
-def _limits(n_offers: int, budget: float | None, stock: NDArray[np.int64] | None) -> Floats:
+def _limits(n_offers: int, budget: float | None, stock: NDArray[np.int64] | Floats | None) -> Floats:
     limits = np.full(1 + n_offers, np.inf)
     if budget is not None:
         _check_budget(budget)

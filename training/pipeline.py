@@ -17,6 +17,7 @@ import numpy as np
 from features.errors import CorruptError, NotFoundError
 from features.files import fingerprint
 from features.home import Home
+from features.offers import read_catalogue
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.store import Store, open_store
@@ -28,7 +29,7 @@ from training.calibration import calibration_from_json
 from training.judging.grounds import Trained, evidence_of
 from training.judging.redemption import redemption_table
 from training.learning.effects import effects_from_json
-from training.logged.experiment import Judgement, judge_policies
+from training.logged.experiment import Judgement, champion_policy, judge_policies, model_policy
 from training.logged.log import ExperimentLog, experiment_log, offer_specs
 from training.preparation import Prepared, Settings, described, feature_specs, label_ledger, prepare
 from training.promotion import Verdict, evidence_from_json, judge
@@ -204,8 +205,15 @@ def judge_log(
         return None
     scores = models.score(log.test[list(prepared.features)].to_numpy(dtype=np.float32))
     effects = {offer: found["value"] for offer, found in uplift.record["uplift"]["average_effect"].items()}
-    floor = prepared.programme.experiment.floor
-    return judge_policies(log.test, scores, effects, offers=log.offers, champion=champion, floor=floor)
+    catalogue, ids = read_catalogue(prepared.warehouse, prepared.programme), [offer.offer_id for offer in log.offers]
+    return judge_policies(
+        log.test,
+        scores,
+        effects,
+        offers=log.offers,
+        policy=model_policy(scores, log.offers, prepared),
+        champion=champion_policy(log.test, champion, ids, catalogue=catalogue) if champion else None,
+    )
 
 
 def release(home: Home, trained: Trained, evidence: dict[str, Any], rng: np.random.Generator) -> Manifest:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from training.releases.manifest import OfferSpec
 
 Floats = NDArray[np.float64]
+Reals = NDArray[np.float64] | NDArray[np.float32]  # millions of rows may come in single precision
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 Arms = NDArray[np.int8]
@@ -89,7 +90,7 @@ def costs(scores: "Scores", terms: Terms) -> Floats:
     return np.asarray(terms.contact_cost + terms.redeemed_cost * scores.redemption)
 
 
-def net_values(benefit: Floats, cost: Floats, *, price: float = 0.0, stock_price: Floats | float = 0.0) -> Floats:
+def net_values(benefit: Reals, cost: Reals, *, price: float = 0.0, stock_price: Floats | float = 0.0) -> Floats:
     """Subtract from what each offer brings what it costs, `(n_members, n_offers)`, minor units.
 
     Parameters
@@ -105,14 +106,14 @@ def net_values(benefit: Floats, cost: Floats, *, price: float = 0.0, stock_price
 
 
 def treatment_probabilities(
-    net_value: Floats,
+    net_value: Reals,
     eligible: Flags,
     arm: Arms,
     *,
     exploration: float,
     regret: float | None = None,
-    bar: Floats | float = 0.0,
-    error: Floats | None = None,
+    bar: Reals | float = 0.0,
+    error: Reals | None = None,
     mandatory: Flags | None = None,
 ) -> Floats:
     """Give each treatment its probability, `(n_members, 1 + n_offers)`; rows sum to 1.
@@ -223,7 +224,7 @@ def _worth(scores: "Scores", terms: Terms) -> Floats | float:
     return scores.value[:, None] if terms.member_worth is None else float(terms.member_worth)
 
 
-def _with_control(of_offers: Floats) -> Floats:
+def _with_control(of_offers: Reals) -> Floats:
     """Turn `(n_members, n_offers)` into `(1 + n_offers, n_members)`: control, which stands first, is worth 0."""
     return np.vstack([np.zeros(len(of_offers)), of_offers.T])
 
@@ -233,7 +234,7 @@ def _total(rows: NDArray[Any]) -> Floats:
     return np.asarray(sum(rows), dtype=np.float64)
 
 
-def _weights(value: Floats, allowed: Flags, error: Floats | None) -> Floats:
+def _weights(value: Floats, allowed: Flags, error: Reals | None) -> Floats:
     """Share out exploration among the treatments allowed, `(1 + n_offers, n_members)`."""
     even = np.asarray(allowed / _total(allowed))
     if error is None:
@@ -254,7 +255,7 @@ def _limits(value: Floats, best: Indices, exploration: float, regret: float | No
     return np.divide(regret, gap, out=np.full_like(gap, exploration), where=gap * exploration > regret)
 
 
-def _check_policy(net_value: Floats, eligible: Flags, arm: Arms, exploration: float, regret: float | None) -> None:
+def _check_policy(net_value: Reals, eligible: Flags, arm: Arms, exploration: float, regret: float | None) -> None:
     if net_value.ndim != 2 or eligible.shape != net_value.shape or arm.shape != net_value.shape[:1]:  # noqa: PLR2004 (a matrix)
         raise ContractError(
             f"net_value {net_value.shape}, eligible {eligible.shape} and arm {arm.shape} came; "
@@ -266,6 +267,6 @@ def _check_policy(net_value: Floats, eligible: Flags, arm: Arms, exploration: fl
         raise ContractError(f"regret {regret} came, minor units of at least 0 were wanted; set it in holdfast.toml")
 
 
-def _check_bar(bar: Floats | float) -> None:
+def _check_bar(bar: Reals | float) -> None:
     if not (np.asarray(bar) >= 0.0).all():
         raise ContractError("a bar below 0 or missing came, at least 0 was wanted: what does not pay is never sent")

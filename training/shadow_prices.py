@@ -12,7 +12,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.policy import net_values
+from training.policy import Reals, net_values
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -31,10 +31,10 @@ SMOOTHING: Final = 0.25 ** np.arange(12.0)  # of the scale of net values: ever l
 class Audience:
     """Know what members want at given prices; every matrix is `(n_members, n_offers)`."""
 
-    benefit: Floats
-    cost: Floats
+    benefit: Reals
+    cost: Reals
     eligible: Flags
-    bar: Floats
+    bar: Reals
 
     def __len__(self) -> int:
         return len(self.benefit)
@@ -72,7 +72,7 @@ class Audience:
             chosen[rows] = np.where(worth[np.arange(len(best)), best] > 0, best, NOTHING)
         return chosen
 
-    def of_chosen(self, matrix: Floats, chosen: Chosen) -> Floats:
+    def of_chosen(self, matrix: Reals, chosen: Chosen) -> Floats:
         """Pick the chosen offer's entry in each row, 0 for nothing, `(n,)`."""
         picked = matrix[np.arange(len(chosen)), chosen]
         return np.where(chosen == NOTHING, 0.0, picked).astype(np.float64)
@@ -115,9 +115,12 @@ def shadow_prices(audience: Audience, limits: Floats) -> Floats:
         left = limits - audience.take(sure).use(chosen[sure])
         if (left >= 0).all():
             prices = _clear(audience.take(~sure), left, guess)
-            if (low <= prices).all() and (prices <= high).all():
+            outside = (prices < low) | (prices > high)
+            if not outside.any():
                 return prices
-        width *= 4.0
+            width = np.where(outside, 4.0 * width, width)
+        else:
+            width = 4.0 * width
 
 
 def _clear(audience: Audience, limits: Floats, start: Floats) -> Floats:
@@ -176,6 +179,8 @@ def _shift(most: Floats, stock: int) -> float:
     if stock >= len(most):
         return -np.inf
     next_one = float(np.partition(most, len(most) - stock - 1)[len(most) - stock - 1])
+    if np.isneginf(next_one):
+        return next_one
     return next_one + 4.0 * float(np.finfo(most.dtype).eps) * abs(next_one)
 
 
@@ -238,8 +243,8 @@ def _smooth_prices(audience: Audience, limits: Floats) -> Floats:
     difference.
     """
     worth = audience.worth(np.zeros(len(limits))).astype(np.float64)
-    gone = np.append(False, limits[1:] < 1)  # no price is high enough for smooth choices to leave it alone
-    worth[:, gone[1:]], limits = -np.inf, np.where(gone, np.inf, limits)
+    few = np.append(False, limits[1:] < 1)  # in a sample: no price is high enough for smooth choices to leave it alone
+    worth[:, few[1:]], limits = -np.inf, np.where(few, np.inf, limits)
     cost = np.where(np.isneginf(worth), 0.0, audience.cost)
     prices = np.zeros(len(limits))
     for width in _scale(audience) * SMOOTHING:

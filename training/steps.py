@@ -145,8 +145,8 @@ def judge_contacts(trained: Trained, store: Store, rng: np.random.Generator) -> 
     """Sum up by segment what the model's contacts would cost and bring; nothing without an experiment."""
     if not trained.log.offers:
         return {}
-    floor = trained.prepared.programme.experiment.floor
-    terms = economics.contact_terms(trained.log, trained.log_scores, floor=floor)
+    policy = experiment.model_policy(trained.log_scores, trained.log.offers, trained.prepared)
+    terms = economics.contact_terms(trained.log, trained.log_scores, policy)
     words = store.training_frame(terms[["member_id", "as_of"]], DECISION)
     return {
         name: economics.return_by_segment(terms.assign(**{name: words[name].to_numpy()}), name, rng=rng)

@@ -5,7 +5,7 @@ Both are named as the fields of `features.decisions.Decision`.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +51,15 @@ def find_in_part(folder: Path, part: Part, columns: Sequence[str], decision_id: 
         return None
     whole = {**dict.fromkeys(columns), **_shared(found.schema), **found.to_pylist()[0]}
     return {name: _plain(name, whole[name]) for name in columns}
+
+
+def held_by_part(folder: Path, part: Part, decision_ids: Collection[str]) -> list[str]:
+    """Say which of some decisions a part holds."""
+    among = pc.field("decision_id").isin(list(decision_ids))
+    found: list[str] = pq.read_table(folder / part.path, columns=["decision_id"], filters=among)[
+        "decision_id"
+    ].to_pylist()
+    return found
 
 
 def _shared(schema: pa.Schema) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from features.errors import CorruptError, NotFoundError
 from features.log.entries import BATCH, DECISION, OUTCOME, PART, Batch, Part
-from features.log.parts import find_in_part, read_part
+from features.log.parts import find_in_part, held_by_part, read_part
 from features.log.rows import decode, open_to_read, select, text
 
 
@@ -46,9 +46,15 @@ def read_outcomes(path: Path, *, since: datetime | None = None) -> list[dict[str
 
 def read_unmatched(path: Path) -> list[dict[str, Any]]:
     """Read the outcomes of decisions that the log does not hold, or not yet, in order of time."""
-    outcomes = [row for row in read_outcomes(path) if row["decision_id"] is not None]
+    where = "decision_id IS NOT NULL AND decision_id NOT IN (SELECT decision_id FROM decisions)"
     with contextlib.closing(open_to_read(path)) as db:
-        return [row for row in outcomes if find(db, path.parent, row["decision_id"]) is None]
+        rows = db.execute(f"{select('outcomes', OUTCOME, where=where)} ORDER BY occurred_at, rowid").fetchall()
+    outcomes = [decode(OUTCOME, row) for row in rows]
+    asked = {row["decision_id"] for row in outcomes}
+    batches = {decision_id.rpartition("-")[0] for decision_id in asked}
+    parts = [part for batch, part in read_parts(path) if batch.batch_id in batches]
+    known = {decision_id for part in parts for decision_id in held_by_part(path.parent, part, asked)}
+    return [row for row in outcomes if row["decision_id"] not in known]
 
 
 def read_catalogue_body(path: Path, catalogue_id: str) -> dict[str, Any]:

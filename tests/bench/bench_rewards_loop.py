@@ -29,6 +29,8 @@ from training.releases.ledger import promote
 from training.reporting.campaign import report_campaign
 from training.reporting.sheet import sheets
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+
 DATA = Path(__file__).parents[3] / "shared/data/rewards"
 WAVES, WINDOW = (0, 168, 336, 408), 72  # hours
 BEGAN = datetime(2018, 7, 27, tzinfo=UTC)
@@ -123,7 +125,7 @@ def learned(home):
     build(home, progress=lambda *_: None)
     open_store(home).apply()
     until = BEGAN + timedelta(hours=WAVES[-1])
-    settings = Settings(trials=1, folds=1, test_days=6, as_of=until)
+    settings = Settings(trials=1, test_days=4, as_of=until)
     manifest, _ = train(home, settings=settings, progress=lambda *_: None)
     verdict = Verdict(promote=True, reasons=("a benchmark",))
     promote(home, manifest.release_id, expected=None, who="bench", now=until, verdict=verdict)

@@ -13,7 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.decisions import Answer, Batch, Contact, Decision, DecisionLog, Part, find_decision, read_decisions
+from features.decisions import (
+    Answer,
+    Batch,
+    Contact,
+    Decision,
+    DecisionLog,
+    Outcome,
+    Part,
+    find_decision,
+    read_decisions,
+    read_unmatched,
+)
 from features.errors import CorruptError
 from features.files import sha256
 from features.home import Home
@@ -206,3 +217,15 @@ def test_a_part_that_is_not_what_was_decided_is_refused(path, batch):
     batch[0].write_bytes(b"PAR1 something else PAR1")
     with pytest.raises(CorruptError, match="part of batch b1"):
         read_decisions(path)
+
+
+def test_outcomes_wait_for_their_decision_and_are_matched_when_it_comes(path, batch):
+    assert batch
+    ids = ("d1", "b1-1", "b1-9", "late")
+    outcomes = [Outcome(f"o-{one}", one, None, "purchase", NOW, 100) for one in ids]
+    with DecisionLog(path) as log:
+        for outcome in [*outcomes, Outcome("o-x", None, "x1", "purchase", NOW, 100)]:
+            assert log.record(outcome, now=NOW).result()
+        assert [row["outcome_id"] for row in read_unmatched(path)] == ["o-b1-9", "o-late"]
+        log.append([decided("late")], now=NOW).result()
+        assert [row["outcome_id"] for row in read_unmatched(path)] == ["o-b1-9"]

@@ -88,6 +88,10 @@ def test_every_fault_is_said_at_once():
     assert all(part in said for part, said in zip(wanted, faults, strict=True)), faults
 
 
+def test_a_currency_is_one_however_it_is_written():
+    assert check_catalogue([_offer("A", currency=" usd")], Programme()) == []
+
+
 def test_an_offer_is_expired_from_the_moment_at_which_it_is_no_longer_valid():
     offer = _offer("A")
     assert expired([offer], offer.valid_until - timedelta(microseconds=1)) == []

@@ -4,6 +4,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from features.log.standing import nobody_contacted
 from serving.decide import Decider, Occasion, Purse
@@ -11,6 +13,7 @@ from serving.explain import Explainer, contributions
 from serving.record import Request, blank_file, open_file, record
 from training.calibration import logit
 from training.learning.effects import EffectBands
+from training.policy import HELD_OUT
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 
@@ -145,3 +148,71 @@ def test_who_opted_out_is_not_scored_and_gets_control(decide):
     assert one.churn_probability is None
     assert np.isnan(np.frombuffer(one.features, dtype="<f4")).all()
     assert set(one.refusals) == {"opt_out"}
+
+
+def tight(decider, *, budget=400.0, stock=3.0):
+    limits = np.array([stock if offer_id == "A" else np.inf for offer_id in decider.release.offer_ids])
+    return Purse(budget, limits, 0.25, np.zeros(len(limits)))
+
+
+@pytest.fixture
+def crowd(constrained, members):
+    """Members of whom the first ones use up what there is."""
+    ids = [f"m{i}" for i in range(60)] + ["nobody"] * 3
+    features = members.online(ids, constrained.release.feature_names, facts=constrained.facts)
+    return open_file(constrained, features, nobody_contacted(len(ids), 3))
+
+
+@given(budget=st.integers(0, 1_500), stock=st.integers(0, 12), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_together_members_get_what_they_get_one_after_the_other(constrained, crowd, budget, stock, seed):
+    uniform = np.random.default_rng(seed).random(len(crowd.member_ids))
+    worth = constrained.weigh(crowd.members, "c")
+    when = occasion(constrained, purse=tight(constrained, budget=float(budget), stock=float(stock)))
+    together = constrained.choose(crowd.members, worth, occasion=when, uniform=uniform)
+    for place in range(len(uniform)):
+        one = slice(place, place + 1)
+        alone = constrained.choose(crowd.members.rows(one), worth.rows(one), occasion=when, uniform=uniform[one])
+        for name, values in vars(alone).items():
+            np.testing.assert_array_equal(getattr(together, name)[one], values, err_msg=name)
+        used = np.bincount(alone.chosen, minlength=4)[1:]
+        left = replace(when.purse, budget=when.purse.budget - alone.spent[0], stock=when.purse.stock - used)
+        when = replace(when, purse=left)
+        assert left.budget >= 0
+        assert (left.stock >= 0).all()
+
+
+def test_propensities_are_frequencies_after_all_constraints(constrained, crowd):
+    """Draws less their probabilities are a martingale, whatever ran out before: so their sum has mean 0."""
+    worth, when = constrained.weigh(crowd.members, "c"), occasion(constrained, purse=tight(constrained))
+    rng, surplus, variance, weights = np.random.default_rng(5), np.zeros(4), np.zeros(4), []
+    for _ in range(400):
+        uniform = rng.random(len(crowd.member_ids))
+        choice = constrained.choose(crowd.members, worth, occasion=when, uniform=uniform)
+        drawn = choice.chosen[:, None] == np.arange(4)
+        surplus += (drawn - choice.probabilities).sum(axis=0)
+        variance += (choice.probabilities * (1 - choice.probabilities)).sum(axis=0)
+        sent = choice.probabilities[:, 2] > 0
+        weights.append((drawn[sent, 2] / choice.probabilities[sent, 2]).mean())
+    possible = variance > 0
+    assert possible.sum() == 3
+    assert (np.abs(surplus[possible]) < 4.5 * np.sqrt(variance[possible])).all()
+    assert np.mean(weights) == pytest.approx(1, abs=4.5 * np.std(weights) / np.sqrt(len(weights)))
+
+
+def test_the_fallback_offer_goes_to_whom_nothing_else_protects(constrained, members):
+    ids = [
+        "nobody",
+        "stranger",
+        *(name for name in (f"x{n}" for n in range(400)) if constrained.arms([name])[0] == HELD_OUT),
+    ]
+    features = members.online(ids, constrained.release.feature_names, facts=constrained.facts)
+    standing = nobody_contacted(len(ids), 3)
+    standing.since_any[1] = 0.5  # policy: a day
+    file = open_file(constrained, features, standing)
+    decisions = draw(constrained, file, np.full(len(ids), 0.5), occasion(constrained))
+    assert [one.treatment for one in decisions] == ["LETTER", *["control"] * (len(ids) - 1)]
+    assert decisions[0].treatments == ("control", "LETTER")
+    assert (decisions[0].cost, decisions[0].propensity, decisions[0].outcome) == ((7,), 1.0, "fallback")
+    poor = draw(constrained, file, np.full(len(ids), 0.5), occasion(constrained, purse=tight(constrained, budget=6.0)))
+    assert {one.treatment for one in poor} == {"control"}

@@ -11,11 +11,14 @@ import pytest
 from features.errors import ContractError
 from features.home import Home
 from features.ingest import ingest
+from features.log.standing import nobody_contacted
+from features.offers import catalogue_of
 from features.programme import Programme
 from features.snapshots import build
 from features.store import MemberFeatures, Store, open_store
 from holdfast import quiet_dependencies
-from serving.decide import Decider
+from serving.decide import Decider, Occasion, Purse
+from serving.record import Request, open_file, record
 from training import pipeline, steps
 from training.artifacts import load_release
 from training.churn import PURCHASES
@@ -187,12 +190,18 @@ def test_the_champions_parameters_are_tried_and_are_an_input_of_churn(home, once
 def test_its_service_explains_and_sends_nothing(home):
     release = load_release(home.releases / names.resolve(home, "first"))
     X = np.zeros((2, len(release.feature_names)), dtype=np.float32)
-    words = ((None, None),) * 2
-    features = MemberFeatures(("a", "b"), X, np.array([True, True]), *words, (NOW, NOW))
-    found = Decider(release).assess(features, offers=None, now=NOW)
-    assert found.probabilities.tolist() == [[1.0], [1.0]]
-    assert found.uplift.shape == (2, 0)
-    assert all(len(reasons) for reasons in found.reasons)
+    decider = Decider(release, catalogue_of((), Programme()))
+    words, facts = ((None, None),) * 2, dict.fromkeys(decider.facts, np.array([None, None], dtype=object))
+    features = MemberFeatures(("a", "b"), X, np.array([True, True]), *words, (NOW, NOW), facts)
+    file = open_file(decider, features, nobody_contacted(2, 0))
+    worth = decider.weigh(file.members, None)
+    when = Occasion(NOW, None, None, Purse(np.inf, decider.stock, 0.0, np.zeros(0)))
+    choice = decider.choose(file.members, worth, occasion=when, uniform=np.full(2, 0.5))
+    assert choice.probabilities.tolist() == [[1.0], [1.0]]
+    request = Request(when, np.full(2, 0.5), {}, None, iter("12").__next__)
+    for one in record(decider, file, worth=worth, choice=choice, request=request):
+        assert (one.treatment, one.uplift) == ("control", ())
+        assert one.reasons
 
 
 def picture(home):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.home import Home
+from features.offers import Catalogue, read_catalogue
 from features.programme import read_programme
 from features.store import open_store
 from features.warehouse import open_warehouse
@@ -59,7 +60,7 @@ def compare_releases(home: Home, first_id: str, second_id: str) -> Comparison:
     log_stream, rng = np.random.default_rng(prepared.programme.seed).spawn(2)  # the first is the log's in a training
     rows = _predictions(prepared, releases, rng)
     log = experiment_log(prepared, store.training_frame, offer_specs(prepared.warehouse), log_stream)
-    policies = _policies(log, releases)
+    policies = _policies(log, releases, read_catalogue(prepared.warehouse, prepared.programme))
     notes = [_late(release, prepared) for release in releases]
     if not policies:
         notes.append("policies are not compared: no experiment has every offer of both")
@@ -86,18 +87,20 @@ def _predictions(prepared: Prepared, releases: Sequence[Release], rng: np.random
     ]
 
 
-def _policies(log: ExperimentLog, releases: Sequence[Release]) -> list[MetricRow]:
+def _policies(log: ExperimentLog, releases: Sequence[Release], catalogue: Catalogue) -> list[MetricRow]:
     """Value both policies on the log's later part, doubly robust; nothing where the log lacks an offer of one."""
     ids = [offer.offer_id for offer in log.offers]
-    if not ids or any(set(release.offer_ids) - set(ids) for release in releases):
+    policies = [champion_policy(log.test, release, ids, catalogue=catalogue) for release in releases] if ids else []
+    first, second = policies or (None, None)
+    if first is None or second is None:
         return []
     rows = log_of(log.test, log.offers)
     scores = releases[1].score(columns_of(log.test, releases[1]))
     known = dict(zip(releases[1].offer_ids, scores.uplift.T, strict=True))
     uplift = np.column_stack([known.get(name, np.zeros(len(rows))) for name in ids])
     q = np.hstack([scores.value[:, None], scores.value[:, None] + uplift])
-    first, second = (dr(rows, champion_policy(log.test, release, ids), q) for release in releases)
-    return [MetricRow(POLICY, *[estimate(terms, rows.member_ids) for terms in (first, second, second - first)])]
+    earlier, later = dr(rows, first, q), dr(rows, second, q)
+    return [MetricRow(POLICY, *[estimate(terms, rows.member_ids) for terms in (earlier, later, later - earlier)])]
 
 
 def _late(release: Release, prepared: Prepared) -> str | None:

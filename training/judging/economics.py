@@ -17,7 +17,6 @@ from features.sheet import Sheet
 from training.artifacts import Scores
 from training.judging.estimators import dr
 from training.judging.evidence import estimate
-from training.logged.experiment import greedy
 from training.logged.log import SIMULATED, ExperimentLog, log_of
 from training.metrics import Estimate, bootstrap
 from training.ope import fixed
@@ -80,13 +79,13 @@ def return_by_segment(contacts: pd.DataFrame, segment: str, *, rng: np.random.Ge
     return _by_segment(contacts, segment, lambda rows: _return(rows, rng))
 
 
-def contact_terms(log: ExperimentLog, scores: Scores, *, floor: float) -> pd.DataFrame:
+def contact_terms(log: ExperimentLog, scores: Scores, policy: Floats) -> pd.DataFrame:
     """Give what the model's contacts would cost and bring at each decision of the log's later part.
 
     Parameters
     ----------
     scores : of these decisions
-    floor : of the policy, as in `training.logged.experiment.judge_policies`
+    policy : (n, 1 + n_offers) what the model would do, as `training.logged.experiment.served` says
 
     Returns
     -------
@@ -94,7 +93,6 @@ def contact_terms(log: ExperimentLog, scores: Scores, *, floor: float) -> pd.Dat
     brings over no contact, before costs; minor units
     """
     test = log_of(log.test, log.offers)
-    policy = greedy(scores.uplift, test.contact_cost[1:], bar=floor * scores.uplift_error)
     nothing = fixed(0, np.ones(scores.uplift.shape, dtype=np.bool_))
     q = scores.margin_by_treatment
     cost = policy @ test.contact_cost

@@ -1,7 +1,7 @@
 """How likely an offer is redeemed if it is sent, learned from the contacts that sent it.
 
-No control is needed: who was not sent an offer does not redeem it. Nor are propensities: they say who was sent it, by
-what the trees know of the member.
+No control is needed: who was not sent an offer does not redeem it. Nor are propensities: given what is known of a
+member, whether the offer was sent says nothing of whether it would be redeemed.
 """
 
 from concurrent.futures import ThreadPoolExecutor

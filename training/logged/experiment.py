@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.errors import ContractError
+from features.offers import Catalogue, read_catalogue
 from features.programme import Programme
 from features.schema import CONTROL
 from features.synthetic import TRUTH, oracle
@@ -28,7 +29,16 @@ from training.ope import (
     uniform,
 )
 from training.policy import MODEL as MODEL_ARM
-from training.policy import net_values, treatment_probabilities
+from training.policy import (
+    Terms,
+    benefit_errors,
+    benefits,
+    costs,
+    net_values,
+    terms_of,
+    treatment_probabilities,
+)
+from training.preparation import Prepared
 from training.releases.manifest import OfferSpec, plain
 from training.uplift import Outcome, UpliftModel, fit_uplifts
 
@@ -91,8 +101,8 @@ def judge_policies(
     average_effect: Mapping[str, float],
     *,
     offers: Sequence[OfferSpec],
-    champion: Release | None,
-    floor: float = 0.0,
+    policy: Floats,
+    champion: Floats | None,
 ) -> Judgement:
     """Value the model's policy and its rivals on the later part of the log, doubly robust, clustered by member.
 
@@ -102,15 +112,15 @@ def judge_policies(
     ----------
     scores : of the log's rows, columns of `uplift` in the order of `offers`
     average_effect : by offer, in the training part
-    floor : how many standard errors of its uplift an offer's net value has to be above; a champion's is its own
+    policy, champion : (n, 1 + n_offers) what the model and the champion would do, as `served` and `champion_policy` say
     """
     ids = [offer.offer_id for offer in offers]
     cost = np.array([offer.contact_cost for offer in offers], dtype=np.float64)
-    policies = {MODEL: greedy(scores.uplift, cost, bar=floor * scores.uplift_error)}
+    policies = {MODEL: policy}
     if f"{TRUTH}{ids[0]}" in log:
         policies[ORACLE] = greedy(oracle(log, ids), cost)
-    if champion is not None and set(champion.offer_ids) <= set(ids):
-        policies[CHAMPION] = champion_policy(log, champion, ids)
+    if champion is not None:
+        policies[CHAMPION] = champion
     best = int(np.argmax([average_effect[name] for name in ids] - cost))
     test = log_of(log, offers)
     q = scores.margin_by_treatment
@@ -137,24 +147,42 @@ def judge_policies(
     )
 
 
-def champion_policy(log: pd.DataFrame, champion: Release, offer_ids: Sequence[str]) -> Floats:
-    """Write what a champion would do on these rows; an offer it does not know is never sent."""
-    scores, own = (
-        champion.score(columns_of(log, champion)),
-        [list(offer_ids).index(name) for name in champion.offer_ids],
-    )
-    uplift, error = np.full((len(log), len(offer_ids)), -np.inf), np.zeros((len(log), len(offer_ids)))
-    uplift[:, own], error[:, own] = scores.uplift, scores.uplift_error
-    known = {offer.offer_id: float(offer.contact_cost) for offer in champion.manifest.offers}
+def served(scores: Scores, terms: Terms, *, floor: float = 0.0) -> Floats:
+    """Write as probabilities the policy that is served, without hold-out, exploration and constraints.
+
+    Parameters
+    ----------
+    floor : how many standard errors of its benefit an offer's net value has to be above
+    """
+    return greedy(benefits(scores, terms), costs(scores, terms), bar=floor * benefit_errors(scores, terms))
+
+
+def model_policy(scores: Scores, offers: Sequence[OfferSpec], prepared: Prepared) -> Floats:
+    """Write what the programme as it is would do by these scores."""
+    terms = terms_of(read_catalogue(prepared.warehouse, prepared.programme), offers)
+    return served(scores, terms, floor=prepared.programme.experiment.floor)
+
+
+def champion_policy(
+    log: pd.DataFrame, champion: Release, offer_ids: Sequence[str], *, catalogue: Catalogue
+) -> Floats | None:
+    """Write what a champion would do on these rows under today's terms; None if it has an offer that the log lacks."""
+    if not set(champion.offer_ids) <= set(offer_ids):
+        return None
+    scores, own = champion.score(columns_of(log, champion)), [offer_ids.index(name) for name in champion.offer_ids]
     floor = Programme.model_validate(champion.manifest.programme).experiment.floor
-    return greedy(uplift, np.array([known.get(name, 0.0) for name in offer_ids]), bar=floor * error)
+    policy = np.zeros((len(log), 1 + len(offer_ids)))
+    policy[:, [0, *(1 + place for place in own)]] = served(
+        scores, terms_of(catalogue, champion.manifest.offers), floor=floor
+    )
+    return policy
 
 
-def greedy(uplift: Floats, contact_cost: Floats, *, bar: Floats | float = 0.0) -> Floats:
-    """Write as probabilities the policy that is served, without hold-out and exploration; `bar` as in `policy`."""
-    value = net_values(uplift, contact_cost)
-    everybody, arm = np.ones(value.shape, dtype=np.bool_), np.full(len(value), MODEL_ARM)
-    return treatment_probabilities(value, everybody, arm, exploration=0.0, bar=bar)
+def greedy(benefit: Floats, cost: Floats, *, bar: Floats | float = 0.0) -> Floats:
+    """Write as probabilities the policy that sends what is worth most; `bar` as in `training.policy`."""
+    net_value = net_values(benefit, cost)
+    everybody, arm = np.ones(net_value.shape, dtype=np.bool_), np.full(len(net_value), MODEL_ARM)
+    return treatment_probabilities(net_value, everybody, arm, exploration=0.0, bar=bar)
 
 
 def columns_of(frame: pd.DataFrame, release: Release) -> NDArray[np.float32]:

@@ -14,13 +14,15 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from features.errors import NotFoundError
 from features.home import Home
-from features.programme import Programme, read_programme
+from features.programme import Experiment, Programme, read_programme
 from features.schema import CONTROL
 from features.warehouse import open_warehouse
 from training.judging.evidence import sample_ratio_mismatch, smallest_detectable_effect
 from training.logged.balance import sample_ratio_p
 from training.metrics import Estimate
+from training.releases.manifest import read_manifest
 from training.reporting.effect import enough, mean, narrower, numbered, ratio
 from training.reporting.rows import DRAWN, GROUPS, HELD, MODEL, RANDOM, Campaign, read_campaign
 from training.reporting.standing import Standing, log_of, stand
@@ -99,6 +101,7 @@ class Report:
     smallest_detectable_effect: float | None
     standing: dict[str, Standing]
     cost_to_know: Known | None
+    in_money: bool  # whether decisions were for margin: else nothing of it was promised
     silent_control: bool  # outcomes came for what was sent alone
 
 
@@ -129,11 +132,12 @@ def report_campaign(home: Home, campaign_id: str, *, now: datetime, rng: np.rand
         whole=whole,
         groups={name: dict(groups) for name, groups in _groups(campaign, design)},
         sent={offer: _sent(campaign, offer) for offer in campaign.offers},
-        arms_p=arms_p(campaign, programme) if campaign.source == "decisions" else None,
+        arms_p=arms_p(campaign, home, programme) if campaign.source == "decisions" else None,
         draws_p=draws_p(campaign) if campaign.randomised else None,
         smallest_detectable_effect=smallest_detectable_effect(whole.net_value) if whole.net_value else None,
         standing=stand(campaign, rng) if campaign.randomised else {},
-        cost_to_know=cost_to_know(campaign) if campaign.source == "decisions" else None,
+        cost_to_know=cost_to_know(campaign) if campaign.in_money and campaign.source == "decisions" else None,
+        in_money=campaign.in_money,
         silent_control=_silent_control(campaign),
     )
 
@@ -185,18 +189,33 @@ def effect_of(campaign: Campaign, weight: Floats, base: Floats) -> Effect:
     )
 
 
-def arms_p(campaign: Campaign, programme: Programme) -> float:
-    """Give the p value that members' arms have the planned shares; who opted out or was unknown has no arm."""
-    first = campaign.frame.sort_values("contacted_at", kind="stable").drop_duplicates("member_id")["outcome"]
-    own = programme.experiment
-    shares = {HELD: own.hold_out, RANDOM: own.random_arm, MODEL: 1.0 - own.hold_out - own.random_arm}
-    counts = {name: int((first == name).sum()) for name in shares}
-    planned = [name for name, share in shares.items() if share > 0]
-    if any(counts[name] for name in shares if name not in planned):
-        return 0.0
-    if len(planned) == 1 or not sum(counts.values()):
+def arms_p(campaign: Campaign, home: Home, programme: Programme) -> float:
+    """Give the p value that members' arms have the shares that their releases planned.
+
+    Who opted out or was unknown has no arm. A release that is gone is taken to have planned what the settings say.
+    """
+    frame = campaign.frame[campaign.frame["outcome"].isin([HELD, MODEL, RANDOM])]
+    first = frame.sort_values("contacted_at", kind="stable").drop_duplicates("member_id")
+    if not len(first):
         return 1.0
-    return sample_ratio_mismatch([counts[name] for name in planned], [shares[name] for name in planned])
+    planned = {name: _experiment(home, name) or programme.experiment for name in first["release_id"].unique()}
+    own = [planned[name] for name in first["release_id"]]
+    held, random = (float(np.mean(share)) for share in zip(*((e.hold_out, e.random_arm) for e in own), strict=True))
+    shares = {HELD: held, RANDOM: random, MODEL: 1.0 - held - random}
+    counts = {name: int((first["outcome"] == name).sum()) for name in shares}
+    there = [name for name, share in shares.items() if share > 0]
+    if any(counts[name] for name in shares if name not in there):
+        return 0.0
+    if len(there) == 1:
+        return 1.0
+    return sample_ratio_mismatch([counts[name] for name in there], [shares[name] for name in there])
+
+
+def _experiment(home: Home, release_id: str) -> Experiment | None:
+    try:
+        return Programme.model_validate(read_manifest(home.releases / release_id).programme).experiment
+    except NotFoundError:
+        return None
 
 
 def draws_p(campaign: Campaign) -> float:
@@ -266,7 +285,12 @@ def _promised(campaign: Campaign, weight: Floats) -> float | None:
     """Average the net value that was expected of what decisions were drawn from."""
     net, chances = campaign.expected.net_value, campaign.expected.probabilities[:, 1:]
     there = weight > 0
-    if not there.any() or np.isnan(chances[there]).any() or np.isnan(net[there]).all(axis=1).any():
+    if (
+        not campaign.in_money
+        or not there.any()
+        or np.isnan(chances[there]).any()
+        or np.isnan(net[there]).all(axis=1).any()
+    ):
         return None
     return float(np.average((chances * np.nan_to_num(net)).sum(axis=1)[there], weights=weight[there]))
 

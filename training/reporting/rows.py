@@ -4,7 +4,7 @@ What members are grouped by, and what their margin is foreseen from, is of the t
 campaign: later the campaign itself may have moved it, and in the hold-out it can't.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from features.decisions import read_decisions
 from features.errors import ContractError, NotFoundError
 from features.home import Home
+from features.programme import Campaign as CampaignSettings
 from features.programme import Programme
 from features.schema import CONTROL
 from features.snapshots import built
@@ -73,6 +74,8 @@ class Campaign:
         the columns of `expected`
     randomised
         whether the chance of every treatment is known: else nothing here is an experiment
+    in_money
+        whether decisions were for margin: else what was expected of them is no promise of any
     waiting
         how many decisions have a window that has not passed
     """
@@ -83,6 +86,7 @@ class Campaign:
     offers: tuple[str, ...]
     expected: Expected
     randomised: bool
+    in_money: bool
     waiting: int
     margin_from: str
     redeemed_from: str
@@ -110,18 +114,13 @@ def read_campaign(
     """
     decided = read_decisions(home.decisions) if home.decisions.exists() else []
     own = [row for row in decided if row["campaign_id"] == campaign_id]
-    contacts = warehouse.frame("contacts") if "contacts" in warehouse.tables else pd.DataFrame()
-    contacts = contacts if "campaign_id" in contacts else contacts.assign(campaign_id=None)
+    contacts = _contacts(warehouse)
     sent = contacts[contacts["campaign_id"] == campaign_id].reset_index(drop=True)
     if not own and not len(sent):
-        there = sorted(
-            {row["campaign_id"] for row in decided if row["campaign_id"]} | {*contacts["campaign_id"].dropna()}
-        )
-        named = f"there are {', '.join(there[:LISTED])}" if there else "no decision or contact names one"
-        raise NotFoundError(f"no campaign {campaign_id!r} is known; {named}")
+        raise _unknown(campaign_id, {row["campaign_id"] for row in decided} | set(contacts["campaign_id"]))
     frame, offers, expected = _of_decisions(own) if own else _of_contacts(sent, home)
-    own_settings = programme.campaigns.get(campaign_id)
-    days = (own_settings and own_settings.attribution_days) or programme.horizon_days
+    settings = programme.campaigns.get(campaign_id, CampaignSettings())
+    days = settings.attribution_days or programme.horizon_days
     found = attribute(frame, home, warehouse, programme=programme, days=days, now=now)
     if not found.kept.any():
         raise ContractError(
@@ -129,12 +128,13 @@ def read_campaign(
             "ingest what came since, or set attribution_days"
         )
     return Campaign(
-        campaign_id,
-        "decisions" if own else "contacts",
-        _as_of_first(found.frame, home),
-        offers,
-        expected.take(found.kept),
+        campaign_id=campaign_id,
+        source="decisions" if own else "contacts",
+        frame=_as_of_first(found.frame, home),
+        offers=offers,
+        expected=expected.take(found.kept),
         randomised=bool((frame["propensity"] > 0).all()),
+        in_money=(settings.objective or programme.policy.objective) == "profit",
         waiting=int((~found.kept).sum()),
         margin_from=found.margin_from,
         redeemed_from=found.redeemed_from,
@@ -142,8 +142,20 @@ def read_campaign(
     )
 
 
+def _contacts(warehouse: Warehouse) -> pd.DataFrame:
+    contacts = warehouse.frame("contacts") if "contacts" in warehouse.tables else pd.DataFrame()
+    return contacts if "campaign_id" in contacts else contacts.assign(campaign_id=None)
+
+
+def _unknown(campaign_id: str, known: Collection[Any]) -> NotFoundError:
+    there = sorted(name for name in known if isinstance(name, str))[:LISTED]
+    named = f"there are {', '.join(there)}" if there else "no decision or contact names one"
+    return NotFoundError(f"no campaign {campaign_id!r} is known; {named}")
+
+
 def _of_decisions(decided: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
-    columns = ["decision_id", "catalogue_id", "member_id", "decided_at", "outcome", "treatment", "propensity", "value"]
+    columns = ["decision_id", "release_id", "catalogue_id", "member_id", "decided_at", "outcome"]
+    columns += ["treatment", "propensity", "value"]
     frame = pd.DataFrame.from_records(decided, columns=[*columns, "churn_probability", "lifecycle_stage"])
     frame = frame.rename(columns={"decided_at": "contacted_at", "value": "foreseen"})
     numbers = dict.fromkeys(("foreseen", "churn_probability", "propensity"), np.float64)

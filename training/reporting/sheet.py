@@ -55,7 +55,7 @@ def _summary(report: Report, programme: Programme) -> Sheet:
             (f"sent: {offer}", f"{of.sent:,}, {of.redeemed:,} redeemed, {money(of.cost)}")
             for offer, of in report.sent.items()
         ),
-        ("sent in all", f"{whole.sent:,}, {money(whole.cost)}"),
+        ("sent in all", f"{sum(of.sent for of in report.sent.values()):,}, {money(_spent(report))}"),
         ("incremental margin", _total(whole.incremental_margin, n, programme)),
         ("less its cost", _total(whole.net_value, n, programme)),
         ("return on cost (ROI)", _share(whole.return_on_cost)),
@@ -132,6 +132,10 @@ def _worth(row: Standing, scale: int) -> list[str]:
     ]
 
 
+def _spent(report: Report) -> float:
+    return sum(of.cost for of in report.sent.values())
+
+
 def _notes(report: Report) -> Iterator[str]:
     yield (
         f"Outcomes of {report.attribution_days} days after each decision; margin from {report.margin_from}, "
@@ -139,8 +143,10 @@ def _notes(report: Report) -> Iterator[str]:
     )
     if report.design == "observational":
         yield "OBSERVATIONAL: propensities are missing, so no difference here is an effect of the campaign."
+    if not report.in_money:
+        yield "Decisions were for members who stay, not for margin: none was promised."
     if report.arms_p is not None:
-        yield _believed(report.arms_p, "the arms' shares are those of the settings")
+        yield _believed(report.arms_p, "the arms' shares are as planned")
     if report.draws_p is not None:
         yield _believed(report.draws_p, "treatments came as often as their propensities say")
     if report.silent_control:

@@ -56,7 +56,8 @@ def stand(campaign: Campaign, rng: np.random.Generator) -> dict[str, Standing]:
     line = _foreseen_line(campaign)
     own, line = campaign.take(drawn), line[drawn]
     log = log_of(own)
-    q = np.column_stack([line, line[:, None] + np.nan_to_num(own.expected.net_value)])
+    gain = np.nan_to_num(own.expected.net_value) * own.in_money
+    q = np.column_stack([line, line[:, None] + gain])
     policies = dict(_policies(own, log, q, rng))
     terms = {name: dr(log, rule, q) for name, rule in policies.items()}
     table = _Table(log, own.expected.probabilities, terms)

@@ -93,7 +93,7 @@ def chances(boosters: list[xgb.Booster], X: Matrix) -> Floats:
     return np.clip(np.column_stack([booster.inplace_predict(X) for booster in boosters]).astype(np.float64), 0.0, 1.0)
 
 
-def judge(experience: Experience, world: World, challenger: Learned, champion: Learned | None) -> Judged:
+def judge(experience: Experience, world: World, challenger: Learned, champion: Learned | None, *, gate: Gate) -> Judged:
     """Judge a challenger's money as `promotion` does, on members that neither it nor the champion has learned from."""
     held = experience.take(held_back(experience)).drawn()
     cost = np.array([0.0, *[float(offer.contact_cost) for offer in world.offers]])
@@ -112,7 +112,7 @@ def judge(experience: Experience, world: World, challenger: Learned, champion: L
         against_champion=None if before is None else lead(before),
     )
     rival = None if before is None else _evidence(before)
-    findings = list(money_findings(evidence, rival, Gate(), "{:+.1f}".format))
+    findings = list(money_findings(evidence, rival, gate, "{:+.1f}".format))
     return Judged(all(passed for passed, _ in findings), tuple(reason for _, reason in findings))
 
 

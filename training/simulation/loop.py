@@ -20,6 +20,7 @@ from features.world.respond import respond
 from features.world.tables import member_ids
 from features.world.truth import expected_outcome
 from training.judging.estimators import snips
+from training.judging.findings import Gate
 from training.ope import fixed
 from training.policy import MODEL, Arms, arms, draw
 from training.policy import RANDOM as RANDOM_ARM
@@ -55,6 +56,7 @@ class Flight:
     budget : minor units that a round may cost in expectation, contacts and redemptions
     budget_share : instead, a share of what the oracle would spend in the first round if money were not short
     experiment : hold-out, random arm, exploration and floor of the loop
+    gate : of its money limit alone use is made here
     """
 
     world: World
@@ -62,6 +64,7 @@ class Flight:
     budget: float | None = None
     budget_share: float | None = None
     experiment: Experiment = field(default_factory=Experiment)
+    gate: Gate = field(default_factory=Gate)
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _lives(flight: Flight, start: Start, rng: np.random.Generator) -> list[Life]
     won_back = 1 + names.index(WIN_BACK) if WIN_BACK in names else best
     ceiling = find_ceiling(world, start.members, log)
     challenger = learn(log, world, floor=flight.experiment.floor, rng=rng)
-    champion = challenger if judge(log, world, challenger, None).promote else None
+    champion = challenger if judge(log, world, challenger, None, gate=flight.gate).promote else None
     read = partial(Life, members=start.members, company=start.company)
     return [
         Life(NO_CONTACT, rivals.no_contact, start.members),
@@ -257,7 +260,7 @@ def _learn(flight: Flight, life: Life, row: Round, arm: Arms, rng: np.random.Gen
     if life.experience is None:
         return life, row
     challenger = learn(life.experience, flight.world, floor=flight.experiment.floor, rng=rng)
-    judged = judge(life.experience, flight.world, challenger, life.champion)
+    judged = judge(life.experience, flight.world, challenger, life.champion, gate=flight.gate)
     champion = challenger if judged.promote else life.champion
     after = replace(life, champion=champion, policy=_serve(flight, champion, arm))
     return after, replace(row, rows=len(life.experience), promoted=judged.promote, reasons=judged.reasons)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from features.errors import ContractError, NotFoundError
 from features.world.law import OFFERS, Drift, Offer
 from features.world.source import make_world
+from training.judging.findings import Gate
 from training.simulation.loop import Flight
 
 WAVES, FIRST_CAMPAIGN = 8, 4  # a history of eight waves, the last four of them with randomised contacts
@@ -25,8 +26,9 @@ def make_flight(
     drift: str = "",
     budget: str = "",
     offers: tuple[Offer, ...] = OFFERS,
+    margin: float = 0.0,
 ) -> Flight:
-    """Plan a flight; see `parse_drift` and `parse_budget`.
+    """Plan a flight; see `parse_drift` and `parse_budget`. `margin` is the gate's, minor units a decision.
 
     Raises
     ------
@@ -38,7 +40,9 @@ def make_flight(
     )
     ordered = tuple(sorted(offers, key=lambda offer: offer.offer_id))
     amount, share = parse_budget(budget)
-    return Flight(replace(world, offers=ordered), rounds, budget=amount, budget_share=share)
+    return Flight(
+        replace(world, offers=ordered), rounds, budget=amount, budget_share=share, gate=Gate(champion_margin=margin)
+    )
 
 
 def alike(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:

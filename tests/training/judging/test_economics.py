@@ -115,7 +115,7 @@ def test_contacts_bring_what_a_randomised_log_says_whatever_the_model_promises()
     sent = np.arange(n) % 2 == 0
     uplift = np.column_stack([np.where(sent, 500.0, -100.0), np.full(n, -100.0)])
     scores = Scores(np.full(n, 0.5), np.full(n, 1_000.0), uplift, *[0 * uplift] * 4)
-    terms = contact_terms(log, scores, floor=0.5)
+    terms = contact_terms(log, scores, np.column_stack([~sent, sent, 0 * sent]).astype(float))
     assert terms["contact_cost"].tolist() == np.where(sent, 50.0, 0.0).tolist()
     assert (terms["incremental_margin"][~sent] == 0).all()
     assert terms["incremental_margin"].mean() == pytest.approx(150, abs=4 * 13)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -6,13 +7,15 @@ import pandas as pd
 import pytest
 
 from features.errors import ContractError
+from features.offers import Offer, catalogue_of
 from features.programme import Programme
 from features.synthetic import READ, RESPONSES, TRUTH, OfferTerms, overlay_experiment
 from training.artifacts import Release, Scores
 from training.learning.effects import Effects
-from training.logged.experiment import judge_policies, learn_uplift
+from training.logged.experiment import champion_policy, judge_policies, learn_uplift, served
 from training.logged.log import log_of
 from training.ope import BEST_FIXED, NO_CONTACT, RANDOM
+from training.policy import terms_of
 from training.releases.manifest import FeatureSpec, OfferSpec
 from training.uplift import UpliftModel
 from training.value import fit_value, predict_value
@@ -25,6 +28,10 @@ TERMS = (
 OFFERS = tuple(
     OfferSpec(t.offer_id, t.offer_id, "mail", t.contact_cost, t.redemption_cost, "2017-01-01", "2018-01-01")
     for t in TERMS
+)
+VALID = datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC)
+CATALOGUE = catalogue_of(
+    [Offer(t.offer_id, t.offer_id, "mail", t.contact_cost, t.redemption_cost, *VALID) for t in TERMS], Programme()
 )
 Z = 1.96
 
@@ -82,7 +89,14 @@ def judge_of(fitted, *, test=None, champion=None):
     scores = Scores(np.zeros(len(X)), value, **effects_of(fitted).predict(X))
     effects = {offer: effect.value for offer, effect in fitted.uplift["margin"].record.average_effect.items()}
     floor = Programme().experiment.floor  # of the champion too
-    return judge_policies(log, scores, effects, offers=OFFERS, champion=champion, floor=floor)
+    return judge_policies(
+        log,
+        scores,
+        effects,
+        offers=OFFERS,
+        policy=served(scores, terms_of(CATALOGUE, OFFERS), floor=floor),
+        champion=champion_policy(log, champion, ["A", "B"], catalogue=CATALOGUE) if champion else None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +183,8 @@ def test_a_champion_that_makes_no_offer_is_compared_as_one_who_contacts_nobody(f
 def test_one_offer_for_all_is_not_personalised(fitted):
     none, every = np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 500.0)
     scores = Scores(none, none, every, *[0 * every] * 4)
-    judged = judge_policies(fitted.test, scores, {"A": 500.0, "B": 500.0}, offers=OFFERS, champion=None)
+    policy = served(scores, terms_of(CATALOGUE, OFFERS))
+    judged = judge_policies(fitted.test, scores, {"A": 500.0, "B": 500.0}, offers=OFFERS, policy=policy, champion=None)
     assert not judged.personalised
     assert judged.table["model"] == judged.table[BEST_FIXED]
 
@@ -229,7 +244,14 @@ def test_a_floor_of_the_policy_counts_in_its_judgement(fitted):
     none, every = np.zeros(len(fitted.test)), np.full((len(fitted.test), 2), 100.0)
     scores = Scores(none, none, every, np.full(every.shape, 100.0), *[0 * every] * 3)
     bold, careful = (
-        judge_policies(fitted.test, scores, {"A": 100.0, "B": 100.0}, offers=OFFERS, champion=None, floor=floor)
+        judge_policies(
+            fitted.test,
+            scores,
+            {"A": 100.0, "B": 100.0},
+            offers=OFFERS,
+            policy=served(scores, terms_of(CATALOGUE, OFFERS), floor=floor),
+            champion=None,
+        )
         for floor in (0.5, 1.0)
     )
     assert (bold.table["model"].contacted, careful.table["model"].contacted) == (1, 0)  # B: 80 is above 50, not 100

@@ -1,20 +1,18 @@
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from features.decisions import DecisionLog, Outcome
 from features.errors import ContractError, NotFoundError
 from features.programme import read_programme
+from holdfast import app
 from training.reporting.campaign import report_campaign
 from training.reporting.sheet import picture, sheets
 
-ROOT = Path(__file__).parents[3]
 SENT = datetime(2018, 1, 10, 12, tzinfo=UTC)
 NOW = datetime(2018, 6, 1, tzinfo=UTC)
 
@@ -229,11 +227,7 @@ def test_outcomes_that_only_contacts_bring_are_told(home, bring, contacts, told)
 
 @pytest.fixture
 def typed(home):
-    def typed(*words):
-        command = [sys.executable, "-m", "holdfast", *words, "--home", str(home.root)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-
-    return typed
+    return lambda *words: CliRunner().invoke(app, [*words, "--home", str(home.root)])
 
 
 def test_outcomes_and_their_report_as_people_type_them(tmp_path, run, typed):
@@ -241,17 +235,38 @@ def test_outcomes_and_their_report_as_people_type_them(tmp_path, run, typed):
     rows = "outcome_id,decision_id,kind,occurred_at,amount\nx1,d1,purchase,2018-01-12,500\nx2,none,visit,2018-01-12,\n"
     (tmp_path / "o.csv").write_text(rows + "x3,d1,purchase,never,1\n")
     taken = typed("outcomes", str(tmp_path / "o.csv"))
-    assert taken.returncode == 0, taken.stderr
+    assert taken.exit_code == 0, taken.output
     assert "1 refused: occurred_at is no time" in " ".join(taken.stdout.split())
     waiting = typed("outcomes", "--unmatched", "--json")
     assert [row["outcome_id"] for row in json.loads(waiting.stdout)] == ["x2"]
     shown = typed("report", "campaign", "spring", "--picture", str(tmp_path / "spring.png"))
-    assert shown.returncode == 0, shown.stderr
+    assert shown.exit_code == 0, shown.output
     assert "an experiment with a hold-out" in shown.stdout
     assert (tmp_path / "spring.png").read_bytes().startswith(b"\x89PNG")
     told = json.loads(typed("report", "campaign", "spring", "--json").stdout)
     assert told["outcomes"] == {"model": 120, "hold_out": 40, "random": 40}
-    missing = typed("report", "campaign", "autumn")
-    assert (missing.returncode, "there are spring" in missing.stderr) == (2, True)
-    neither = typed("outcomes")
-    assert (neither.returncode, "either a file" in neither.stderr) == (2, True)
+    assert "there are spring" in str(typed("report", "campaign", "autumn").exception)
+    assert "either a file" in str(typed("outcomes").exception)
+
+
+def test_what_was_decided_for_members_who_stay_promises_no_margin(home, run, told):
+    run(n=200)
+    home.settings.write_text(f'{home.settings.read_text()}\n[campaigns.spring]\nobjective = "retained_value"\n')
+    report = told()
+    assert (report.whole.promised, report.cost_to_know) == (None, None)
+    assert "none was promised" in str(next(sheets(report, read_programme(home.settings))).notes)
+
+
+def test_who_was_not_known_or_opted_out_is_no_arm(home, run, told, decision):
+    run()
+    found = told().whole
+    with DecisionLog(home.decisions) as log:
+        for number, outcome in enumerate(["fallback", "opt_out"] * 20):
+            unscored = {"refusals": (), "uplift": (), "net_value": (), "value": None, "churn_probability": None}
+            values = {"member_id": f"x{number}", "decided_at": SENT, "campaign_id": "spring", "outcome": outcome}
+            control = {"treatment": "control", "propensity": 1.0, "treatments": ("control",), "probabilities": (1.0,)}
+            empty = {"cost": (), "stock_prices": ()}
+            log.append([decision(f"x{number}", **values | unscored | control | empty)], now=NOW).result()
+    report = told()
+    assert (report.outcomes["fallback"], report.outcomes["opt_out"]) == (20, 20)
+    assert report.whole == found

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from features.errors import ContractError, NotFoundError
 from features.world.history import history
 from features.world.law import OFFERS, World
 from holdfast import app, quiet_dependencies
+from training.judging.findings import Gate
 from training.simulation import rivals
 from training.simulation.experience import Experience, askable
-from training.simulation.learning import HELD_BACK, held_back
+from training.simulation.learning import HELD_BACK, held_back, judge
 from training.simulation.loop import BEST_FIXED, CEILING, LOOP, NO_CONTACT, ORACLE, STATIC, simulate
 from training.simulation.plan import WAVES, alike, make_flight, parse_budget, parse_drift, read_offers
 from training.simulation.rivals import Wave, within_budget
@@ -109,6 +111,23 @@ def test_no_more_is_spent_than_there_is_and_probabilities_stay_probabilities(wav
         assert (done[:, 1:] <= wanted[:, 1:]).all()
 
 
+@settings(deadline=None, max_examples=30)
+@given(share=st.floats(0.05, 1.0))
+def test_half_a_budget_earns_at_least_half_for_whoever_can_choose(wave, share):
+    # What a budget earns is concave in it (the hull of a linear program), so half of it loses less than half.
+    free = rivals.oracle(wave)
+    budget = share * float((free[:, 1:] * wave.cost).sum())
+    whole, half = (gain(replace(wave, budget=part * budget)) for part in (1.0, 0.5))
+    dearest = wave.true_net().max()  # a price leaves over at most what one member would have brought
+    assert gain(wave) >= whole >= half >= whole / 2 - dearest
+
+
+def gain(short):
+    done = within_budget(short, rivals.oracle(short))
+    assert short.budget is None or (done[:, 1:] * short.cost).sum() <= short.budget * (1 + CLOSE)
+    return float((done[:, 1:] * short.true_net()).sum())
+
+
 def test_the_oracle_sends_nothing_to_who_has_left(wave):
     gone = ~wave.members.there(wave.number)[wave.asked]
     assert gone.any()
@@ -131,6 +150,43 @@ def test_who_is_held_back_is_so_in_every_wave():
     assert (held_back(log.plus(log)) == np.tile(held_back(log), 2)).all()
     certain = replace(log, propensity=np.where(some < 10, 1.0, 0.5))
     assert len(certain.drawn()) == n - 10
+
+
+# The gate
+
+
+def saying(uplift):
+    """Say the same uplift of everybody, and that nothing else is known."""
+    return SimpleNamespace(
+        uplift=SimpleNamespace(
+            predict=lambda X: np.tile(uplift, (len(X), 1)),
+            record=SimpleNamespace(average_effect={"a": SimpleNamespace(value=0.0), "b": SimpleNamespace(value=9.0)}),
+        ),
+        bar=lambda _: 0.0,
+        outcomes=lambda X: np.zeros((len(X), 3)),
+    )
+
+
+def test_a_worse_challenger_is_refused_unless_the_margin_is_wider_than_what_it_may_cost():
+    rng, n = np.random.default_rng(0), 30_000
+    treatment = rng.integers(0, 3, n)
+    outcome = np.array([0.0, 20.0, 50.0])[treatment] + rng.standard_normal(n)
+    flags, some = np.zeros(n, dtype=bool), np.arange(n)
+    X = np.zeros((n, 1), dtype=np.float32)
+    log = Experience(some, some, X, treatment, np.full(n, 1 / 3), outcome, flags, flags)
+    offers = (replace(OFFERS[0], offer_id="a", contact_cost=0), replace(OFFERS[0], offer_id="b", contact_cost=0))
+    world, worse, better = World(1000, offers=offers), saying([9.0, 1.0]), saying([1.0, 9.0])
+
+    def promoted(challenger, champion, margin=0.0):
+        return judge(log, world, challenger, champion, gate=Gate(champion_margin=margin)).promote
+
+    assert promoted(better, worse)
+    assert promoted(better, better)  # a difference of nothing has no interval
+    assert not promoted(worse, better)
+    assert not promoted(worse, None)  # sending everybody "b" earns more for certain
+    # the margin is of what a challenger may cost against the champion, not of what it may lose to one offer for all
+    assert not promoted(worse, better, margin=100.0)
+    assert promoted(better, worse, margin=100.0)
 
 
 # What one types
