@@ -151,9 +151,7 @@ class _Known(_Answer):
     churn_probability: float | None = Field(
         description="null, as all that follows from it, where only a fallback answers"
     )
-    expected_net_value: int | None = Field(
-        description="what it brings minus what it costs, at the price of the budget; 0 for control"
-    )
+    expected_net_value: int | None = Field(description="what it brings minus what it costs; 0 for control")
     uplift: dict[str, int] = Field(
         description="by offer: incremental margin within the horizon, after redemption costs"
     )

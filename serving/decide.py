@@ -120,7 +120,7 @@ class Choice:
     """Hold what was decided, in columns."""
 
     refusals: NDArray[np.uint8]  # (n_members, n_offers) places in `training.constraints.REFUSALS`; 0: possible
-    net_value: Floats  # (n_members, n_offers)
+    net_value: Floats  # (n_members, n_offers) what each is expected to earn: without the prices, by which it is chosen
     probabilities: Floats  # (n_members, 1 + n_offers), control first
     chosen: NDArray[np.intp]  # (n_members,) columns of `probabilities`
     fell_back: Flags  # (n_members,) who gets the fallback offer, which is no column
@@ -214,15 +214,16 @@ class Decider:
 
     def _choose(self, members: Members, worth: Worth, occasion: Occasion, uniform: Floats) -> Choice:
         refusals, purse = self.refusals(members, worth, occasion), occasion.purse
-        net_value = net_values(worth.benefit, worth.cost, price=purse.price, stock_price=purse.stock_prices)
-        probabilities = self._probabilities(members, worth, net_value, refusals == 0)
+        priced = net_values(worth.benefit, worth.cost, price=purse.price, stock_price=purse.stock_prices)
+        probabilities = self._probabilities(members, worth, priced, refusals == 0)
         chosen = draw(probabilities, uniform)
         fell_back = ~members.known & self._may_fall_back(members, occasion)
         costs_of = np.column_stack([np.where(fell_back, self._fallback_cost, 0.0), worth.cost])
         spent = np.take_along_axis(costs_of, chosen[:, None], axis=1)[:, 0]
         used = chosen[:, None] == np.arange(1, len(self.treatments))
         budget, stock = purse.budget - _before(spent), purse.stock - _before(used.astype(np.float64))
-        return Choice(refusals, net_value, probabilities, chosen, fell_back, spent, budget, stock)
+        earned = net_values(worth.benefit, worth.cost)
+        return Choice(refusals, earned, probabilities, chosen, fell_back, spent, budget, stock)
 
     def _standing_rows(self, choice: Choice, cost: Floats, purse: Purse) -> int:
         """Count the first members for whom no more has run out than for the very first."""

@@ -36,7 +36,7 @@ class Decision:
     value: int | None
     uplift: tuple[int, ...]
     cost: tuple[int, ...]  # expected: the contact, redemptions and points; what counts against a budget
-    net_value: tuple[int, ...]
+    net_value: tuple[int, ...]  # expected: what it brings less its cost; the choice takes off the prices too
     price: float  # the shadow price of the campaign's budget
     stock_prices: tuple[float, ...]
     segment: str | None

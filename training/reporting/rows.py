@@ -44,7 +44,7 @@ class Expected:
     Attributes
     ----------
     net_value
-        (n, n_offers) what it would bring after all costs, but for the price of money that was short
+        (n, n_offers) what it would bring after all costs
     possible, uncapped
         (n, n_offers) whether it could be sent; whether it could have been but for contacts before it, stock and budget
     probabilities
@@ -161,12 +161,10 @@ def _of_decisions(decided: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, t
     numbers = dict.fromkeys(("foreseen", "churn_probability", "propensity"), np.float64)
     frame = frame.astype(numbers).assign(tier=[row["facts"].get("tier") for row in decided])
     offers = tuple(sorted({name for row in decided for name in row["treatments"]} - {CONTROL}))
-    price = np.array([row["price"] for row in decided], dtype=np.float64)[:, None]
-    priced = price * _by_offer(decided, "cost", offers, 0.0) + _by_offer(decided, "stock_prices", offers, 0.0)
     refusals = _by_offer(decided, "refusals", offers, "not_scored")
     control = np.array([row["probabilities"][:1] for row in decided], dtype=np.float64)
     expected = Expected(
-        net_value=_by_offer(decided, "net_value", offers, np.nan) + priced,
+        net_value=_by_offer(decided, "net_value", offers, np.nan),
         possible=_by_offer(decided, "eligible", offers, missing=False),
         uncapped=np.isin(refusals, ["", *PASSING]),
         probabilities=np.hstack([control, _by_offer(decided, "probabilities", offers, 0.0)]),

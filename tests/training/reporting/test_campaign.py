@@ -72,7 +72,7 @@ def test_the_promise_is_what_was_expected_of_what_was_drawn_from(run, told):
 
 
 def test_a_shadow_price_is_no_part_of_the_promise(run, told):
-    run(price=0.5, stock_prices=(20.0, 0.0), net_value=(630, 85))  # 700 - 0.5 * 100 - 20, 90 - 0.5 * 10
+    run(price=0.5, stock_prices=(20.0, 0.0), net_value=(700, 90))
     assert told().groups["arm"]["random"].promised == pytest.approx((700 + 90) / 3)
 
 
