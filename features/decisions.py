@@ -312,7 +312,9 @@ def _attempt(db: sqlite3.Connection, write: _Write) -> Any:  # noqa: ANN401 (wha
     db.execute("SAVEPOINT entry")
     try:
         result = write(db)
-    except (ContractError, sqlite3.IntegrityError) as error:
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            raise  # the disk's, not this entry's
         db.execute("ROLLBACK TO entry")
         result = error
     db.execute("RELEASE entry")

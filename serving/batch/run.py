@@ -151,6 +151,9 @@ def _begin(plan: Plan, run: Run, log: DecisionLog) -> Batch:
     )
     log.keep_catalogue(catalogue.catalogue_id, catalogue.to_json(), now=run.now).result()
     log.begin_batch(batch).result()
+    if short and request.campaign_id is not None:  # so that the service goes on at the same prices
+        stock_prices = dict(zip(decider.release.offer_ids, priced.stock_prices.tolist(), strict=True))
+        log.set_price(request.campaign_id, priced.price, stock_prices, now=run.now).result()
     return batch
 
 

@@ -152,6 +152,12 @@ def test_an_entry_that_is_refused_leaves_the_rest_of_its_group_alone(log, path):
     assert {row["decision_id"] for row in read_decisions(path)} == {"d1", "d2", "d3"}
 
 
+def test_the_writer_outlives_whatever_an_entry_raises(log):
+    failed = log._submit(lambda _: 1 / 0)
+    assert isinstance(failed.exception(timeout=60), ZeroDivisionError)
+    log.append([decision("d1")], now=NOW).result(timeout=60)
+
+
 def test_outcomes_in_any_order_and_number_leave_the_same_log(tmp_path):
     rng = np.random.default_rng(3)
     outcomes = [purchase(f"o{i}", occurred_at=NOW + timedelta(hours=i), decision_id=f"d{i}") for i in range(12)]

@@ -104,6 +104,15 @@ def test_a_campaigns_budget_holds_over_its_batches(home):
         assert log.spent("c") == sum(spent)
 
 
+def test_the_service_goes_on_at_a_batchs_prices(home, bring):
+    bring(stock=pa.array([40, None, None], pa.int64()))
+    closing = decide(home, campaign_id="c", budget=5_000)
+    with DecisionLog(home.decisions) as log:
+        base, of_stock = log.price("c")
+    assert base == closing.batch.settings["price"] > 0
+    assert list(of_stock.values()) == closing.batch.settings["stock_prices"]
+
+
 def test_stock_never_goes_below_zero(home, bring):
     bring(stock=pa.array([40, 7, None], pa.int64()))
     closing = decide(home, campaign_id="c")
