@@ -212,10 +212,26 @@ class Decider:
             affordable=None if np.isinf(purse.budget) else worth.cost <= purse.budget,
         )
 
+    def probabilities(
+        self, net_value: Floats, eligible: Flags, arm: NDArray[np.int8], *, bar: Floats, error: Floats
+    ) -> Floats:
+        """Give each treatment its probability, `(n_members, 1 + n_offers)`, as `treatment_probabilities` does."""
+        experiment = self.programme.experiment
+        return treatment_probabilities(
+            net_value,
+            eligible,
+            arm,
+            exploration=experiment.exploration,
+            regret=experiment.regret,
+            bar=bar,
+            error=error,
+            mandatory=eligible & self.constraints.mandatory,
+        )
+
     def _choose(self, members: Members, worth: Worth, occasion: Occasion, uniform: Floats) -> Choice:
         refusals, purse = self.refusals(members, worth, occasion), occasion.purse
         priced = net_values(worth.benefit, worth.cost, price=purse.price, stock_price=purse.stock_prices)
-        probabilities = self._probabilities(members, worth, priced, refusals == 0)
+        probabilities = self.probabilities(priced, refusals == 0, members.arm, bar=worth.bar, error=worth.error)
         chosen = draw(probabilities, uniform)
         fell_back = ~members.known & self._may_fall_back(members, occasion)
         costs_of = np.column_stack([np.where(fell_back, self._fallback_cost, 0.0), worth.cost])
@@ -234,19 +250,6 @@ class Decider:
             out = np.column_stack([out, dear])
         changed = np.flatnonzero(out.any(axis=1))
         return int(changed[0]) if len(changed) else len(cost)
-
-    def _probabilities(self, members: Members, worth: Worth, net_value: Floats, eligible: Flags) -> Floats:
-        experiment = self.programme.experiment
-        return treatment_probabilities(
-            net_value,
-            eligible,
-            members.arm,
-            exploration=experiment.exploration,
-            regret=experiment.regret,
-            bar=worth.bar,
-            error=worth.error,
-            mandatory=eligible & self.constraints.mandatory,
-        )
 
     @property
     def _fallback_cost(self) -> float:

@@ -165,6 +165,18 @@ def treatment_probabilities(
     return np.where(bound | (arm == RANDOM), among / _total(among), probabilities).T
 
 
+def greedy(net_value: Floats, *, eligible: Flags | None = None, bar: Floats | float = 0.0) -> Floats:
+    """Write as probabilities the policy that sends what is worth most for certain, `(n_members, 1 + n_offers)`.
+
+    Parameters
+    ----------
+    eligible : (n_members, n_offers); every offer where it is not given
+    bar : as in `treatment_probabilities`
+    """
+    possible = np.ones(net_value.shape, dtype=np.bool_) if eligible is None else eligible
+    return treatment_probabilities(net_value, possible, np.full(len(net_value), MODEL), exploration=0.0, bar=bar)
+
+
 def draw(probabilities: Floats, uniform: Floats) -> Indices:
     """Draw one treatment for each row by inverting its cumulative distribution, `(n_members,)` column indices.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from serving.decide import Decider, Members, Purse, Worth
 from training.budget import Curve, allocate, marginal_curve
-from training.policy import MODEL, net_values, treatment_probabilities
+from training.policy import MODEL, net_values
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -69,17 +69,8 @@ def price(decider: Decider, claims: Claims, left: Purse) -> Purse:
 
 def expected_spend(decider: Decider, claims: Claims, purse: Purse) -> float:
     """Expect what members cost, chance included, as long as nothing runs out."""
-    experiment = decider.programme.experiment
-    probabilities = treatment_probabilities(
-        net_values(claims.benefit, claims.cost, price=purse.price, stock_price=purse.stock_prices),
-        claims.possible,
-        claims.arm,
-        exploration=experiment.exploration,
-        regret=experiment.regret,
-        bar=claims.bar,
-        error=claims.error,
-        mandatory=claims.possible & decider.constraints.mandatory,
-    )
+    priced = net_values(claims.benefit, claims.cost, price=purse.price, stock_price=purse.stock_prices)
+    probabilities = decider.probabilities(priced, claims.possible, claims.arm, bar=claims.bar, error=claims.error)
     return float((probabilities[:, 1:] * claims.cost).sum())
 
 

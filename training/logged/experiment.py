@@ -28,15 +28,14 @@ from training.ope import (
     fixed,
     uniform,
 )
-from training.policy import MODEL as MODEL_ARM
 from training.policy import (
     Terms,
     benefit_errors,
     benefits,
     costs,
+    greedy,
     net_values,
     terms_of,
-    treatment_probabilities,
 )
 from training.preparation import Prepared
 from training.releases.manifest import OfferSpec, plain
@@ -118,7 +117,7 @@ def judge_policies(
     cost = np.array([offer.contact_cost for offer in offers], dtype=np.float64)
     policies = {MODEL: policy}
     if f"{TRUTH}{ids[0]}" in log:
-        policies[ORACLE] = greedy(oracle(log, ids), cost)
+        policies[ORACLE] = greedy(net_values(oracle(log, ids), cost))
     if champion is not None:
         policies[CHAMPION] = champion
     best = int(np.argmax([average_effect[name] for name in ids] - cost))
@@ -154,7 +153,8 @@ def served(scores: Scores, terms: Terms, *, floor: float = 0.0) -> Floats:
     ----------
     floor : how many standard errors of its benefit an offer's net value has to be above
     """
-    return greedy(benefits(scores, terms), costs(scores, terms), bar=floor * benefit_errors(scores, terms))
+    net_value = net_values(benefits(scores, terms), costs(scores, terms))
+    return greedy(net_value, bar=floor * benefit_errors(scores, terms))
 
 
 def model_policy(scores: Scores, offers: Sequence[OfferSpec], prepared: Prepared) -> Floats:
@@ -176,13 +176,6 @@ def champion_policy(
         scores, terms_of(catalogue, champion.manifest.offers), floor=floor
     )
     return policy
-
-
-def greedy(benefit: Floats, cost: Floats, *, bar: Floats | float = 0.0) -> Floats:
-    """Write as probabilities the policy that sends what is worth most; `bar` as in `training.policy`."""
-    net_value = net_values(benefit, cost)
-    everybody, arm = np.ones(net_value.shape, dtype=np.bool_), np.full(len(net_value), MODEL_ARM)
-    return treatment_probabilities(net_value, everybody, arm, exploration=0.0, bar=bar)
 
 
 def columns_of(frame: pd.DataFrame, release: Release) -> NDArray[np.float32]:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from features.errors import ContractError
 from features.schema import CONTROL
-from training import policy
 from training.judging.estimators import Log, dr, importance_weights
 from training.judging.evidence import effective_sample_size, estimate
 from training.metrics import Estimate
 from training.ope import FEWEST_MEMBERS, NO_CONTACT, best_of_the_other_half, fixed, uniform
+from training.policy import greedy
 from training.reporting.effect import enough, numbered
 from training.reporting.rows import DRAWN, HELD, MODEL, Campaign
 
@@ -82,19 +82,13 @@ def _policies(own: Campaign, log: Log, q: Floats, rng: np.random.Generator) -> I
         churn, share = own.frame["churn_probability"].to_numpy(), 1 - model[:, 0].mean()
         riskiest = churn >= np.quantile(churn, 1 - share)
         yield BY_CHURN, np.where(riskiest[:, None], best, fixed(0, possible))
-        yield UNCAPPED, greedy(net, own.expected.uncapped)
-
-
-def greedy(net_value: Floats, possible: Flags) -> Floats:
-    """Write as probabilities the policy that sends the best possible offer, if it is worth more than nothing."""
-    arm = np.full(len(net_value), policy.MODEL)
-    return policy.treatment_probabilities(net_value, possible, arm, exploration=0.0)
+        yield UNCAPPED, greedy(net, eligible=own.expected.uncapped)
 
 
 def _model(own: Campaign) -> Floats:
     """Write as probabilities what the model does where it neither explores nor draws at random."""
     net, possible, chances = own.expected.net_value, own.expected.possible, own.expected.probabilities
-    best = greedy(net, possible)
+    best = greedy(net, eligible=possible)
     if np.isnan(chances).any():  # contacts: their probabilities are not known
         return best
     favourite = np.eye(chances.shape[1])[np.argmax(chances, axis=1)]

@@ -16,9 +16,9 @@ from training.judging.estimators import dr
 from training.judging.evidence import estimate
 from training.judging.findings import Evidence, Gate, money_findings
 from training.learning.learners import BASELINE, BINS, grow
-from training.logged.experiment import greedy
 from training.metrics import Estimate
 from training.ope import fixed
+from training.policy import greedy, net_values
 from training.simulation.experience import Experience
 from training.uplift import UpliftModel, fit_uplift
 
@@ -118,7 +118,7 @@ def judge(experience: Experience, world: World, challenger: Learned, champion: L
 
 def acting(learned: Learned, X: Matrix, contact_cost: Floats) -> Floats:
     """Write as probabilities what a model would do without hold-out and exploration, `(n, 1 + n_offers)`."""
-    return greedy(learned.uplift.predict(X), contact_cost, bar=learned.bar(X))
+    return greedy(net_values(learned.uplift.predict(X), contact_cost), bar=learned.bar(X))
 
 
 def _evidence(policy: Floats) -> Evidence:

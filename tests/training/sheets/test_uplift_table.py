@@ -11,8 +11,9 @@ from training.artifacts import Scores
 from training.judging.grounds import Trained
 from training.judging.tables import BY_CHURN, MODEL, RANDOM
 from training.judging.uplift_metrics import RANKING_METRICS, qini_coefficient
-from training.logged.experiment import greedy, judge_policies
+from training.logged.experiment import judge_policies
 from training.logged.log import ExperimentLog
+from training.policy import greedy, net_values
 from training.releases.manifest import OfferSpec
 from training.sheets.gallery import pictures
 from training.sheets.uplift_table import later_part, tried, uplift_table
@@ -55,7 +56,7 @@ def trained():
         features=("x", "expected"), programme=Programme(), split=Split((), (DAY,)), part=lambda _: frame
     )
     scores = Known().score(frame[["x", "expected"]].to_numpy())
-    policy = greedy(scores.uplift, np.array([offer.contact_cost for offer in OFFERS]))
+    policy = greedy(net_values(scores.uplift, np.array([offer.contact_cost for offer in OFFERS])))
     judged = judge_policies(frame, scores, {"a": 0.0, "b/ü": 50.0}, offers=OFFERS, policy=policy, champion=None)
     return Trained(prepared, log, Known(), {}, judged, foreknown=())
 
