@@ -7,13 +7,11 @@ handed in, and no longer once the disk refused it.
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from features.log.entries import Decision
 from features.log.rows import microseconds
 from features.schema import CONTROL
-
-if TYPE_CHECKING:
-    from features.decisions import Decision
 
 Spending = Mapping[tuple[str, str], tuple[int, int]]  # (campaign_id, offer_id) -> contacts, spent in minor units
 
@@ -78,7 +76,7 @@ class Book:
             self._spent[campaign_id] += sign * spent
 
 
-def contacts_of(decisions: Iterable["Decision"]) -> list[Contact]:
+def contacts_of(decisions: Iterable[Decision]) -> list[Contact]:
     """Give the contacts that decisions make."""
     return [
         Contact(one.member_id, microseconds(one.decided_at), one.decision_id, one.treatment)
@@ -87,7 +85,7 @@ def contacts_of(decisions: Iterable["Decision"]) -> list[Contact]:
     ]
 
 
-def spending_of(decisions: Iterable["Decision"]) -> Spending:
+def spending_of(decisions: Iterable[Decision]) -> Spending:
     """Sum what decisions count against stock and budget."""
     totals: dict[tuple[str, str], tuple[int, int]] = {}
     for one in decisions:

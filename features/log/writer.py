@@ -1,0 +1,301 @@
+"""The decision log's one writer.
+
+A decision is durable before it is answered. One thread writes; what waits while it flushes the disk shares the next
+transaction (group commit). SQLite before 3.51.3 can corrupt a write-ahead log that two connections write to, so a lock
+file keeps a second writer out; readers open the file read-only and never wait for the writer. The contact that a
+decision makes and what it counts against stock and budget are stored with it.
+"""
+
+import contextlib
+import fcntl
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Self
+
+from features.errors import ConflictError, ContractError, HoldfastError, UnwrittenError
+from features.log.book import Book, Contact, Spending, contacts_of, spending_of
+from features.log.entries import (
+    ANSWER,
+    BATCH,
+    DECISION,
+    OUTCOME,
+    PART,
+    PRICE,
+    Answer,
+    Batch,
+    Decision,
+    Outcome,
+    Part,
+)
+from features.log.reading import find
+from features.log.rows import decode, encode, insert, microseconds, open_to_read, open_to_write, select, text, to_json
+from features.log.standing import OF_MEMBERS
+
+GROUP: Final = 256  # entries that share one flush of the disk at most
+
+_ADD: Final = """
+INSERT INTO spending (campaign_id, offer_id, contacts, spent) VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET contacts = contacts + excluded.contacts, spent = spent + excluded.spent
+"""
+
+_Write = Callable[[sqlite3.Connection], Any]
+_Job = tuple[_Write, "Future[Any]"]
+
+
+class DecisionLog:
+    """Write decisions, answers and outcomes; a future is done once its entry is on the disk.
+
+    From asyncio, await `asyncio.wrap_future(log.append(...))`; elsewhere, call `.result()`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock_file = path.with_name(f"{path.name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._db = open_to_write(path)
+            self._reader = open_to_read(path)
+        except BlockingIOError as error:
+            self._lock_file.close()
+            raise ContractError(f"{path} has a writer already; stop that `holdfast serve` first") from error
+        except HoldfastError:
+            self._lock_file.close()
+            raise
+        self._folder = path.parent
+        self._reading = threading.Lock()
+        self._book = Book(_spending(self._reader))
+        self._entering = threading.Lock()
+        self._closed = False
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="decision-log", daemon=True)
+        self._writer.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def backlog(self) -> int:
+        """Entries that wait for the disk."""
+        return self._jobs.qsize()
+
+    def append(
+        self, decisions: Sequence[Decision], *, now: datetime, answer: Answer | None = None
+    ) -> "Future[Answer | None]":
+        """Store decisions and the answer they were given in one transaction.
+
+        The future gives the answer that stands under the key. If one stood already, nothing is stored and that one
+        comes back: of two racing requests with one key, one decides and both answer the same.
+        """
+        rows = [encode(DECISION, vars(decision)) for decision in decisions]
+        contacts, spending = contacts_of(decisions), spending_of(decisions)
+
+        def write(db: sqlite3.Connection) -> Answer | None:
+            if answer and (standing := _answer(db, answer.idempotency_key)):
+                return standing
+            db.executemany(insert("decisions", DECISION), rows)
+            _count(db, contacts, spending)
+            if answer:
+                db.execute(insert("answers", (*ANSWER, "created_at")), (*encode(ANSWER, vars(answer)), text(now)))
+            return answer
+
+        stored = self._submit(write)
+        self._book.enter(contacts, spending)
+        stored.add_done_callback(
+            lambda done: self._book.settle(contacts, spending, stored=not _failed(done) and done.result() is answer)
+        )
+        return stored
+
+    def record(self, outcome: Outcome, *, now: datetime) -> "Future[bool]":
+        """Store an outcome, known decision or not; the future is True if it is new and False if it came before.
+
+        Raises
+        ------
+        ConflictError
+            From the future, if the id came before with other content.
+        """
+        row = encode(OUTCOME, vars(outcome))
+
+        def write(db: sqlite3.Connection) -> bool:
+            known = db.execute(select("outcomes", OUTCOME, where="outcome_id = ?"), row[:1]).fetchone()
+            if known is None:
+                db.execute(insert("outcomes", (*OUTCOME, "received_at")), (*row, text(now)))
+            elif known != row:
+                raise ConflictError("this outcome_id stands for another outcome; give each outcome an id of its own")
+            return known is None
+
+        return self._submit(write)
+
+    def begin_batch(self, batch: Batch) -> "Future[bool]":
+        """Store what a batch is; the future is False if it had begun before."""
+        row = encode(BATCH, vars(batch))  # here: an error in the writer's thread would be nobody's
+
+        def write(db: sqlite3.Connection) -> bool:
+            added = db.execute(_or_ignore("batches", BATCH), row)
+            return added.rowcount == 1
+
+        return self._submit(write)
+
+    def append_part(self, part: Part, contacts: Iterable[Contact], spending: Spending) -> "Future[bool]":
+        """Store that a part of a batch was decided, with its contacts and what they cost, in one transaction.
+
+        The future is False if the part stood already; then nothing is stored.
+        """
+
+        def write(db: sqlite3.Connection) -> bool:
+            added = db.execute(_or_ignore("parts", PART), encode(PART, vars(part)))
+            if new := added.rowcount == 1:
+                _count(db, contacts, spending)
+            return new
+
+        stored = self._submit(write)
+        self._book.enter((), spending)  # nobody of an audience is asked about while it is decided
+        stored.add_done_callback(
+            lambda done: self._book.settle((), spending, stored=not _failed(done) and done.result())
+        )
+        return stored
+
+    def keep_catalogue(self, catalogue_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
+        """Store a catalogue under its id, once, so that what was decided by it can be replayed."""
+        row = (catalogue_id, to_json(body), text(now))
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute(_or_ignore("catalogues", ("catalogue_id", "body", "created_at")), row)
+
+        return self._submit(write)
+
+    def set_price(
+        self, campaign_id: str, base_price: float, stock_prices: Mapping[str, float], *, now: datetime
+    ) -> "Future[None]":
+        """Store what a campaign's budget is worth at the margin when it is spent as planned, and its offers' stock."""
+        row = (campaign_id, base_price, to_json(dict(stock_prices)), text(now))
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute(insert("prices", PRICE).replace("INSERT", "INSERT OR REPLACE", 1), row)
+
+        return self._submit(write)
+
+    def price(self, campaign_id: str) -> tuple[float, dict[str, float]]:
+        """Give a campaign's base price and its prices of stock by offer; 0 and none where nobody set them."""
+        with self._reading:
+            row = self._reader.execute(select("prices", PRICE, where="campaign_id = ?"), (campaign_id,)).fetchone()
+        if row is None:
+            return 0.0, {}
+        found = decode(PRICE, row)
+        return found["base_price"], found["stock_prices"]
+
+    def contacts(self, member_ids: Sequence[str], *, since: datetime) -> list[Contact]:
+        """Give the contacts of members since a moment, those that wait for the disk among them; some come twice."""
+        waiting = self._book.waiting(member_ids)  # first: what reaches the disk in between is found there
+        with self._reading:
+            rows = self._reader.execute(OF_MEMBERS, (to_json(list(member_ids)), microseconds(since))).fetchall()
+        return [*waiting, *(Contact(*row) for row in rows)]
+
+    def contacted(self, offer_ids: Sequence[str]) -> list[int]:
+        """Count the contacts of each offer, over all campaigns."""
+        return self._book.contacts(offer_ids)
+
+    def spent(self, campaign_id: str) -> int:
+        """Sum the expected costs of a campaign's contacts, minor units."""
+        return self._book.spent(campaign_id)
+
+    def answer(self, idempotency_key: str) -> Answer | None:
+        """Look up what was answered under a key."""
+        with self._reading:
+            return _answer(self._reader, idempotency_key)
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """Look up one decision."""
+        with self._reading:
+            return find(self._reader, self._folder, decision_id)
+
+    def close(self) -> None:
+        """Write what waits, then let go of the file."""
+        with self._entering:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
+        self._writer.join()
+        self._reader.close()
+        self._db.close()
+        self._lock_file.close()
+
+    def _submit(self, write: _Write) -> "Future[Any]":
+        stored: Future[Any] = Future()
+        with self._entering:
+            if self._closed:
+                raise UnwrittenError("the decision log is closed; nothing was stored")
+            self._jobs.put((write, stored))
+        return stored
+
+    def _write(self) -> None:
+        running = True
+        while running:
+            group = [self._jobs.get()]
+            with contextlib.suppress(Empty):
+                while group[-1] is not None and len(group) < GROUP:
+                    group.append(self._jobs.get_nowait())
+            running = group[-1] is not None
+            self._commit([job for job in group if job is not None])
+
+    def _commit(self, group: list[_Job]) -> None:
+        """Write a group in one transaction, then acknowledge; an entry that is refused leaves the others alone."""
+        group = [job for job in group if job[1].set_running_or_notify_cancel()]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            results = [_attempt(self._db, write) for write, _ in group]
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            results = [UnwrittenError(f"the decision log did not take an entry ({error}); send it again")] * len(group)
+        for (_, stored), result in zip(group, results, strict=True):
+            if isinstance(result, Exception):
+                stored.set_exception(result)
+            else:
+                stored.set_result(result)
+
+
+def _spending(db: sqlite3.Connection) -> Spending:
+    rows = db.execute("SELECT campaign_id, offer_id, contacts, spent FROM spending").fetchall()
+    return {(campaign_id, offer_id): (contacts, spent) for campaign_id, offer_id, contacts, spent in rows}
+
+
+def _count(db: sqlite3.Connection, contacts: Iterable[Contact], spending: Spending) -> None:
+    """Store contacts, and add to the running totals."""
+    db.executemany(insert("contacts", Contact._fields), contacts)
+    db.executemany(_ADD, [(*key, *totals) for key, totals in spending.items()])
+
+
+def _failed(done: "Future[Any]") -> bool:
+    return done.cancelled() or done.exception() is not None
+
+
+def _attempt(db: sqlite3.Connection, write: _Write) -> Any:  # noqa: ANN401 (what the entry's future gives)
+    db.execute("SAVEPOINT entry")
+    try:
+        result = write(db)
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            raise  # the disk's, not this entry's
+        db.execute("ROLLBACK TO entry")
+        result = error
+    db.execute("RELEASE entry")
+    return result
+
+
+def _answer(db: sqlite3.Connection, idempotency_key: str) -> Answer | None:
+    row = db.execute(select("answers", ANSWER, where="idempotency_key = ?"), (idempotency_key,)).fetchone()
+    return Answer(*row) if row else None
+
+
+def _or_ignore(table: str, columns: tuple[str, ...]) -> str:
+    return insert(table, columns).replace("INSERT", "INSERT OR IGNORE", 1)
