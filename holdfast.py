@@ -276,6 +276,7 @@ def train(
 ) -> None:
     """Tune, train and judge churn, value and uplift, and write a release that `promote` may put to work."""
     from features.programme import read_programme
+    from monitoring.watch import reference_of
     from training.model_card import sheets
     from training.pipeline import train as train_release
     from training.preparation import Settings, parse_as_of
@@ -283,6 +284,7 @@ def train(
     settings = Settings(trials=trials, as_of=parse_as_of(as_of, read_programme(Home(home).settings)))
     with working() as progress:
         manifest, fresh = train_release(Home(home), settings=settings, progress=progress, name=challenger)
+        reference_of(Home(home), manifest, progress=progress)  # while what it learned from still stands
     for sheet in sheets(manifest):
         _show(sheet)
     _say(

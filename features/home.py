@@ -99,6 +99,11 @@ class Home:
         return self.root / "batches"
 
     @property
+    def reference(self) -> Path:
+        """What each release learned from, summarised for monitoring: a folder for each."""
+        return self.root / "reference"
+
+    @property
     def reports(self) -> Path:
         """Pages for people."""
         return self.root / "reports"

@@ -4,64 +4,116 @@ The verdict rests on exact statistics over all rows and on calibrated thresholds
 """
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from features.files import write_whole
 from features.programme import Programme
-from monitoring.distances import Binned, bin_numbers, bin_texts, signed_log
+from monitoring.distances import Bins, Floats, NumberBins
+from monitoring.distributions import Numbers, Words
+from monitoring.reference import SHOWN_ROWS, Reference, distributions, side_by_side
 from monitoring.report import page
 from monitoring.thresholds import Design, thresholds
 from monitoring.verdict import Finding, Status, Verdict
-from monitoring.windows import Windows, codes_of, numbers_of, open_windows, too_few
-from monitoring.wording import Words, in_words
+from monitoring.windows import Gate, codes_of, floats, members_of, pass_gate
+from monitoring.wording import in_words
 
 FALSE_ALARM_RATE: Final = 0.01  # of a whole run
-REPORT_ROWS: Final = 5_000  # of each window, drawn at random
+MINIMUM_REFERENCE: Final = 200  # members: below, resampling them says little of the tail
+MINIMUM_CURRENT: Final = 50  # members: below, only a landslide could be told from chance
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Hold what was measured of one column."""
+
+    bins: Bins
+    current: Numbers | Words
+    statistics: Floats  # (n_tests,)
+    limits: Floats  # (n_tests,)
+
+    @property
+    def by_test(self) -> dict[str, float]:
+        """The thresholds by test."""
+        return dict(zip(self.bins.tests, self.limits.tolist(), strict=True))
 
 
 def monitor_drift(
-    reference: pd.DataFrame,
+    reference: Reference,
     current: pd.DataFrame,
     *,
-    money: Collection[str],
     rng: np.random.Generator,
     report: Path | None,
-    ageing: Collection[str] = (),
     programme: Programme | None = None,
 ) -> Verdict:
     """Compare the current window with the reference, and write an HTML report if asked to.
 
-    Both windows hold `member_id`, `as_of` and the same features, one row per member and snapshot. Columns in `money`
-    are in minor units and compared on a logarithmic scale; columns in `ageing` grow with time and are not judged.
+    The window holds `member_id`, `as_of` and the reference's columns, one row per member and snapshot.
     """
-    windows = open_windows(reference, current, ageing=ageing)
-    thin = None if windows.broken and not windows.columns else too_few(windows)
+    gate = pass_gate(reference.kinds, current, ageing=reference.ageing)
+    broken = {finding.column for finding in reference.faults}
+    columns = [] if "" in broken else [name for name in gate.columns if name not in broken]
+    if reference.faults and not reference.kinds:
+        gate = Gate((), (), ())
+    members = members_of(current)
+    thin = _too_few(reference.members, members) if columns or not (gate.broken or reference.faults) else None
     calibration, sampling = rng.spawn(2)
-    columns: list[Binned] = []
-    limits: dict[str, dict[str, float]] = {}
-    moved: list[Finding] = []
-    if windows.columns and not thin:
-        columns = _bin(windows, money)
-        found = thresholds(columns, _design(windows), rate=FALSE_ALARM_RATE, rng=calibration)
-        limits = {c.name: dict(zip(c.tests, t.tolist(), strict=True)) for c, t in zip(columns, found, strict=True)}
-        words = Words(frozenset(money), programme or Programme.model_validate({}))
-        moved = [finding for column in columns for finding in _judge(column, limits[column.name], windows, words)]
-    verdict = _conclude(windows, thin, moved, judged=len(limits))
+    measured: list[Measured] = []
+    if columns and not thin:
+        measured = measure(reference, current, columns, members=members, rng=calibration)
+    words = programme or Programme.model_validate({})
+    moved = [finding for column in measured for finding in _judge(column, reference, words)]
+    verdict = _conclude(reference, gate, thin, moved, judged=len(measured), n_current=len(current))
     if report is not None:
-        evidence = evidently_page(windows, columns, limits, rng=sampling) if limits else ""
+        evidence = evidently_page(reference, current, measured, rng=sampling) if measured else ""
         write_whole(report, lambda beside: beside.write_text(page(verdict, evidence), encoding="utf-8"))
     return verdict
 
 
-def _conclude(windows: Windows, thin: Finding | None, moved: list[Finding], *, judged: int) -> Verdict:
+def measure(
+    reference: Reference, current: pd.DataFrame, columns: Sequence[str], *, members: int, rng: np.random.Generator
+) -> list[Measured]:
+    """Measure how far columns moved, and how far they may move by chance, numbers first."""
+    bins = reference.bins(columns)
+    names = [column.name for column in bins]
+    design = Design(
+        member=reference.member,
+        snapshot=reference.snapshot,
+        current_members=members,
+        current_snapshots=len(np.unique(codes_of(current, "as_of"))),
+    )
+    limits = thresholds(bins, [reference.codes[name] for name in names], design, rate=FALSE_ALARM_RATE, rng=rng)
+    found = distributions(current, names, reference.kinds)
+    statistics = side_by_side(lambda column: column.measure(found[column.name]), bins)  # type: ignore[arg-type]
+    return [
+        Measured(column, found[column.name], apart, far)
+        for column, apart, far in zip(bins, statistics, limits, strict=True)
+    ]
+
+
+def _too_few(reference: int, current: int) -> Finding | None:
+    """Say which window holds too few members to judge by, if one does."""
+    for name, members, wanted in (
+        ("reference", reference, MINIMUM_REFERENCE),
+        ("current", current, MINIMUM_CURRENT),
+    ):
+        if members < wanted:
+            sentence = f"the {name} window holds {members} members; at least {wanted} are needed to judge by"
+            return Finding("", "too_few", sentence, statistic=float(members), threshold=float(wanted))
+    return None
+
+
+def _conclude(
+    reference: Reference, gate: Gate, thin: Finding | None, moved: list[Finding], *, judged: int, n_current: int
+) -> Verdict:
+    broken = (*reference.faults, *gate.broken)
     status: Status = "no_drift"
-    if windows.broken:
+    if broken:
         status = "broken_data"
     elif thin or not judged:
         status = "insufficient_data"
@@ -69,47 +121,35 @@ def _conclude(windows: Windows, thin: Finding | None, moved: list[Finding], *, j
         status = "drift"
     return Verdict(
         status=status,
-        findings=(*windows.broken, *((thin,) if thin else ()), *moved),
-        not_judged=windows.not_judged,
+        findings=(*broken, *((thin,) if thin else ()), *moved),
+        not_judged=gate.not_judged,
         judged=judged,
         false_alarm_rate=FALSE_ALARM_RATE,
-        n_reference=len(windows.reference),
-        n_current=len(windows.current),
+        n_reference=reference.rows,
+        n_current=n_current,
     )
 
 
-def _bin(windows: Windows, money: Collection[str]) -> list[Binned]:
-    numbers = [
-        bin_numbers(c, numbers_of(windows.reference[c]), numbers_of(windows.current[c]), money=c in money)
-        for c in windows.numbers
-    ]
-    return numbers + [bin_texts(c, windows.reference[c], windows.current[c]) for c in windows.texts]
-
-
-def _design(windows: Windows) -> Design:
-    return Design(
-        member=codes_of(windows.reference, "member_id"),
-        snapshot=codes_of(windows.reference, "as_of"),
-        current_members=len(np.unique(codes_of(windows.current, "member_id"))),
-        current_snapshots=len(np.unique(codes_of(windows.current, "as_of"))),
-    )
-
-
-def _judge(column: Binned, limits: Mapping[str, float], windows: Windows, words: Words) -> list[Finding]:
-    before, after = windows.reference[column.name], windows.current[column.name]
+def _judge(column: Measured, reference: Reference, programme: Programme) -> list[Finding]:
+    name = column.bins.name
+    show = programme.money if name in reference.money else lambda value: f"{value:,.4g}"
+    told = zip(column.bins.tests, column.statistics.tolist(), column.limits.tolist(), strict=True)
+    before = reference.distributions[name]
     return [
-        Finding(column.name, test, in_words(column, test, before, after, words), statistic, limits[test])
-        for test, statistic in zip(column.tests, column.measure().tolist(), strict=True)
-        if statistic > limits[test]
+        Finding(name, test, in_words(column.bins, test, before, column.current, show), statistic, limit)
+        for test, statistic, limit in told
+        if statistic > limit
     ]
 
 
 def evidently_page(
-    windows: Windows, columns: Sequence[Binned], limits: Mapping[str, Mapping[str, float]], *, rng: np.random.Generator
+    reference: Reference, current: pd.DataFrame, measured: Sequence[Measured], *, rng: np.random.Generator
 ) -> str:
     """Draw Evidently's report of a sample of both windows, with our thresholds; the page loads nothing else."""
-    reference, current = (sample(frame, columns, rng) for frame in (windows.reference, windows.current))
-    return str(evidently_snapshot(reference, current, limits).get_html_str(as_iframe=False))
+    bins = [column.bins for column in measured]
+    limits = {column.bins.name: column.by_test for column in measured}
+    windows = on_scale(reference.shown, bins), on_scale(sample(current, rng), bins)
+    return str(evidently_snapshot(*windows, limits).get_html_str(as_iframe=False))
 
 
 def evidently_snapshot(
@@ -131,15 +171,18 @@ def evidently_snapshot(
     return Report(metrics).run(*windows)
 
 
-def sample(frame: pd.DataFrame, columns: Sequence[Binned], rng: np.random.Generator) -> pd.DataFrame:
-    """Draw rows of one window for Evidently, each column on the scale it is measured on."""
-    rows = np.sort(rng.choice(len(frame), size=min(len(frame), REPORT_ROWS), replace=False))
-    drawn = frame.iloc[rows]
-    return pd.DataFrame({column.name: _values(drawn[column.name], column) for column in columns})
+def sample(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Draw rows of a window for Evidently."""
+    return frame.iloc[np.sort(rng.choice(len(frame), size=min(len(frame), SHOWN_ROWS), replace=False))]
 
 
-def _values(values: pd.Series, column: Binned) -> NDArray[Any]:
-    if "wasserstein" not in column.tests:
-        return values.astype(object).to_numpy()
-    numbers = numbers_of(values)
-    return numbers if column.unit is None else signed_log(numbers, unit=column.unit)
+def on_scale(rows: pd.DataFrame, columns: Sequence[Bins]) -> pd.DataFrame:
+    """Bring each column to the scale it is measured on."""
+    return pd.DataFrame(
+        {
+            column.name: column.scaled(floats(rows[column.name]))
+            if isinstance(column, NumberBins)
+            else rows[column.name].astype(object).to_numpy()
+            for column in columns
+        }
+    )

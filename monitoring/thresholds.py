@@ -19,14 +19,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.distances import Binned
+from monitoring.distances import Bins, Codes
 from monitoring.verdict import Test
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 REPLICATES: Final = 999
-MOST_MEMBERS: Final = 10_000  # more are sampled down to so many: thresholds then err to the quiet side
+MOST_MEMBERS: Final = 10_000  # of a pretended current window: thresholds of a larger one err to the quiet side
 MOST_BLOCKS: Final = 40
 FEWEST_SNAPSHOTS: Final = 4  # fewer say nothing of how weeks differ: then members alone are resampled
 CAUTION: Final = 2  # a small sample has lighter tails than what it is of: asked for 1 %, runs alarmed in 2 % to 3 %
@@ -41,19 +41,26 @@ TOO_SMALL_TO_MATTER: Final[dict[Test, float]] = {
 
 @dataclass(frozen=True)
 class Design:
-    """Say how the rows of the reference hang together, and how large the current window is."""
+    """Say how the sampled rows of the reference hang together, and how large the current window is."""
 
-    member: Ints  # (n_rows,) 0 … n_members - 1
-    snapshot: Ints  # (n_rows,) 0 … n_snapshots - 1, in order of time
+    member: Ints  # (n_sampled,) 0 … n_members - 1
+    snapshot: Ints  # (n_sampled,) 0 … n_snapshots - 1, in order of time
     current_members: int
     current_snapshots: int
 
 
-def thresholds(columns: Sequence[Binned], design: Design, *, rate: float, rng: np.random.Generator) -> list[Floats]:
-    """Find for each column the thresholds `(n_tests,)` above which at most `rate` of clean runs have any statistic."""
+def thresholds(
+    columns: Sequence[Bins], codes: Sequence[Codes], design: Design, *, rate: float, rng: np.random.Generator
+) -> list[Floats]:
+    """Find for each column the thresholds `(n_tests,)` above which at most `rate` of clean runs have any statistic.
+
+    Parameters
+    ----------
+    codes : (n_sampled,) each, the bin of every sampled row
+    """
     blocks = _blocks(design)
     block_of = rng.integers(len(blocks), size=REPLICATES)
-    null = resample(columns, design, blocks=blocks, block_of=block_of, rng=rng)
+    null = resample(columns, codes, design, blocks=blocks, block_of=block_of, rng=rng)
     tests = [test for column in columns for test in column.tests]
     # PSI grows with the square of a shift, the others with the shift
     power = np.array([0.5 if test == "psi" else 1.0 for test in tests])
@@ -71,30 +78,36 @@ def thresholds(columns: Sequence[Binned], design: Design, *, rate: float, rng: n
 
 
 def resample(
-    columns: Sequence[Binned], design: Design, *, blocks: Sequence[Ints], block_of: Ints, rng: np.random.Generator
+    columns: Sequence[Bins],
+    codes: Sequence[Codes],
+    design: Design,
+    *,
+    blocks: Sequence[Ints],
+    block_of: Ints,
+    rng: np.random.Generator,
 ) -> Floats:
     """Measure every test `(REPLICATES, n_tests)` on pairs of windows drawn from the reference.
 
     `blocks` lists snapshots; the pretended current window of a replicate stands at `blocks[block_of[replicate]]`.
     """
-    kept = _members(design, rng)
-    rows = np.flatnonzero(np.isin(design.member, kept))
-    member, snapshot = np.searchsorted(kept, design.member[rows]), design.snapshot[rows]
-    rows_of = [np.flatnonzero(np.isin(snapshot, block)) for block in blocks]
-    chance = np.full(len(kept), 1 / len(kept))
-    drawn = [
-        rng.multinomial(size, chance, size=REPLICATES).astype(np.float32)
-        for size in (len(kept), min(design.current_members, MOST_MEMBERS))
-    ]
+    members = int(design.member.max()) + 1
+    rows_of = [np.flatnonzero(np.isin(design.snapshot, block)) for block in blocks]
+    drawn = [_drawn(members, size, rng) for size in (members, min(design.current_members, MOST_MEMBERS))]
     measured = []
-    for column in columns:
+    for column, coded in zip(columns, codes, strict=True):
         counts = np.zeros((2, REPLICATES, column.n_bins))
-        cells = member * column.n_bins + column.reference[rows]
-        for number, (inside, outside) in enumerate(_tables(cells, rows_of, (len(kept), column.n_bins))):
+        cells = design.member * column.n_bins + coded
+        for number, (inside, outside) in enumerate(_tables(cells, rows_of, (members, column.n_bins))):
             picked = block_of == number
             counts[0, picked], counts[1, picked] = drawn[0][picked] @ outside, drawn[1][picked] @ inside
         measured.append(column.measure_counts(counts[0], counts[1]))
     return np.hstack(measured)
+
+
+def _drawn(members: int, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw so many members with replacement, `(REPLICATES, n_members)` times each."""
+    chosen = rng.integers(members, size=(REPLICATES, size), dtype=np.int32)
+    return np.array([np.bincount(row, minlength=members) for row in chosen], dtype=np.float32)
 
 
 def _level(null: Floats, least: Floats) -> Floats:
@@ -126,11 +139,6 @@ def _of_other_weeks(largest: Floats, block_of: Ints, apart: float, rng: np.rando
     means = np.bincount(block, weights=largest) / np.bincount(block)
     between = float(means.std(ddof=1)) * np.sqrt(1 + 1 / apart) if len(numbers) > 1 else 0.0
     return np.asarray(means.mean() + between * rng.standard_t(apart - 1, size=len(largest)) + largest - means[block])
-
-
-def _members(design: Design, rng: np.random.Generator) -> Ints:
-    members = np.unique(design.member)
-    return members if len(members) <= MOST_MEMBERS else np.sort(rng.choice(members, MOST_MEMBERS, replace=False))
 
 
 def _blocks(design: Design) -> list[Ints]:

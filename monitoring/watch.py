@@ -13,9 +13,10 @@ from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.snapshots import built, on_grid, read_snapshots
 from monitoring.drift import monitor_drift
+from monitoring.reference import Reference, read_reference, summarise, write_reference
 from monitoring.verdict import Verdict
 from training.releases.ledger import champion_id
-from training.releases.manifest import read_manifest
+from training.releases.manifest import Manifest, read_manifest
 
 
 def watch_drift(home: Home, *, weeks: int, progress: Progress) -> tuple[Verdict, Path]:
@@ -32,18 +33,35 @@ def watch_drift(home: Home, *, weeks: int, progress: Progress) -> tuple[Verdict,
     manifest = read_manifest(home.releases / serving)
     programme = Programme.model_validate(manifest.programme)
     current = current_window(home, weeks=weeks)
+    reference = reference_of(home, manifest, progress=progress)
     progress("comparing windows", 0, 1)
     report = home.reports / f"drift-{current[-1]:%Y-%m-%d}.html"
-    verdict = monitor_drift(
+    rng = np.random.default_rng(programme.seed)
+    verdict = monitor_drift(reference, read_snapshots(home, current), rng=rng, report=report, programme=programme)
+    return verdict, report
+
+
+def reference_of(home: Home, manifest: Manifest, *, progress: Progress) -> Reference:
+    """Read the summary of what a release learned from; where there is none yet, make it from its snapshots.
+
+    Raises
+    ------
+    NotFoundError
+        If it has to be made, and the snapshots are gone.
+    """
+    folder = home.reference / manifest.release_id
+    if folder.exists():
+        return read_reference(folder)
+    progress("summarising the reference", 0, 1)
+    programme = Programme.model_validate(manifest.programme)
+    reference = summarise(
         read_snapshots(home, [datetime.fromisoformat(as_of) for as_of in manifest.reference_as_of]),
-        read_snapshots(home, current),
         money={name for name, feature in CATALOGUE.items() if feature.unit == "money"},
         ageing={name for name, feature in CATALOGUE.items() if feature.ageing(programme)},
         rng=np.random.default_rng(programme.seed),
-        report=report,
-        programme=programme,
     )
-    return verdict, report
+    write_reference(folder, reference)
+    return reference
 
 
 def current_window(home: Home, *, weeks: int) -> list[datetime]:

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.errors import CorruptError
 from features.programme import Programme
 from monitoring.drift import monitor_drift
+from monitoring.reference import read_reference, summarise, write_reference
 from monitoring.report import verdict_table
 
 N_MEMBERS, N_WEEKS, N_CURRENT = 300, 12, 4
@@ -48,8 +50,10 @@ def rng():
     return np.random.default_rng(20170101)
 
 
-def judge(reference, current, rng, **more):
-    return monitor_drift(reference, current, money=MONEY, rng=rng, report=None, **more)
+def judge(reference, current, rng, ageing=(), **more):
+    return monitor_drift(
+        summarise(reference, money=MONEY, ageing=ageing, rng=rng), current, rng=rng, report=None, **more
+    )
 
 
 def found(verdict):
@@ -163,3 +167,34 @@ def test_a_verdict_is_plain_json_and_a_table(windows, rng):
     assert (told["status"], told["exit_code"], told["false_alarm_rate"]) == ("broken_data", 1, 0.01)
     assert told["findings"][0]["column"] == "feature_1"
     assert verdict_table(verdict).row_count == len(verdict.findings)
+
+
+def test_a_reference_that_was_stored_judges_as_the_one_that_was_made(windows, tmp_path):
+    reference, current = windows
+    current = current.assign(spend_28d=current["spend_28d"] * 0.3, lifecycle_stage="active")
+    made = summarise(reference, money=MONEY, ageing=("feature_1",), rng=np.random.default_rng(4))
+    write_reference(tmp_path / "release", made)
+    first, second = (
+        monitor_drift(one, current, rng=np.random.default_rng(5), report=None)
+        for one in (made, read_reference(tmp_path / "release"))
+    )
+    assert first == second
+    assert {"spend_28d", "lifecycle_stage"} <= {column for column, _ in found(first)}
+
+
+def test_a_stored_reference_holds_no_id(windows, tmp_path):
+    marked = windows[0].assign(member_id="mark-" + windows[0]["member_id"])
+    write_reference(tmp_path / "release", summarise(marked, money=MONEY, rng=np.random.default_rng(4)))
+    files = list((tmp_path / "release").iterdir())
+    assert files
+    for file in files:
+        assert b"mark-" not in file.read_bytes()
+        if file.suffix == ".parquet":
+            assert "mark-" not in pd.read_parquet(file).to_csv()
+
+
+def test_a_torn_reference_is_refused_with_what_to_do(windows, tmp_path):
+    write_reference(tmp_path / "release", summarise(windows[0], money=MONEY, rng=np.random.default_rng(4)))
+    (tmp_path / "release" / "sample.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CorruptError, match="delete it, and it is made anew"):
+        read_reference(tmp_path / "release")

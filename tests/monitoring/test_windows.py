@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from monitoring.drift import monitor_drift
-from monitoring.windows import kind_of, open_windows
+from monitoring.reference import summarise
+from monitoring.windows import kind_of
 
 N = 400
 
@@ -19,6 +20,11 @@ def frame(**columns):
         "segment": rng.choice(["champions", "at_risk"], size=N),
     }
     return pd.DataFrame({name: value for name, value in (plain | columns).items() if value is not None})
+
+
+def judge(reference, current):
+    rng = np.random.default_rng(1)
+    return monitor_drift(summarise(reference, money=(), rng=rng), current, rng=rng, report=None)
 
 
 NAN, INFINITE = np.full(N, np.nan), np.where(np.arange(N) < 3, np.inf, 1.0)
@@ -36,52 +42,53 @@ BROKEN = {
 
 @pytest.mark.parametrize(("columns", "wanted"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_column_is_a_finding_and_the_others_are_still_judged(columns, wanted):
-    verdict = monitor_drift(frame(), frame(**columns), money=(), rng=np.random.default_rng(1), report=None)
+    verdict = judge(frame(), frame(**columns))
     assert (verdict.status, verdict.exit_code) == ("broken_data", 1)
     assert {(finding.column, finding.kind) for finding in verdict.findings} == wanted
     assert verdict.judged >= 2
 
 
 def test_infinite_values_of_the_reference_are_found_too():
-    windows = open_windows(frame(visits_28d=INFINITE), frame())
-    assert windows.broken[0].sentence == "visits_28d is infinite in 3 rows of the reference window"
+    verdict = judge(frame(visits_28d=INFINITE), frame())
+    assert verdict.findings[0].sentence == "visits_28d is infinite in 3 rows of the reference window"
+    assert (verdict.status, verdict.judged) == ("broken_data", 2)
 
 
 @pytest.mark.parametrize("empty", [frame().iloc[:0], pd.DataFrame()], ids=["no rows", "nothing"])
 def test_an_empty_window_is_broken_data_on_either_side(empty):
     for reference, current in ((frame(), empty), (empty, frame())):
-        verdict = monitor_drift(reference, current, money=(), rng=np.random.default_rng(1), report=None)
+        verdict = judge(reference, current)
         assert (verdict.status, verdict.findings[0].kind) == ("broken_data", "empty")
 
 
 def test_a_column_that_comes_twice_is_broken_data():
     twice = pd.concat([frame(), frame()[["segment"]]], axis=1)
-    verdict = monitor_drift(frame(), twice, money=(), rng=np.random.default_rng(1), report=None)
+    verdict = judge(frame(), twice)
     assert [(finding.column, finding.kind) for finding in verdict.findings] == [("segment", "twice")]
 
 
 def test_keys_without_features_are_no_verdict():
     keys = frame()[["member_id"]]
-    verdict = monitor_drift(keys, keys, money=(), rng=np.random.default_rng(1), report=None)
+    verdict = judge(keys, keys)
     assert (verdict.status, verdict.judged) == ("insufficient_data", 0)
 
 
 def test_members_count_and_not_rows():
     # 800 rows of 40 members are 40 members
     few = pd.concat([frame().head(40)] * 20)
-    verdict = monitor_drift(frame(), few, money=(), rng=np.random.default_rng(1), report=None)
+    verdict = judge(frame(), few)
     assert (verdict.status, verdict.findings[0].statistic) == ("insufficient_data", 40)
 
 
 def test_the_same_numbers_in_another_type_are_no_drift():
     current = frame().astype({"recency_days": "Int32", "visits_28d": "float32", "segment": "category"})
-    verdict = monitor_drift(frame(), current, money=(), rng=np.random.default_rng(1), report=None)
+    verdict = judge(frame(), current)
     assert (verdict.status, verdict.findings) == ("no_drift", ())
 
 
 def test_times_are_not_judged_and_said_so():
     since = pd.date_range("2017-01-01", periods=N, freq="h", tz="UTC")
-    verdict = monitor_drift(frame(at=since), frame(at=since), money=(), rng=np.random.default_rng(1), report=None)
+    verdict = judge(frame(at=since), frame(at=since))
     assert verdict.not_judged == (("at", "neither numbers nor text"),)
 
 
