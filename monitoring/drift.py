@@ -80,20 +80,23 @@ def measure(
 ) -> list[Measured]:
     """Measure how far columns moved, and how far they may move by chance, numbers first."""
     bins = reference.bins(columns)
-    names = [column.name for column in bins]
-    design = Design(
-        member=reference.member,
-        snapshot=reference.snapshot,
-        current_members=members,
-        current_snapshots=len(np.unique(codes_of(current, "as_of"))),
-    )
-    limits = thresholds(bins, [reference.codes[name] for name in names], design, rate=FALSE_ALARM_RATE, rng=rng)
-    found = distributions(current, names, reference.kinds)
+    snapshots = len(np.unique(codes_of(current, "as_of")))
+    limits = limits_of(reference, bins, members=members, snapshots=snapshots, rng=rng)
+    found = distributions(current, [column.name for column in bins], reference.kinds)
     statistics = side_by_side(lambda column: column.measure(found[column.name]), bins)  # type: ignore[arg-type]
     return [
         Measured(column, found[column.name], apart, far)
         for column, apart, far in zip(bins, statistics, limits, strict=True)
     ]
+
+
+def limits_of(
+    reference: Reference, bins: Sequence[Bins], *, members: int, snapshots: int, rng: np.random.Generator
+) -> list[Floats]:
+    """Find how far a clean window of this size may lie from the reference, `(n_tests,)` for each column."""
+    design = Design(reference.member, reference.snapshot, current_members=members, current_snapshots=snapshots)
+    codes = [reference.codes[column.name] for column in bins]
+    return thresholds(bins, codes, design, rate=FALSE_ALARM_RATE, rng=rng)
 
 
 def _too_few(reference: int, current: int) -> Finding | None:

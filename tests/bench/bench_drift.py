@@ -1,0 +1,142 @@
+"""Drift alarms on windows that differ by chance alone, and on what should raise one, beside Evidently's default preset.
+
+`HOLDFAST_DRIFT_WINDOWS` clean windows for each size (1,000 for the full size), of a fifth as many references; the
+rival gets a tenth of them, since one of its runs takes seconds. `HOLDFAST_DRIFT_ROWS=1000000` is the full size of
+the second bench, in which the rival takes minutes.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from monitoring.distributions import numbers_of, words_of
+from monitoring.drift import limits_of, monitor_drift
+from monitoring.reference import summarise
+
+WINDOWS = int(os.environ.get("HOLDFAST_DRIFT_WINDOWS", "200"))
+ROWS = int(os.environ.get("HOLDFAST_DRIFT_ROWS", "100000"))
+SIZES = (50, 200, 1_000, 10_000)
+EACH = 5  # windows of a reference: more are alike in how far that reference happens to lie off
+MEMBERS = 2_000  # of a reference
+NUMBERS = [f"feature_{number}" for number in range(12)]
+MONEY = [f"spend_{number}" for number in range(6)]
+COUNTS = ["visits", "baskets"]
+
+
+def window(rng, n, numbers=12, money=6):
+    """Draw members who are alike in part from column to column: numbers, spend with its long tail, counts, a stage."""
+    alike = rng.normal(size=n)
+    columns = {f"feature_{i}": 0.5 * alike + rng.normal(size=n) for i in range(numbers)}
+    columns |= {f"spend_{i}": np.round(np.exp(8 + 0.4 * alike + 0.9 * rng.normal(size=n))) for i in range(money)}
+    columns |= {name: rng.poisson(np.exp(1 + 0.3 * alike)).astype(float) for name in COUNTS}
+    columns["stage"] = rng.choice(["new", "active", "dormant", "lapsed"], size=n, p=[0.1, 0.6, 0.2, 0.1])
+    return pd.DataFrame(columns)
+
+
+def flagged_by_preset(reference, current):
+    """Say whether Evidently's default preset flags any column."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently import Dataset, Report
+        from evidently.presets import DataDriftPreset
+
+        result = Report([DataDriftPreset()]).run(Dataset.from_pandas(current), Dataset.from_pandas(reference)).dict()
+    return result["metrics"][0]["value"]["count"] > 0
+
+
+def flagged(current, bins, limits):
+    """Say whether any statistic of any column is above its threshold."""
+    found = {c.name: words_of(current[c.name]) if c.name == "stage" else numbers_of(current[c.name]) for c in bins}
+    return any((c.measure(found[c.name]) > limit).any() for c, limit in zip(bins, limits, strict=True))
+
+
+def share(hits, n):
+    found = binomtest(int(hits), n).proportion_ci(method="wilson")
+    return f"{hits / n:6.1%} [{found.low:.1%}, {found.high:.1%}]"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def bench_false_alarms(size):
+    rng, ours, theirs, asked = np.random.default_rng(size), 0, 0, 0
+    for run in range(max(WINDOWS // EACH, 1)):
+        frame = window(rng, MEMBERS)
+        reference = summarise(frame, money=MONEY, rng=rng)
+        bins = reference.bins(list(frame))
+        limits = limits_of(reference, bins, members=size, snapshots=1, rng=rng)
+        for number in range(EACH):
+            current = window(rng, size)
+            ours += flagged(current, bins, limits)
+            if run % 2 == number == 0:
+                theirs, asked = theirs + flagged_by_preset(frame, current), asked + 1
+    n = max(WINDOWS // EACH, 1) * EACH
+    print(f"clean windows of {size:>6,} rows that alarm: {share(ours, n)} of {n:,}; preset {share(theirs, asked)}")  # noqa: T201
+
+
+CHANGES = {
+    "a quarter of a deviation in one column": lambda f, _: f.assign(feature_3=f["feature_3"] + 0.25 * 1.118),
+    "spend down by 70 %": lambda f, _: f.assign(spend_2=np.round(f["spend_2"] * 0.3)),
+    "30 % missing": lambda f, rng: f.assign(feature_5=f["feature_5"].mask(rng.random(len(f)) < 0.3)),
+    "a new category in 3 %": lambda f, rng: f.assign(stage=f["stage"].mask(rng.random(len(f)) < 0.03, "paused")),
+    "a renamed column": lambda f, _: f.rename(columns={"visits": "visits_all"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def bench_power(change):
+    line = f"{change:<40}"
+    for size in (200, 1_000, 10_000):
+        rng, ours, theirs = np.random.default_rng(size + 1), 0, 0
+        for _ in range(runs := max(WINDOWS // 20, 5)):
+            frame, current = window(rng, MEMBERS), CHANGES[change](window(rng, size), rng)
+            reference = summarise(frame, money=MONEY, rng=rng)
+            ours += monitor_drift(reference, current, rng=rng, report=None).exit_code == 1
+            try:
+                theirs += flagged_by_preset(frame, current)
+            except Exception:  # noqa: BLE001 (a traceback is no alarm)
+                theirs += 0
+        line += f"   {size:>6,} rows {ours / runs:5.0%}, preset {theirs / runs:5.0%}"
+    print(f"{line}   ({runs} runs each)")  # noqa: T201
+
+
+def measured(which):
+    """Time one run in a process of its own; give seconds and the memory that it added, in GiB."""
+    with subprocess.Popen([sys.executable, __file__, which, str(ROWS)], stdout=subprocess.PIPE, text=True) as process:
+        return tuple(map(float, process.communicate()[0].split()))
+
+
+def bench_time_and_memory():
+    ours, theirs = measured("ours"), measured("preset")
+    summary, took, memory = ours
+    print(  # noqa: T201
+        f"{ROWS:,} rows x 30 columns: {took:.2f} s, {memory:.2f} GiB more (its reference, made once: {summary:.2f} s); "
+        f"preset {theirs[1]:.1f} s, {theirs[2]:.2f} GiB more: {theirs[1] / took:.0f} x the time"
+    )
+
+
+def main(which, rows):
+    rng = np.random.default_rng(7)
+    frame, current = window(rng, rows, numbers=18, money=9), window(rng, rows, numbers=18, money=9)
+    names = [f"spend_{number}" for number in range(9)]
+    first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    if which == "ours":
+        reference = summarise(frame, money=names, rng=rng)
+        summed = time.perf_counter() - start
+        monitor_drift(reference, current, rng=rng, report=None)
+    else:
+        summed = 0.0
+        flagged_by_preset(frame, current)
+    took = time.perf_counter() - start - summed
+    print(summed, took, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first) / 2**20)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
