@@ -277,6 +277,7 @@ def train(
     """Tune, train and judge churn, value and uplift, and write a release that `promote` may put to work."""
     from features.programme import read_programme
     from monitoring.watch import reference_of
+    from training.artifacts import load_release
     from training.model_card import sheets
     from training.pipeline import train as train_release
     from training.preparation import Settings, parse_as_of
@@ -284,7 +285,8 @@ def train(
     settings = Settings(trials=trials, as_of=parse_as_of(as_of, read_programme(Home(home).settings)))
     with working() as progress:
         manifest, fresh = train_release(Home(home), settings=settings, progress=progress, name=challenger)
-        reference_of(Home(home), manifest, progress=progress)  # while what it learned from still stands
+        # while what it learned from still stands
+        reference_of(Home(home), load_release(Home(home).releases / manifest.release_id), progress=progress)
     for sheet in sheets(manifest):
         _show(sheet)
     _say(
@@ -604,15 +606,18 @@ def monitor_drift(
     json: AsJson = False,
 ) -> None:
     """Compare the last weeks with what the champion learned from; exit 0: no drift, 1: drift, 3: too little data."""
+    from features.programme import read_programme
     from monitoring.report import verdict_table
     from monitoring.watch import watch_drift
 
+    programme = read_programme(Home(home).settings)
     with working() as progress:
-        verdict, report = watch_drift(Home(home), weeks=weeks, progress=progress)
+        now = programme.replay_from or _now()
+        verdict, report = watch_drift(Home(home), weeks=weeks, now=now, progress=progress)
     if json:
         out.print_json(data=verdict.to_json())
     else:
-        out.print(verdict_table(verdict))
+        out.print(verdict_table(verdict, programme))
         _say(f"the report: {report}")
     raise typer.Exit(verdict.exit_code)
 

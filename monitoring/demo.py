@@ -91,9 +91,10 @@ def run_demo(home: Home, *, console: Console, working: Working, now: Callable[[]
             decisions = decide(address, home)
             duplicates = send_outcomes(address, decisions, read_programme(home.settings))
         this.show(decisions_sheet(decisions, manifest, duplicates))
+        programme = read_programme(home.settings)
         with this.step("Watch: drift") as progress:
-            drift, report = watch_drift(home, weeks=4, progress=progress)
-        console.print(verdict_table(drift))
+            drift, report = watch_drift(home, weeks=4, now=programme.replay_from or now(), progress=progress)
+        console.print(verdict_table(drift, programme))
         this.say(f"the report: {report}")
         console.print(summary(this, manifest, drift))
         if port:

@@ -4,8 +4,8 @@ The verdict rests on exact statistics over all rows and on calibrated thresholds
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from monitoring.thresholds import Design, thresholds
 from monitoring.verdict import Finding, Status, Verdict
 from monitoring.windows import Gate, codes_of, floats, members_of, pass_gate
 from monitoring.wording import in_words
+
+Price = Callable[[Sequence[Finding]], tuple[Finding, ...]]
 
 FALSE_ALARM_RATE: Final = 0.01  # of a whole run
 MINIMUM_REFERENCE: Final = 200  # members: below, resampling them says little of the tail
@@ -50,10 +52,17 @@ def monitor_drift(
     rng: np.random.Generator,
     report: Path | None,
     programme: Programme | None = None,
+    price: Price | None = None,
+    decisions: Sequence[Finding] = (),
 ) -> Verdict:
     """Compare the current window with the reference, and write an HTML report if asked to.
 
     The window holds `member_id`, `as_of` and the reference's columns, one row per member and snapshot.
+
+    Parameters
+    ----------
+    price : says of findings what is at stake
+    decisions : what was found of decisions, as `monitoring.decided` does
     """
     gate = pass_gate(reference.kinds, current, ageing=reference.ageing)
     broken = {finding.column for finding in reference.faults}
@@ -68,10 +77,12 @@ def monitor_drift(
         measured = measure(reference, current, columns, members=members, rng=calibration)
     words = programme or Programme.model_validate({})
     moved = [finding for column in measured for finding in _judge(column, reference, words)]
-    verdict = _conclude(reference, gate, thin, moved, judged=len(measured), n_current=len(current))
+    verdict = _conclude(reference, gate, thin, (*moved, *decisions), judged=len(measured), n_current=len(current))
+    if price:
+        verdict = replace(verdict, findings=price(verdict.findings))
     if report is not None:
         evidence = evidently_page(reference, current, measured, rng=sampling) if measured else ""
-        write_whole(report, lambda beside: beside.write_text(page(verdict, evidence), encoding="utf-8"))
+        write_whole(report, lambda beside: beside.write_text(page(verdict, evidence, words), encoding="utf-8"))
     return verdict
 
 
@@ -112,16 +123,16 @@ def _too_few(reference: int, current: int) -> Finding | None:
 
 
 def _conclude(
-    reference: Reference, gate: Gate, thin: Finding | None, moved: list[Finding], *, judged: int, n_current: int
+    reference: Reference, gate: Gate, thin: Finding | None, moved: Sequence[Finding], *, judged: int, n_current: int
 ) -> Verdict:
     broken = (*reference.faults, *gate.broken)
     status: Status = "no_drift"
     if broken:
         status = "broken_data"
-    elif thin or not judged:
-        status = "insufficient_data"
     elif moved:
         status = "drift"
+    elif thin or not judged:
+        status = "insufficient_data"
     return Verdict(
         status=status,
         findings=(*broken, *((thin,) if thin else ()), *moved),

@@ -8,8 +8,29 @@ FindingKind = Literal[
     "empty", "twice", "lost_column", "new_column", "all_missing", "retyped", "infinite",  # the data is broken
     "too_few",
     "wasserstein", "psi", "missing", "new_category",  # the data moved
+    "frequencies", "floor", "mix", "fallbacks", "skew",  # decisions are not what they should be
 ]  # fmt: skip
 Test = Literal["wasserstein", "psi", "missing", "new_category"]
+
+RUNBOOK: dict[FindingKind, str] = {  # the heading in docs/runbook.md
+    "empty": "no-rows",
+    "twice": "columns",
+    "lost_column": "columns",
+    "new_column": "columns",
+    "retyped": "columns",
+    "infinite": "columns",
+    "all_missing": "missing-values",
+    "missing": "missing-values",
+    "new_category": "new-words",
+    "wasserstein": "moved-values",
+    "psi": "moved-values",
+    "too_few": "too-few-members",
+    "frequencies": "propensities",
+    "floor": "propensities",
+    "mix": "offer-mix",
+    "fallbacks": "fallbacks",
+    "skew": "skew",
+}
 
 EXIT_CODES: dict[Status, int] = {"no_drift": 0, "drift": 1, "broken_data": 1, "insufficient_data": 3}
 
@@ -19,7 +40,9 @@ class Finding:
     """Say one thing that is wrong or has moved.
 
     `statistic` and `threshold` are: `wasserstein` in the reference's standard deviations; `psi` without unit; `missing`
-    as a difference and `new_category` as a share of rows; `too_few` in members; none for what needs no measuring.
+    as a difference and `new_category` as a share of rows; `too_few` in members; `frequencies` in standard errors; `mix`
+    and `fallbacks` as differences of shares; `floor` as a probability; `skew` in values; none for what needs no
+    measuring.
     """
 
     column: str  # empty where it is about the whole window
@@ -27,6 +50,14 @@ class Finding:
     sentence: str
     statistic: float | None = None
     threshold: float | None = None
+    decisions: int | None = None  # members whose treatment would be another if the column were put back
+    decided: int | None = None  # of so many
+    margin_a_week: int | None = None  # minor units, lost where the move is a fault of the data
+
+    @property
+    def runbook(self) -> str:
+        """The step of docs/runbook.md that applies."""
+        return RUNBOOK[self.kind]
 
 
 @dataclass(frozen=True)
@@ -65,6 +96,6 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Give the verdict as JSON values."""
         described = asdict(self) | {"exit_code": self.exit_code, "sentence": self.sentence}
-        described["findings"] = [asdict(finding) for finding in self.findings]
+        described["findings"] = [asdict(finding) | {"runbook": finding.runbook} for finding in self.findings]
         described["not_judged"] = dict(self.not_judged)
         return described

@@ -1,26 +1,38 @@
-"""Watch the features that decisions rest on: the last weeks against what the champion learned from."""
+"""Watch what decisions rest on and what they are: the last weeks against what the champion learned from."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from features import transforms  # noqa: F401  (registers the features)
 from features.catalogue.entries import CATALOGUE
+from features.decisions import read_decisions
 from features.errors import NotFoundError
 from features.home import Home
+from features.offers import read_catalogue
 from features.programme import Programme, read_programme
+from features.rules import known_facts, parse_rule
 from features.sheet import Progress
 from features.snapshots import built, on_grid, read_snapshots
+from features.warehouse import open_warehouse
+from monitoring.decided import judge_decisions, skew, window
 from monitoring.drift import monitor_drift
 from monitoring.reference import Reference, read_reference, summarise, write_reference
+from monitoring.stakes import Stakes
 from monitoring.verdict import Verdict
+from monitoring.windows import floats
+from serving.batch.audience import active_rule
+from serving.decide import Decider
+from training.artifacts import Release, load_release
 from training.releases.ledger import champion_id
-from training.releases.manifest import Manifest, read_manifest
 
 
-def watch_drift(home: Home, *, weeks: int, progress: Progress) -> tuple[Verdict, Path]:
-    """Compare the last `weeks` snapshots with the champion's training window; give the verdict and the report's path.
+def watch_drift(home: Home, *, weeks: int, now: datetime, progress: Progress) -> tuple[Verdict, Path]:
+    """Compare the last `weeks` with what the champion learned from; give the verdict and the report's path.
+
+    Compared are features and scores of the last snapshots, and the decisions taken since the first of them.
 
     Raises
     ------
@@ -30,18 +42,65 @@ def watch_drift(home: Home, *, weeks: int, progress: Progress) -> tuple[Verdict,
     serving = champion_id(home)
     if serving is None:
         raise NotFoundError("nothing serves yet, so there is nothing to compare with; `holdfast promote` first")
-    manifest = read_manifest(home.releases / serving)
-    programme = Programme.model_validate(manifest.programme)
-    current = current_window(home, weeks=weeks)
-    reference = reference_of(home, manifest, progress=progress)
+    release = load_release(home.releases / serving)
+    programme = Programme.model_validate(release.manifest.programme)
+    dates = current_window(home, weeks=weeks)
+    reference = reference_of(home, release, progress=progress)
+    rng, pricing, sampling = np.random.default_rng(programme.seed).spawn(3)
+    progress("reading decisions", 0, 1)
+    length = timedelta(days=programme.snapshot_days * len(dates))
+    log = read_decisions(home.decisions, since=now - 2 * length) if home.decisions.exists() else []
+    earlier = window(log, now - 2 * length, now - length, serving)
+    lately = window(log, now - length, None, serving)  # a programme of the past goes on from its own now
+    found = judge_decisions(earlier, lately, floor=_floor(programme, len(release.offer_ids)))
+    found += skew(home, lately, release.feature_names, sampling)
     progress("comparing windows", 0, 1)
-    report = home.reports / f"drift-{current[-1]:%Y-%m-%d}.html"
-    rng = np.random.default_rng(programme.seed)
-    verdict = monitor_drift(reference, read_snapshots(home, current), rng=rng, report=report, programme=programme)
+    current = read_snapshots(home, dates)
+    stakes = _stakes(home, release, current, now=now, decisions=len(lately) / len(dates), rng=pricing)
+    report = home.reports / f"drift-{dates[-1]:%Y-%m-%d}.html"
+    verdict = monitor_drift(
+        reference,
+        scored(release, current),
+        rng=rng,
+        report=report,
+        programme=programme,
+        price=lambda findings: stakes.attach(findings, reference),
+        decisions=found,
+    )
     return verdict, report
 
 
-def reference_of(home: Home, manifest: Manifest, *, progress: Progress) -> Reference:
+def scored(release: Release, rows: pd.DataFrame) -> pd.DataFrame:
+    """Set the release's scores beside the features they are made from."""
+    if not {*release.feature_names} <= {*rows.columns}:
+        return rows  # the gate names what is gone; nothing can be scored
+    X = np.column_stack([floats(rows[name]) for name in release.feature_names]).astype(np.float32)
+    fine = np.isfinite(X) | np.isnan(X)
+    scores = release.score(np.where(fine, X, np.nan).astype(np.float32))
+    uplift = {f"uplift of {name}": scores.uplift[:, place] for place, name in enumerate(release.offer_ids)}
+    return rows.assign(**{"churn probability": scores.churn_probability, "value": scores.value}, **uplift)
+
+
+def _stakes(
+    home: Home, release: Release, rows: pd.DataFrame, *, now: datetime, decisions: float, rng: np.random.Generator
+) -> Stakes:
+    """Price columns for the members who are active in the newest week."""
+    programme = Programme.model_validate(release.manifest.programme)
+    catalogue = read_catalogue(open_warehouse(home), read_programme(home.settings))
+    newest = rows[rows["as_of"] == rows["as_of"].max()]
+    rule = parse_rule(active_rule(programme), known_facts())
+    active = newest[rule.holds({name: floats(newest[name]) for name in rule.names})]
+    a_week = decisions or len(active) * 7 / programme.horizon_days
+    return Stakes(Decider(release, catalogue), active, now=now, decisions_a_week=a_week, rng=rng)
+
+
+def _floor(programme: Programme, offers: int) -> float:
+    """Give what everything possible has at least: half of exploration is shared evenly, unless regret limits it."""
+    experiment = programme.experiment
+    return experiment.exploration / 2 / (1 + offers) if experiment.regret is None and offers else 0.0
+
+
+def reference_of(home: Home, release: Release, *, progress: Progress) -> Reference:
     """Read the summary of what a release learned from; where there is none yet, make it from its snapshots.
 
     Raises
@@ -49,14 +108,17 @@ def reference_of(home: Home, manifest: Manifest, *, progress: Progress) -> Refer
     NotFoundError
         If it has to be made, and the snapshots are gone.
     """
+    manifest = release.manifest
     folder = home.reference / manifest.release_id
     if folder.exists():
         return read_reference(folder)
     progress("summarising the reference", 0, 1)
     programme = Programme.model_validate(manifest.programme)
+    learned_from = read_snapshots(home, [datetime.fromisoformat(as_of) for as_of in manifest.reference_as_of])
     reference = summarise(
-        read_snapshots(home, [datetime.fromisoformat(as_of) for as_of in manifest.reference_as_of]),
-        money={name for name, feature in CATALOGUE.items() if feature.unit == "money"},
+        scored(release, learned_from),
+        money={name for name, feature in CATALOGUE.items() if feature.unit == "money"}
+        | {"value", *(f"uplift of {name}" for name in release.offer_ids)},
         ageing={name for name, feature in CATALOGUE.items() if feature.ageing(programme)},
         rng=np.random.default_rng(programme.seed),
     )

@@ -166,7 +166,7 @@ def test_a_verdict_is_plain_json_and_a_table(windows, rng):
     told = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
     assert (told["status"], told["exit_code"], told["false_alarm_rate"]) == ("broken_data", 1, 0.01)
     assert told["findings"][0]["column"] == "feature_1"
-    assert verdict_table(verdict).row_count == len(verdict.findings)
+    assert verdict_table(verdict, Programme()).row_count == len(verdict.findings)
 
 
 def test_a_reference_that_was_stored_judges_as_the_one_that_was_made(windows, tmp_path):
