@@ -24,7 +24,9 @@ from features.errors import ContractError, HoldfastError
 from features.home import Home
 
 if TYPE_CHECKING:
+    from features.programme import Programme
     from features.sheet import Sheet
+    from monitoring.verdict import Verdict
 
 HELP = """Who is about to leave, which offer is worth sending to whom, and whether it paid.
 
@@ -603,6 +605,7 @@ def monitor_drift(
     home: Where = DEFAULT_HOME,
     weeks: Annotated[int, typer.Option(min=1, help="How many of the last weekly snapshots are compared.")] = 4,
     *,
+    alert: Annotated[bool, typer.Option("--alert/--quiet", help="Tell whom [alerts] in holdfast.toml names.")] = True,
     json: AsJson = False,
 ) -> None:
     """Compare the last weeks with what the champion learned from; exit 0: no drift, 1: drift, 3: too little data."""
@@ -619,7 +622,57 @@ def monitor_drift(
     else:
         out.print(verdict_table(verdict, programme))
         _say(f"the report: {report}")
+    if alert:
+        _tell(Home(home), verdict, "drift", programme)
     raise typer.Exit(verdict.exit_code)
+
+
+@monitor.command("alerts")
+def monitor_alerts(
+    home: Where = DEFAULT_HOME,
+    *,
+    send: Annotated[bool, typer.Option("--send", help="Send what is due; for a clock, every minute.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Send a test message to every target now.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Let dead letters be sent anew.")] = False,
+) -> None:
+    """Show what fires and what could not be delivered; exit 1 if a message could not."""
+    import numpy as np
+
+    from features.programme import read_programme
+    from monitoring.delivery import alerts_sheets, deliver, send_test, targets
+    from monitoring.outbox import Outbox
+
+    programme = read_programme(Home(home).settings)
+    if test:
+        took = send_test(programme.alerts, programme, now=_now())
+        for target, failure in took:
+            _say(f"{target}: {failure or 'taken'}")
+        if not took:
+            raise ContractError(
+                'no target is set up; in holdfast.toml, below [alerts]: targets = ["slack://..."], as Apprise writes it'
+            )
+        raise typer.Exit(int(any(failure for _, failure in took)))
+    with Outbox(Home(home).alerts) as outbox:
+        if retry:
+            _say(f"{outbox.revive(now=_now())} dead letters wait again")
+        if send or retry:
+            sent, failed = deliver(outbox, targets(programme.alerts), now=_now(), rng=np.random.default_rng())
+            _say(f"{sent} messages were taken, {failed} were not")
+        for sheet in alerts_sheets(outbox, programme.alerts):
+            _show(sheet)
+        raise typer.Exit(int(bool(outbox.messages("dead")) or (send and failed > 0)))
+
+
+def _tell(home: Home, verdict: "Verdict", source: str, programme: "Programme") -> None:
+    """Raise a verdict's alerts; whoever watches the screen sees what became of them on the error stream."""
+    if not (programme.alerts.targets or programme.alerts.alertmanager):
+        return
+    import numpy as np
+
+    from monitoring.delivery import raise_alerts
+
+    news = raise_alerts(home, verdict, source, programme=programme, now=_now(), rng=np.random.default_rng())
+    err.print(f"{news} alerts are new, repeated or over; holdfast monitor alerts shows what was delivered")
 
 
 @contextmanager

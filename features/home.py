@@ -104,6 +104,11 @@ class Home:
         return self.root / "reference"
 
     @property
+    def alerts(self) -> Path:
+        """Alerts, and the messages about them that are not delivered yet."""
+        return self.root / "alerts.db"
+
+    @property
     def reports(self) -> Path:
         """Pages for people."""
         return self.root / "reports"

@@ -136,6 +136,25 @@ class Engine(_Settings):
     )
 
 
+class Alerts(_Settings):
+    """Say who is told when something is wrong; an address may carry a password or a token, so that it is not shown."""
+
+    targets: tuple[str, ...] = Field(
+        (),
+        repr=False,
+        description="Apprise addresses, such as slack://..., mailto://..., wecombot://..., dingtalk://..., feishu://...",
+    )
+    alertmanager: Annotated[str, Field(pattern="^https?://")] | None = Field(
+        None, repr=False, description="Prometheus' Alertmanager, such as http://localhost:9093"
+    )
+    quiet: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = Field(
+        None, description="local time in which only what is critical is sent, such as 22:00-07:00"
+    )
+    remind_hours: Annotated[int, Field(ge=1)] = Field(
+        168, description="what goes on firing is told again after so long"
+    )
+
+
 class Programme(_Settings):
     """Describe one membership programme.
 
@@ -178,6 +197,7 @@ class Programme(_Settings):
     policy: Policy = Field(Policy(), exclude=True)  # of the moment: no release carries it, nor the campaigns
     campaigns: dict[str, Campaign] = Field({}, exclude=True)
     engine: Engine = Field(Engine(), exclude=True)  # of the machines, not of the programme: no release carries it
+    alerts: Alerts = Field(Alerts(), exclude=True)  # of the people on call, likewise
     replay_from: AwareDatetime | None = Field(
         None, description="for a programme of the past: the moment at which the service's clock starts"
     )
