@@ -4,6 +4,7 @@ A decision is durable before it is answered. This is the log's door, for every l
 """
 
 from features.log.book import Contact, Spending
+from features.log.calls import Log
 from features.log.entries import Answer, Batch, Decided, Decision, Outcome, Part
 from features.log.reading import (
     find_batch,
@@ -14,6 +15,7 @@ from features.log.reading import (
     read_parts,
     read_unmatched,
 )
+from features.log.shared import SharedLog
 from features.log.writer import DecisionLog
 
 __all__ = [
@@ -23,8 +25,10 @@ __all__ = [
     "Decided",
     "Decision",
     "DecisionLog",
+    "Log",
     "Outcome",
     "Part",
+    "SharedLog",
     "Spending",
     "find_batch",
     "find_decision",

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from features.decisions import DecisionLog, Outcome, read_outcomes, read_unmatched
+from features.decisions import Log, Outcome, SharedLog, read_outcomes, read_unmatched
 from features.errors import ConflictError, ContractError, NotFoundError
 from features.files import fingerprint, write_whole
 from features.home import Home
@@ -72,14 +72,14 @@ def bring_outcomes(home: Home, path: Path, *, now: datetime, progress: Progress)
     NotFoundError
         If there is no such file.
     ContractError
-        For a file that is no table of outcomes, and while a service writes to the log.
+        For a file that is no table of outcomes.
     """
     if not path.is_file():
         raise NotFoundError(f"{path} is no file; name a CSV, Parquet or JSON lines file of outcomes")
     frames = _frames(path)
     _check_columns(path, next(frames).columns)
     came, refused, rows = Counter[bool](), list[Refused](), 0
-    with DecisionLog(home.decisions) as log:
+    with SharedLog(home.decisions) as log:
         for frame in frames:
             for row, found in enumerate(_record(log, frame, now=now)):
                 if isinstance(found, bool):
@@ -140,7 +140,7 @@ def unmatched_sheet(rows: list[dict[str, Any]]) -> Sheet:
     return Sheet("Outcomes without their decision", header, lines, notes)
 
 
-def _record(log: DecisionLog, frame: pd.DataFrame, *, now: datetime) -> Iterator[bool | str]:
+def _record(log: Log, frame: pd.DataFrame, *, now: datetime) -> Iterator[bool | str]:
     """Record the rows that are good; give for each whether it is new, or why it was refused."""
     typed, reasons = _check(frame, now)
     columns = [_values(typed, column.name) for column in OUTCOMES.columns]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from features.decisions import Answer, Decision, DecisionLog, Outcome
+from features.decisions import Answer, Decision, Log, Outcome
 from features.errors import ConflictError, UnwrittenError
 from serving.answers import decisions_answer, dump, record_answer, release_answer, scores_answer
 from serving.contract import DecisionsRequest, EventsRequest, OutcomeRequest, ScoresRequest, TransactionsRequest
@@ -69,7 +69,7 @@ class Desk:
     """Serve one release; reading features and scoring happen on one thread beside the event loop."""
 
     def __init__(
-        self, offering: Offering, source: FeatureSource, log: DecisionLog, *, live: LiveFeatures, world: World
+        self, offering: Offering, source: FeatureSource, log: Log, *, live: LiveFeatures, world: World
     ) -> None:
         self._offering, self._source, self._log, self._world = offering, source, log, world
         self._intake = Intake(live, world.clock)

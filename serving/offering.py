@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from features.decisions import DecisionLog
+from features.decisions import Log
 from features.errors import ContractError, HoldfastError, NotFoundError
 from features.home import Home
 from features.log.rows import microseconds
@@ -32,7 +32,7 @@ class Offering:
         If the settings or the offers are wrong to begin with.
     """
 
-    def __init__(self, home: Home, release: Release, log: DecisionLog, *, now: datetime) -> None:
+    def __init__(self, home: Home, release: Release, log: Log, *, now: datetime) -> None:
         self._home, self._release, self._log = home, release, log
         self._files = self._times()
         self.decider, self._others = self._read(now)

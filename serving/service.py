@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from features.decisions import DecisionLog
+from features.decisions import SharedLog
 from features.errors import ContractError, HoldfastError, NotFoundError
 from features.home import Home
 from features.programme import Programme
@@ -56,7 +56,7 @@ def open_desk(home: Home) -> Desk:
     CorruptError
         If the release, or the log, is not what was written.
     ContractError
-        If another service writes the log, or the settings or offers are wrong.
+        If the settings or offers are wrong, or another process has the log and lets nobody in.
     """
     if (release_id := champion_id(home)) is None:
         raise NotFoundError(
@@ -71,7 +71,7 @@ def open_desk(home: Home) -> Desk:
     seed = programme.seed if programme.replay_from else None
     world = World(clock=_clock(programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng(seed))
     store = open_store(home)
-    log = DecisionLog(home.decisions)
+    log = SharedLog(home.decisions)
     try:
         offering = Offering(home, release, log, now=world.clock())
     except HoldfastError:

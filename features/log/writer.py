@@ -47,6 +47,10 @@ _Write = Callable[[sqlite3.Connection], Any]
 _Job = tuple[_Write, "Future[Any]"]
 
 
+class TakenError(ContractError):
+    """Say that another process writes the log."""
+
+
 class DecisionLog:
     """Write decisions, answers and outcomes; a future is done once its entry is on the disk.
 
@@ -62,7 +66,9 @@ class DecisionLog:
             self._reader = open_to_read(path)
         except BlockingIOError as error:
             self._lock_file.close()
-            raise ContractError(f"{path} has a writer already; stop that `holdfast serve` first") from error
+            raise TakenError(
+                f"{path} has a writer already that lets nobody in; stop that `holdfast serve` first"
+            ) from error
         except HoldfastError:
             self._lock_file.close()
             raise
@@ -143,7 +149,7 @@ class DecisionLog:
 
         return self._submit(write)
 
-    def append_part(self, part: Part, contacts: Iterable[Contact], spending: Spending) -> "Future[bool]":
+    def append_part(self, part: Part, contacts: Sequence[Contact], spending: Spending) -> "Future[bool]":
         """Store that a part of a batch was decided, with its contacts and what they cost, in one transaction.
 
         The future is False if the part stood already; then nothing is stored.
@@ -156,9 +162,9 @@ class DecisionLog:
             return new
 
         stored = self._submit(write)
-        self._book.enter((), spending)  # nobody of an audience is asked about while it is decided
+        self._book.enter(contacts, spending)
         stored.add_done_callback(
-            lambda done: self._book.settle((), spending, stored=not _failed(done) and done.result())
+            lambda done: self._book.settle(contacts, spending, stored=not _failed(done) and done.result())
         )
         return stored
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from features.decisions import Batch, DecisionLog, Part, find_batch, read_parts
+from features.decisions import Batch, Log, Part, SharedLog, find_batch, read_parts
 from features.errors import ContractError
 from features.files import sha256, write_whole
 from features.home import Home
@@ -89,7 +89,7 @@ def decide_batch(plan: Plan, *, now: datetime, progress: Progress) -> Batch:
     follows from the plan, the parts before, and chance of each part's own: a run that was killed and goes on ends as if
     it had not been.
     """
-    with DecisionLog(plan.home.decisions) as log:
+    with SharedLog(plan.home.decisions) as log:
         batch = find_batch(plan.home.decisions, plan.batch_id)
         run = Run(plan, now if batch is None else batch.decided_at, progress)
         if batch is None:
@@ -124,13 +124,13 @@ def _after(left: Purse, choice: Choice) -> Purse:
     return replace(left, budget=left.budget - choice.spent.sum(), stock=left.stock - contacts)
 
 
-def _left(plan: Plan, log: DecisionLog, parts: list[Path]) -> Purse:
+def _left(plan: Plan, log: Log, parts: list[Path]) -> Purse:
     campaign_id, spent = plan.request.campaign_id, sum(tally(path).spent for path in parts)
     contacted = log.contacted(plan.decider.release.offer_ids)
     return purse_of(plan, spent, contacted, log.spent(campaign_id) if campaign_id is not None else 0)
 
 
-def _begin(plan: Plan, run: Run, log: DecisionLog) -> Batch:
+def _begin(plan: Plan, run: Run, log: Log) -> Batch:
     """Find the prices, where anything is short, and store what the batch is."""
     left, decider, request = _left(plan, log, []), plan.decider, plan.request
     if left.budget == 0:
@@ -162,7 +162,7 @@ def _priced(left: Purse, batch: Batch) -> Purse:
     return replace(left, price=settings["price"], stock_prices=np.array(settings["stock_prices"], dtype=np.float64))
 
 
-def _store(plan: Plan, log: DecisionLog, batch: Batch, purse: Purse, numbered: tuple[int, Decided]) -> None:
+def _store(plan: Plan, log: Log, batch: Batch, purse: Purse, numbered: tuple[int, Decided]) -> None:
     """Write a part's decisions, then let the log name it."""
     number, decided = numbered
     table = part_table(decided, plan.decider, batch, purse, plan.population.as_of.isoformat())
@@ -170,7 +170,7 @@ def _store(plan: Plan, log: DecisionLog, batch: Batch, purse: Purse, numbered: t
     write_whole(path, partial(write_part, table=table))
     part = Part(batch.batch_id, number, str(path.relative_to(plan.home.root)), sha256(path), len(table))
     spending = decided.spending(plan.decider, batch.campaign_id)
-    log.append_part(part, contacts_of(decided, plan.decider, batch), spending).result()
+    log.append_part(part, [*contacts_of(decided, plan.decider, batch)], spending).result()
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:

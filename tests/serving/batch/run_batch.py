@@ -15,10 +15,10 @@ from serving.batch.run import decide_batch
 def main(root, parts):
     append, calls = DecisionLog.append_part, iter(range(int(parts)))
 
-    def append_or_die(*args):
+    def append_or_die(*args, **values):
         if next(calls, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return append(*args)
+        return append(*args, **values)
 
     DecisionLog.append_part = append_or_die
     plan = plan_batch(Home(Path(root)), Request(campaign_id="c", budget=9_000))

@@ -1,0 +1,176 @@
+"""What any process may ask of the decision log, and how that is written on a socket.
+
+The types of a call's arguments and result are those of the protocol `Kept`: a call that is added there is known here.
+"""
+
+import inspect
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any, Final, Protocol, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from features import errors
+from features.errors import HoldfastError
+from features.log.book import Contact, Spending
+from features.log.entries import Answer, Batch, Decision, Outcome, Part
+
+VERSION: Final = 1  # of what is said on the socket; the hello carries it
+LENGTH: Final = 4  # bytes in front of a frame that say how long it is
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+class Kept(Protocol):
+    """What only the process that keeps the log can do; `features.log.writer` says what each call does."""
+
+    def append(
+        self, decisions: Sequence[Decision], *, now: datetime, answer: Answer | None = None
+    ) -> Future[Answer | None]:
+        """Store decisions and the answer they were given."""
+        ...
+
+    def record(self, outcome: Outcome, *, now: datetime) -> Future[bool]:
+        """Store an outcome."""
+        ...
+
+    def begin_batch(self, batch: Batch) -> Future[bool]:
+        """Store what a batch is."""
+        ...
+
+    def append_part(self, part: Part, contacts: Sequence[Contact], spending: Spending) -> Future[bool]:
+        """Store that a part of a batch was decided."""
+        ...
+
+    def keep_catalogue(self, catalogue_id: str, body: Mapping[str, Any], *, now: datetime) -> Future[None]:
+        """Store a catalogue."""
+        ...
+
+    def set_price(
+        self, campaign_id: str, base_price: float, stock_prices: Mapping[str, float], *, now: datetime
+    ) -> Future[None]:
+        """Store a campaign's prices."""
+        ...
+
+    def price(self, campaign_id: str) -> tuple[float, dict[str, float]]:
+        """Give a campaign's prices."""
+        ...
+
+    def contacts(self, member_ids: Sequence[str], *, since: datetime) -> list[Contact]:
+        """Give the contacts of members."""
+        ...
+
+    def contacted(self, offer_ids: Sequence[str]) -> list[int]:
+        """Count the contacts of each offer."""
+        ...
+
+    def spent(self, campaign_id: str) -> int:
+        """Sum the expected costs of a campaign's contacts."""
+        ...
+
+    def answer(self, idempotency_key: str) -> Answer | None:
+        """Look up what was answered under a key."""
+        ...
+
+
+class Log(Kept, Protocol):
+    """The decision log, kept by this process or by another."""
+
+    @property
+    def backlog(self) -> int:
+        """Entries that wait."""
+        ...
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """Look up one decision."""
+        ...
+
+    def close(self) -> None:
+        """Let go, once all that was handed in is stored."""
+        ...
+
+
+class Call:
+    """Know how one call of `Kept` is written and read."""
+
+    def __init__(self, name: str) -> None:
+        hints = get_type_hints(getattr(Kept, name))
+        result = hints.pop("return")
+        if get_origin(result) is Future:
+            (result,) = get_args(result)
+        self.name = name
+        self._arguments = msgspec.defstruct(name, list(hints.items()), array_like=True)
+        self._from = msgspec.msgpack.Decoder(self._arguments)
+        self._result = msgspec.msgpack.Decoder(result)
+
+    def ask(self, number: int, values: Mapping[str, Any]) -> bytes:
+        """Write a call."""
+        return frame(Ask(number, self.name, msgspec.Raw(_ENCODER.encode(self._arguments(**values)))))
+
+    def run(self, log: Kept, arguments: msgspec.Raw) -> Any:  # noqa: ANN401 (what the call gives)
+        """Make the call that was asked for."""
+        return getattr(log, self.name)(**msgspec.structs.asdict(self._from.decode(arguments)))
+
+    def result(self, told: "Told") -> Any:  # noqa: ANN401 (what the call gives)
+        """Read what came of a call, or raise what it raised."""
+        if told.error is not None:
+            raise error_of(*told.error)
+        return self._result.decode(told.value)
+
+
+class Ask(msgspec.Struct, array_like=True):
+    """Hold a call under a number of its connection's own."""
+
+    number: int
+    call: str
+    arguments: msgspec.Raw
+
+
+class Told(msgspec.Struct, array_like=True):
+    """Hold what came of a call; the number -1 is the hello, and -2 says that no call is taken any more."""
+
+    number: int
+    value: msgspec.Raw = msgspec.Raw(_ENCODER.encode(None))
+    error: tuple[str, str] | None = None
+
+
+HELLO: Final = -1
+BYE: Final = -2
+
+
+def told(number: int, value: Any) -> bytes:  # noqa: ANN401 (what a call gives)
+    """Write what came of a call."""
+    return frame(Told(number, msgspec.Raw(_ENCODER.encode(value))))
+
+
+def failed(number: int, error: BaseException) -> bytes:
+    """Write what a call raised; of what nobody foresaw only its name, as its message may hold ids."""
+    known = isinstance(error, HoldfastError)
+    words = str(error) if known else f"the decision log refused an entry ({type(error).__name__})"
+    return frame(Told(number, error=(type(error).__name__ if known else HoldfastError.__name__, words)))
+
+
+def error_of(name: str, words: str) -> HoldfastError:
+    """Make the error that a call raised."""
+    kind = getattr(errors, name, HoldfastError)
+    return kind(words) if isinstance(kind, type) and issubclass(kind, HoldfastError) else HoldfastError(words)
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """Put a message's length in front of it."""
+    body = _ENCODER.encode(message)
+    return len(body).to_bytes(LENGTH, "big") + body
+
+
+def frames(connection: socket.socket) -> Iterator[bytes]:
+    """Read messages until the other side ends."""
+    with connection.makefile("rb") as stream:
+        while len(length := stream.read(LENGTH)) == LENGTH:
+            size = int.from_bytes(length, "big")
+            if len(body := stream.read(size)) < size:
+                return
+            yield body
+
+
+CALLS: Final = {name: Call(name) for name, of in vars(Kept).items() if inspect.isfunction(of) and name[0] != "_"}
