@@ -26,6 +26,7 @@ from features.home import Home
 if TYPE_CHECKING:
     from features.programme import Programme
     from features.sheet import Sheet
+    from monitoring.performance import Performance
     from monitoring.verdict import Verdict
 
 HELP = """Who is about to leave, which offer is worth sending to whom, and whether it paid.
@@ -51,6 +52,7 @@ USAGE = 2
 
 Where = Annotated[Path, typer.Option("--home", envvar="HOLDFAST_HOME", help="The one folder everything is kept in.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+Tell = Annotated[bool, typer.Option("--alert/--quiet", help="Tell whom [alerts] in holdfast.toml names.")]
 DEFAULT_HOME = Path(".holdfast")
 Objective = Literal["profit", "retained_members", "retained_value"]
 
@@ -605,7 +607,7 @@ def monitor_drift(
     home: Where = DEFAULT_HOME,
     weeks: Annotated[int, typer.Option(min=1, help="How many of the last weekly snapshots are compared.")] = 4,
     *,
-    alert: Annotated[bool, typer.Option("--alert/--quiet", help="Tell whom [alerts] in holdfast.toml names.")] = True,
+    alert: Tell = True,
     json: AsJson = False,
 ) -> None:
     """Compare the last weeks with what the champion learned from; exit 0: no drift, 1: drift, 3: too little data."""
@@ -625,6 +627,29 @@ def monitor_drift(
     if alert:
         _tell(Home(home), verdict, "drift", programme)
     raise typer.Exit(verdict.exit_code)
+
+
+@monitor.command("performance")
+def monitor_performance(home: Where = DEFAULT_HOME, *, alert: Tell = True, json: AsJson = False) -> None:
+    """Hold past scores and campaigns against what followed, once it is known; exit 0: as said, 1: not, 3: too early."""
+    from features.programme import read_programme
+    from monitoring.performance import performance_sheets
+    from monitoring.verdict import EXIT_CODES
+    from monitoring.watch import watch_performance
+    from training.releases.manifest import plain
+
+    programme = read_programme(Home(home).settings)
+    with working() as progress:
+        found = watch_performance(Home(home), now=_now(), progress=progress)
+    if json:
+        out.print_json(data=plain(found.to_json()), default=str)
+    else:
+        for sheet in performance_sheets(found, programme):
+            _show(sheet)
+        _say(found.sentence)
+    if alert:
+        _tell(Home(home), found, "performance", programme)
+    raise typer.Exit(EXIT_CODES[found.status])
 
 
 @monitor.command("alerts")
@@ -663,7 +688,7 @@ def monitor_alerts(
         raise typer.Exit(int(bool(outbox.messages("dead")) or (send and failed > 0)))
 
 
-def _tell(home: Home, verdict: "Verdict", source: str, programme: "Programme") -> None:
+def _tell(home: Home, verdict: "Verdict | Performance", source: str, programme: "Programme") -> None:
     """Raise a verdict's alerts; whoever watches the screen sees what became of them on the error stream."""
     if not (programme.alerts.targets or programme.alerts.alertmanager):
         return

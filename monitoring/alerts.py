@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from features.files import fingerprint
 from features.programme import Alerts, Programme
-from monitoring.verdict import Finding, Verdict
+from monitoring.verdict import Finding, Status
 
 Severity = Literal["critical", "warning", "info"]
 Event = Literal["firing", "reminder", "resolved"]
@@ -46,9 +46,9 @@ class News:
     since: datetime
 
 
-def alerts_of(verdict: Verdict, source: str, programme: Programme) -> list[Alert]:
+def alerts_of(findings: Sequence[Finding], source: str, programme: Programme) -> list[Alert]:
     """Make an alert of each finding, the gravest first and then by the margin at risk."""
-    found = sorted(verdict.findings, key=lambda one: (ORDER.index(_severity(one)), -(one.margin_a_week or 0)))
+    found = sorted(findings, key=lambda one: (ORDER.index(_severity(one)), -(one.margin_a_week or 0)))
     return [
         Alert(
             fingerprint(source, finding.column, finding.kind),
@@ -61,9 +61,9 @@ def alerts_of(verdict: Verdict, source: str, programme: Programme) -> list[Alert
     ]
 
 
-def concludes(verdict: Verdict) -> bool:
+def concludes(status: Status) -> bool:
     """Say whether what a verdict does not find is over: not where there was too little to find it in."""
-    return verdict.status != "insufficient_data"
+    return status != "insufficient_data"
 
 
 def title(news: Sequence[News], programme: Programme) -> str:

@@ -19,6 +19,7 @@ from features.programme import Alerts, Programme
 from features.sheet import Sheet
 from monitoring.alerts import ORDER, Alert, alerts_of, body, concludes, earliest, for_alertmanager, title
 from monitoring.outbox import Message, Outbox
+from monitoring.performance import Performance
 from monitoring.verdict import Verdict
 
 FIRST_WAIT: Final = timedelta(seconds=30)
@@ -76,15 +77,21 @@ class Alertmanager:
 
 
 def raise_alerts(
-    home: Home, verdict: Verdict, source: str, *, programme: Programme, now: datetime, rng: np.random.Generator
+    home: Home,
+    verdict: Verdict | Performance,
+    source: str,
+    *,
+    programme: Programme,
+    now: datetime,
+    rng: np.random.Generator,
 ) -> int:
     """Write down what a verdict means for people and the messages about it, send what is due, and count the news."""
     settings = programme.alerts
-    found = alerts_of(verdict, source, programme)
+    found = alerts_of(verdict.findings, source, programme)
     reminder = timedelta(hours=settings.remind_hours)
     with Outbox(home.alerts) as outbox:
         with outbox.writing():
-            news = outbox.take(source, found, now=now, reminder=reminder, conclusive=concludes(verdict))
+            news = outbox.take(source, found, now=now, reminder=reminder, conclusive=concludes(verdict.status))
             if news:
                 message_id = str(UUID(bytes=rng.bytes(16), version=4))
                 gravest = min((one.alert.severity for one in news), key=ORDER.index)

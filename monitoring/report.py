@@ -10,7 +10,7 @@ from monitoring.verdict import Finding, Verdict
 
 COLOURS: Final = {"no_drift": "green", "drift": "red", "broken_data": "red", "insufficient_data": "yellow"}
 UNITS: Final = {"wasserstein": " sd", "psi": " PSI", "frequencies": " se"}
-SHARES: Final = frozenset({"missing", "new_category", "mix", "fallbacks"})
+SHARES: Final = frozenset({"missing", "new_category", "mix", "fallbacks", "calibration"})
 
 
 HEADER: Final = ("what was found", "measured", "by chance up to", "decisions that change", "a week at risk", "do")
@@ -82,7 +82,11 @@ def _figure(finding: Finding, value: float | None) -> str:
         return f"{100 * value:.1f} %"
     if finding.kind in {"too_few", "skew"}:
         return f"{value:.0f} {'members' if finding.kind == 'too_few' else 'values'}"
-    return f"{value:.3g}" if finding.kind == "floor" else f"{value:.2f}{UNITS[finding.kind]}"
+    return (
+        f"{value:.3g}"
+        if finding.kind in {"floor", "promise", "arms", "ranking"}
+        else f"{value:.2f}{UNITS[finding.kind]}"
+    )
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,7 @@ FindingKind = Literal[
     "too_few",
     "wasserstein", "psi", "missing", "new_category",  # the data moved
     "frequencies", "floor", "mix", "fallbacks", "skew",  # decisions are not what they should be
+    "calibration", "ranking", "promise", "arms",  # what was said did not come
 ]  # fmt: skip
 Test = Literal["wasserstein", "psi", "missing", "new_category"]
 
@@ -30,6 +31,10 @@ RUNBOOK: dict[FindingKind, str] = {  # the heading in docs/runbook.md
     "mix": "offer-mix",
     "fallbacks": "fallbacks",
     "skew": "skew",
+    "calibration": "calibration",
+    "ranking": "ranking",
+    "promise": "promised-and-found",
+    "arms": "sample-ratio",
 }
 
 EXIT_CODES: dict[Status, int] = {"no_drift": 0, "drift": 1, "broken_data": 1, "insufficient_data": 3}
@@ -41,7 +46,8 @@ class Finding:
 
     `statistic` and `threshold` are: `wasserstein` in the reference's standard deviations; `psi` without unit; `missing`
     as a difference and `new_category` as a share of rows; `too_few` in members; `frequencies` in standard errors; `mix`
-    and `fallbacks` as differences of shares; `floor` as a probability; `skew` in values; none for what needs no
+    and `fallbacks` as differences of shares; `floor` as a probability; `skew` in values; `calibration` as a difference
+    of rates; `ranking` as an AUC; `promise` in minor units a decision; `arms` as a p-value; none for what needs no
     measuring.
     """
 

@@ -5,20 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from features import transforms  # noqa: F401  (registers the features)
 from features.catalogue.entries import CATALOGUE
 from features.decisions import read_decisions
-from features.errors import NotFoundError
+from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.offers import read_catalogue
 from features.programme import Programme, read_programme
 from features.rules import known_facts, parse_rule
 from features.sheet import Progress
-from features.snapshots import built, on_grid, read_snapshots
-from features.warehouse import open_warehouse
+from features.snapshots import as_of_dates, built, on_grid, read_snapshots
+from features.warehouse import Warehouse, open_warehouse
 from monitoring.decided import judge_decisions, skew, window
 from monitoring.drift import monitor_drift
+from monitoring.performance import Performance, cohorts, judge, scored_rows
 from monitoring.reference import Reference, read_reference, summarise, write_reference
 from monitoring.stakes import Stakes
 from monitoring.verdict import Verdict
@@ -26,7 +28,11 @@ from monitoring.windows import floats
 from serving.batch.audience import active_rule
 from serving.decide import Decider
 from training.artifacts import Release, load_release
+from training.labels import label_rows, margins, spells
+from training.metrics import Estimate
 from training.releases.ledger import champion_id
+from training.releases.manifest import read_manifest
+from training.reporting.campaign import report_campaign
 
 
 def watch_drift(home: Home, *, weeks: int, now: datetime, progress: Progress) -> tuple[Verdict, Path]:
@@ -98,6 +104,51 @@ def _floor(programme: Programme, offers: int) -> float:
     """Give what everything possible has at least: half of exploration is shared evenly, unless regret limits it."""
     experiment = programme.experiment
     return experiment.exploration / 2 / (1 + offers) if experiment.regret is None and offers else 0.0
+
+
+def watch_performance(home: Home, *, now: datetime, progress: Progress) -> Performance:
+    """Hold every past score and campaign whose window has passed against what followed.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing was decided, or nothing ingested.
+    """
+    programme, warehouse = read_programme(home.settings), open_warehouse(home)
+    decisions = read_decisions(home.decisions)
+    until = min(now, as_of_dates(warehouse, programme)[-1])
+    rng = np.random.default_rng(programme.seed)
+    progress("labels", 0, 1)
+    rows = scored_rows(decisions, programme)
+    ripe = rows[rows["matures"] <= pd.Timestamp(until)]
+    found = cohorts(ripe.assign(churned=_churned(ripe, warehouse, programme)), _promised(home, ripe), rng)
+    reports, waiting = [], len(rows) - len(ripe)
+    campaigns = sorted({row["campaign_id"] for row in decisions if row["campaign_id"]})
+    for number, campaign_id in enumerate(campaigns):
+        progress("campaigns", number, len(campaigns))
+        try:
+            reports.append(report_campaign(home, campaign_id, now=now, rng=rng))
+        except ContractError:  # none of its windows has passed
+            continue
+    return judge(found, reports, programme, waiting=waiting)
+
+
+def _churned(rows: pd.DataFrame, warehouse: Warehouse, programme: Programme) -> NDArray[np.float64]:
+    money = [name for name in ("amount", "margin") if name in warehouse.expression("transactions").columns]
+    visits = margins(warehouse.frame("transactions", ["member_id", "transaction_id", "occurred_at", *money]), programme)
+    contract = programme.churn == "contract"
+    subscribed = spells(warehouse.frame("subscriptions"), programme) if contract else None
+    return label_rows(rows, visits, programme, subscribed=subscribed)
+
+
+def _promised(home: Home, rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Read the AUC that each release was judged to have; a release that is gone promised nothing that is known."""
+    found = {}
+    for release_id in rows["release_id"].unique():
+        if (home.releases / release_id / "manifest.json").exists():
+            judged = read_manifest(home.releases / release_id).evidence["churn"]["rows"]["model"]["auc"]
+            found[release_id] = Estimate(**judged)
+    return found
 
 
 def reference_of(home: Home, release: Release, *, progress: Progress) -> Reference:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from features.errors import ContractError
 from features.programme import Programme
@@ -164,6 +165,66 @@ def label(
             f'churn = "contract" needs the table subscriptions, "lapse" reads transactions alone'
         )
     return pd.concat([_label_one(visits, as_of, programme, subscribed) for as_of in dates], ignore_index=True)
+
+
+def label_rows(
+    rows: pd.DataFrame, visits: pd.DataFrame, programme: Programme, *, subscribed: pd.DataFrame | None = None
+) -> NDArray[np.float64]:
+    """Label members each at a moment of their own, `(n_rows,)`: 1 who left, 0 who stayed, NaN who was gone already.
+
+    The windows have to be past: `programme.label_days` after each moment.
+
+    Parameters
+    ----------
+    rows : member_id, as_of
+    visits, subscribed : as for `label`
+    """
+    moved = {n: days_after(rows["as_of"], n, programme) for n in (-programme.activity_days, 0, *_window(programme))}
+    if subscribed is not None:
+        return _left_contract(rows["member_id"], moved, subscribed, programme)
+    count = visits.assign(total=visits.groupby("member_id").cumcount() + 1)[["member_id", "occurred_at", "total"]]
+    at = rows[["member_id"]].assign(**{str(n): times for n, times in moved.items()})
+    seen = {n: total_before(at, str(n), count) for n in moved}
+    start, end = _window(programme)
+    return np.where(seen[0] > seen[-programme.activity_days], (seen[end] == seen[start]).astype(np.float64), np.nan)
+
+
+def days_after(times: pd.Series, days: int, programme: Programme) -> pd.Series:
+    """Give the moment so many local days after each time."""
+    ends = {time: programme.days_before(time.to_pydatetime(), -days) for time in times.unique()}
+    return times.map(ends).astype(times.dtype)
+
+
+def total_before(rows: pd.DataFrame, time: str, total: pd.DataFrame) -> NDArray[np.float64]:
+    """Read each member's running total just before a time, `(n_rows,)`; 0 where there is none yet.
+
+    Parameters
+    ----------
+    rows : member_id, and the time
+    total : member_id, occurred_at, total; in order of time
+    """
+    asked = rows[["member_id", time]].rename(columns={time: "occurred_at"}).assign(row=np.arange(len(rows)))
+    asked = asked.astype({"occurred_at": total["occurred_at"].dtype}).sort_values("occurred_at", kind="stable")
+    found = pd.merge_asof(asked, total, on="occurred_at", by="member_id", allow_exact_matches=False)
+    return found.sort_values("row")["total"].fillna(0).to_numpy(dtype=np.float64)
+
+
+def _window(programme: Programme) -> tuple[int, int]:
+    return programme.lead_days, programme.lead_days + programme.horizon_days
+
+
+def _left_contract(
+    members: "pd.Series[Any]", moved: Mapping[int, Any], subscribed: pd.DataFrame, programme: Programme
+) -> NDArray[np.float64]:
+    start, end = _window(programme)
+    at = pd.DataFrame({"member_id": members, "now": moved[0], "start": moved[start], "end": moved[end]})
+    pairs = at.reset_index(drop=True).reset_index(names="row").merge(subscribed)
+    now = pairs[(pairs["started_at"] < pairs["now"]) & (pairs["ends_at"] > pairs["now"])]
+    ended = now.groupby("row")[["ended_at", "start", "end"]].max()
+    ended = ended[ended["ended_at"] >= ended["start"]]
+    label = np.full(len(at), np.nan)
+    label[ended.index] = (ended["ended_at"] < ended["end"]).astype(np.float64)
+    return label
 
 
 def _label_one(

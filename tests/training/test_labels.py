@@ -2,6 +2,7 @@ import json
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from features.errors import ContractError
 from features.programme import Programme
-from training.labels import label, ledger_rows, margins, mature, maturity, maturity_sheet, spells
+from training.labels import label, label_rows, ledger_rows, margins, mature, maturity, maturity_sheet, spells
 
 ZONE = ZoneInfo("America/New_York")
 PROGRAMME = Programme(timezone="America/New_York")  # horizon 28 days, active in the 56 before
@@ -324,3 +325,41 @@ def test_no_label_knows_what_came_after_known_until(drawn, known):
     ]
     for other in labels[1:]:
         pd.testing.assert_frame_equal(labels[0], other)
+
+
+def test_members_at_moments_of_their_own_are_labelled_as_all_at_one_date_are():
+    rng = np.random.default_rng(2)
+    start = midnight(date(2017, 1, 2))
+    visits = visits_of(
+        *[(f"m{rng.integers(60)}", start + timedelta(hours=int(rng.integers(24 * 300))), 1) for _ in range(900)]
+    )
+    dates = [midnight(date(2017, month, 6)) for month in (3, 4, 10, 11)]  # clocks change in between
+    wanted = label(visits, dates, known_until=LATER, programme=PROGRAMME).set_index(["member_id", "as_of"])["churned"]
+    rows = pd.DataFrame(
+        [(f"m{number}", as_of) for as_of in dates for number in range(60)], columns=["member_id", "as_of"]
+    )
+    rows = rows.astype({"as_of": "datetime64[us, UTC]"}).sample(frac=1, random_state=1, ignore_index=True)
+    found = label_rows(rows, visits, PROGRAMME)
+    came = rows.assign(churned=found).dropna().set_index(["member_id", "as_of"])["churned"]
+    assert len(came) == len(wanted) < len(rows)
+    assert came.sort_index().astype("int8").equals(wanted.sort_index())
+
+
+def test_contracts_at_moments_of_their_own_are_labelled_as_all_at_one_date_are():
+    rng = np.random.default_rng(3)
+    programme, start = Programme(churn="contract"), datetime(2017, 1, 1, tzinfo=UTC)
+    begun = [start + timedelta(days=int(day)) for day in rng.integers(0, 200, 300)]
+    terms = pd.DataFrame({"member_id": [f"m{number}" for number in rng.integers(0, 120, 300)], "started_at": begun})
+    terms["ends_at"] = terms["started_at"] + pd.to_timedelta(rng.integers(10, 90, 300), unit="D")
+    terms = terms.astype(dict.fromkeys(("started_at", "ends_at"), "datetime64[us, UTC]"))
+    subscribed, visits = spells(terms, programme), visits_of(("m0", start, 1))
+    dates = [start + timedelta(days=day) for day in (40, 90, 150)]
+    wanted = label(visits, dates, known_until=LATER, programme=programme, subscribed=subscribed)
+    wanted = wanted.set_index(["member_id", "as_of"])["churned"].sort_index()
+    rows = pd.DataFrame(
+        [(f"m{number}", as_of) for as_of in dates for number in range(120)], columns=["member_id", "as_of"]
+    )
+    rows = rows.astype({"as_of": "datetime64[us, UTC]"})
+    came = rows.assign(churned=label_rows(rows, visits, programme, subscribed=subscribed)).dropna()
+    assert set(wanted) == {0, 1}
+    assert came.set_index(["member_id", "as_of"])["churned"].sort_index().astype("int8").equals(wanted)

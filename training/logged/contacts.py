@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features.programme import Programme
 from features.schema import CONTROL
+from training.labels import days_after, total_before
 from training.preparation import Prepared
 from training.releases.manifest import OfferSpec
 
@@ -78,12 +78,6 @@ def _label_end(rows: pd.DataFrame, prepared: Prepared) -> pd.Series:
     return days_after(rows["contacted_at"], programme.label_days - programme.lead_days, programme)
 
 
-def days_after(times: pd.Series, days: int, programme: Programme) -> pd.Series:
-    """Give the moment so many local days after each time."""
-    ends = {time: programme.days_before(time.to_pydatetime(), -days) for time in times.unique()}
-    return times.map(ends).astype(times.dtype)
-
-
 def margin_until(rows: pd.DataFrame, visits: pd.DataFrame) -> NDArray[np.float64]:
     """Sum each member's margin from the contact on, `(n_rows,)`.
 
@@ -93,7 +87,7 @@ def margin_until(rows: pd.DataFrame, visits: pd.DataFrame) -> NDArray[np.float64
     visits : member_id, occurred_at, margin; in order of time
     """
     total = visits.assign(total=visits.groupby("member_id")["margin"].cumsum())[["member_id", "occurred_at", "total"]]
-    return _total_before(rows, "until", total) - _total_before(rows, "contacted_at", total)
+    return total_before(rows, "until", total) - total_before(rows, "contacted_at", total)
 
 
 def _retained(rows: pd.DataFrame, prepared: Prepared) -> NDArray[np.float64]:
@@ -101,19 +95,12 @@ def _retained(rows: pd.DataFrame, prepared: Prepared) -> NDArray[np.float64]:
     if prepared.subscribed is None:
         visits = prepared.visits
         total = visits.assign(total=visits.groupby("member_id").cumcount() + 1)[["member_id", "occurred_at", "total"]]
-        came = _total_before(rows, "until", total) - _total_before(rows, "contacted_at", total)
+        came = total_before(rows, "until", total) - total_before(rows, "contacted_at", total)
         return np.asarray(came > 0, dtype=np.float64)
     pairs = rows[["member_id", "contacted_at", "until"]].reset_index(names="row").merge(prepared.subscribed)
     now = (pairs["started_at"] <= pairs["contacted_at"]) & (pairs["ends_at"] > pairs["contacted_at"])
     stayed = pairs.loc[now & (pairs["ended_at"] >= pairs["until"]), "row"].unique()
     return np.isin(np.arange(len(rows)), stayed).astype(np.float64)
-
-
-def _total_before(rows: pd.DataFrame, time: str, total: pd.DataFrame) -> NDArray[np.float64]:
-    asked = rows[["member_id", time]].rename(columns={time: "occurred_at"}).assign(row=np.arange(len(rows)))
-    asked = asked.astype({"occurred_at": total["occurred_at"].dtype}).sort_values("occurred_at", kind="stable")
-    found = pd.merge_asof(asked, total, on="occurred_at", by="member_id", allow_exact_matches=False)
-    return found.sort_values("row")["total"].fillna(0).to_numpy(dtype=np.float64)
 
 
 def redemptions_of(rows: pd.DataFrame, redeemed: pd.DataFrame) -> NDArray[np.float64]:

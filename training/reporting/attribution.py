@@ -18,8 +18,8 @@ from features.offers import Catalogue, catalogue_from_json, read_catalogue
 from features.programme import Programme
 from features.snapshots import as_of_dates
 from features.warehouse import Warehouse
-from training.labels import margins
-from training.logged.contacts import days_after, margin_until, redemptions_of
+from training.labels import days_after, margins
+from training.logged.contacts import margin_until, redemptions_of
 
 Floats = NDArray[np.float64]
 
