@@ -16,7 +16,7 @@ from features.offers import Catalogue, Offer
 from features.programme import Campaign, Programme
 from features.schema import CONTROL
 from serving.explain import Explainer
-from training.artifacts import Matrix, Release
+from training.artifacts import Matrix, Release, Scores
 from training.constraints import CONSENT, OPTED_OUT, Constraints
 from training.policy import (
     HELD_OUT,
@@ -157,10 +157,25 @@ class Decider:
 
     def weigh(self, members: Members, campaign_id: str | None) -> Worth:
         """Score members, and say what each offer would bring and cost."""
+        return self.worth(self.score(members), members.scored, campaign_id)
+
+    def score(self, members: Members) -> Scores | None:
+        """Score those who can be: a row each, and none of the others; None where nobody can be."""
         scored = members.scored
         if not scored.any():
+            return None
+        return self.release.score(np.ascontiguousarray(members.X if scored.all() else members.X[scored]))
+
+    def worth(self, scores: Scores | None, scored: Flags, campaign_id: str | None) -> Worth:
+        """Say what each offer would bring and cost each member.
+
+        Parameters
+        ----------
+        scores : as `score` gives them
+        scored : (n_members,) whose they are
+        """
+        if scores is None:
             return _worthless(len(scored), len(self.release.offer_ids))
-        scores = self.release.score(np.ascontiguousarray(members.X if scored.all() else members.X[scored]))
         terms = self._terms_of(campaign_id)
         error = benefit_errors(scores, terms)
         columns = (

@@ -1,60 +1,24 @@
-"""The desk: looks members up, decides, logs, then answers; and gives the same answer to the same question."""
+"""The desk: takes requests, has them decided and logged, then answers; and answers the same question the same."""
 
 import asyncio
 import hashlib
-import logging
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol
 
-import numpy as np
-
-from features.decisions import Answer, Decision, Log, Outcome
+from features.decisions import Answer, Log, Outcome
 from features.errors import ConflictError, UnwrittenError
-from serving.answers import decisions_answer, dump, record_answer, release_answer, scores_answer
+from serving.answers import dump, record_answer, release_answer
+from serving.clerk import Ask, Clerk
 from serving.contract import DecisionsRequest, EventsRequest, OutcomeRequest, ScoresRequest, TransactionsRequest
-from serving.decide import Decider, Occasion
+from serving.decide import Decider
 from serving.intake import Intake, LiveFeatures
 from serving.meters import Meters
 from serving.offering import Offering
 from serving.problems import FieldProblem, ProblemError, contract
-from serving.record import File, Request, blank_file, known_of, open_file, record
-
-if TYPE_CHECKING:
-    from features.store import MemberFeatures
-
-logger: Final = logging.getLogger("holdfast")
-
-
-class FeatureSource(Protocol):
-    """Know members' latest features, as `features.store.Store` does."""
-
-    def online(self, member_ids: Sequence[str], features: Sequence[str], *, facts: Collection[str]) -> "MemberFeatures":
-        """Read a row per id, in order; an unknown member's is not `known`."""
-        ...
-
-
-@dataclass(frozen=True)
-class World:
-    """Hold what a service may not make up inside: the time, ids, chance."""
-
-    clock: Callable[[], datetime]
-    new_id: Callable[[], str]
-    rng: np.random.Generator
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """Hold decisions that are on their way to the disk, and what they are answered with."""
-
-    decisions: tuple[Decision, ...]
-    text: bytes
-    answer: Answer | None
-    stored: "Future[Answer | None]"
+from serving.room import Room, Stored
+from serving.sources import FeatureSource, Lookup
+from serving.world import World
 
 
 @dataclass(frozen=True)
@@ -66,18 +30,18 @@ class Reply:
 
 
 class Desk:
-    """Serve one release; reading features and scoring happen on one thread beside the event loop."""
+    """Serve one release; what takes time happens on threads beside the event loop."""
 
     def __init__(
         self, offering: Offering, source: FeatureSource, log: Log, *, live: LiveFeatures, world: World
     ) -> None:
-        self._offering, self._source, self._log, self._world = offering, source, log, world
+        self._offering, self._log, self._world = offering, log, world
         self._intake = Intake(live, world.clock)
         self.meters = Meters()
+        self._room = Room(Clerk(offering, Lookup(source), log, world=world, meters=self.meters).serve)
         release_id = self.decider.release.release_id
         self.meters.serve(release_id, log=lambda: log.backlog, live=lambda: self._intake.backlog)
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
 
     @property
     def decider(self) -> Decider:
@@ -96,7 +60,7 @@ class Desk:
         self._check_offers(request)
         self._check_campaign(request)
         if idempotency_key is None:
-            return await self._decide(request, body, idempotency_key=None)
+            return await self._decide(request, "", idempotency_key=None)
         digest = hashlib.sha256(body).hexdigest()
         running = self._running.setdefault(idempotency_key, digest)
         if running is not digest:  # the very object says who came first
@@ -105,7 +69,7 @@ class Desk:
             raise ProblemError(HTTPStatus.CONFLICT, "idempotency-running", detail, headers={"Retry-After": "1"})
         try:
             if (standing := self._log.answer(idempotency_key)) is None:
-                return await self._decide(request, body, idempotency_key=idempotency_key)
+                return await self._decide(request, digest, idempotency_key=idempotency_key)
             return self._again(standing, digest)
         finally:
             del self._running[idempotency_key]
@@ -113,7 +77,7 @@ class Desk:
     async def score(self, request: ScoresRequest) -> Reply:
         """Answer with what is known of members; nothing is decided, nothing logged."""
         self._check_offers(request)
-        return Reply(await asyncio.get_running_loop().run_in_executor(self._thread, self._score, request))
+        return Reply((await self._serve(Ask(request))).decided.text)
 
     async def record(self, request: OutcomeRequest) -> bool:
         """Store an outcome; True if the same one had come before.
@@ -157,67 +121,28 @@ class Desk:
 
     def warm(self) -> None:
         """Score nobody in particular once, so that the first caller does not wait for lazy set-up."""
-        self._thread.submit(self._score, ScoresRequest(members=("warm",), offers=None)).result()
+        self._room.warm(Ask(ScoresRequest(members=("warm",), offers=None)))
 
     def close(self) -> None:
         """Finish what is being written, then let go."""
         self._intake.close()
-        self._thread.shutdown()
+        self._room.close()
         self._log.close()
 
-    async def _decide(self, request: DecisionsRequest, body: bytes, *, idempotency_key: str | None) -> Reply:
-        digest = hashlib.sha256(body).hexdigest()
+    async def _decide(self, request: DecisionsRequest, digest: str, *, idempotency_key: str | None) -> Reply:
         started = time.perf_counter()
+        stored = await self._serve(Ask(request, digest, idempotency_key))
+        self.meters.took("decision", time.perf_counter() - started)
+        if stored.standing is not stored.decided.answer and stored.standing is not None:
+            return self._again(stored.standing, digest)
+        self.meters.decided(stored.decided.decisions)
+        return Reply(stored.decided.text)
+
+    async def _serve(self, ask: Ask) -> Stored:
         try:
-            decided = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._draw, request, digest, idempotency_key
-            )
-            standing = await asyncio.wrap_future(decided.stored)
+            return await self._room.ask(ask)
         except UnwrittenError as error:
             raise _unwritten() from error
-        self.meters.took("decision", time.perf_counter() - started)
-        if standing is not decided.answer and standing is not None:
-            return self._again(standing, digest)
-        self.meters.decided(decided.decisions)
-        return Reply(decided.text)
-
-    def _draw(self, request: DecisionsRequest, digest: str, idempotency_key: str | None) -> _Decided:
-        """Decide and hand the decisions to the log, where they count from now on: the next request sees them."""
-        now = self._world.clock()
-        self._offering.follow(now)
-        file, decider = self._look_up(request, now), self.decider
-        started = time.perf_counter()
-        purse = self._offering.purse(request.campaign_id, now)
-        occasion = Occasion(now, request.campaign_id, request.offers, purse)
-        uniform = self._world.rng.random(len(request.members))
-        worth = decider.weigh(file.members, request.campaign_id)
-        choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
-        asked = Request(occasion, uniform, request.context, idempotency_key, self._world.new_id)
-        decisions = record(decider, file, worth=worth, choice=choice, request=asked)
-        self.meters.took("models", time.perf_counter() - started)
-        text = decisions_answer([vars(decision) for decision in decisions], decider)
-        answer = Answer(idempotency_key, digest, HTTPStatus.OK, text) if idempotency_key is not None else None
-        return _Decided(decisions, text, answer, self._log.append(decisions, now=now, answer=answer))
-
-    def _score(self, request: ScoresRequest) -> bytes:
-        now = self._world.clock()
-        self._offering.follow(now)
-        file, decider = self._look_up(request, now), self.decider
-        worth, purse = decider.weigh(file.members, None), self._offering.purse(None, now)
-        refusals = decider.refusals(file.members, worth, Occasion(now, None, request.offers, purse))
-        rows = known_of(decider, file, worth, worth.benefit - worth.cost)
-        return scores_answer(rows, (refusals == 0).tolist(), decider, now=now)
-
-    def _look_up(self, request: ScoresRequest, now: datetime) -> File:
-        started, decider = time.perf_counter(), self.decider
-        standing = self._offering.standing(request.members, now)
-        try:
-            features = self._source.online(request.members, decider.release.feature_names, facts=decider.facts)
-        except Exception as error:  # noqa: BLE001 (whatever a store raises, the member gets an answer that says so)
-            logger.warning("features_unavailable: %s", type(error).__name__)  # its message may hold ids
-            return blank_file(decider, request.members, standing)
-        self.meters.took("features", time.perf_counter() - started)
-        return open_file(decider, features, standing)
 
     def _again(self, standing: Answer, digest: str) -> Reply:
         _check_body(standing.body_sha256, digest)

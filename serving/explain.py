@@ -1,14 +1,9 @@
-"""Why a member is at risk, in words, from exact contributions of the churn booster.
-
-Lundberg et al., "From local explanations to global understanding with explainable AI for trees", Nature Machine
-Intelligence, 2020.
-"""
+"""Why a member is at risk, in words, from exact contributions of the churn booster."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.programme import Programme
@@ -19,13 +14,6 @@ REASONS: Final = 3
 LARGE: Final = 100.0  # from here on decimals say nothing
 
 Show = Callable[[float], str]
-
-
-def contributions(churn: xgb.Booster, X: Matrix) -> NDArray[np.float32]:
-    """Share out each member's log-odds of leaving among the features, `(n_members, n_features)`."""
-    rows = xgb.DMatrix(X, nthread=1)
-    effects = churn.predict(rows, pred_contribs=True, validate_features=False)
-    return np.asarray(effects[:, :-1], dtype=np.float32)  # the last column is the same for all: the bias
 
 
 class Explainer:

@@ -12,9 +12,9 @@ from features.decisions import Decided, Decision
 from features.rules import known_facts
 from features.schema import CONTROL
 from serving.decide import FALLBACKS, INVALID, UNAVAILABLE, UNKNOWN, Choice, Decider, Members, Occasion, Worth
-from serving.explain import contributions
 from training.constraints import REFUSALS, Standing
 from training.policy import HELD_OUT, RANDOM
+from training.prediction import contributions
 
 if TYPE_CHECKING:
     from features.store import MemberFeatures
@@ -27,10 +27,11 @@ _WORDS: Final = np.array(REFUSALS, dtype=object)
 
 @dataclass(frozen=True)
 class File:
-    """Hold what was looked up of members, a row each."""
+    """Hold what was looked up of members, and why each is at risk, a row each."""
 
     member_ids: tuple[str, ...]
     members: Members
+    reasons: tuple[Reasons, ...]
     segment: tuple[str | None, ...]
     lifecycle_stage: tuple[str | None, ...]
     event_timestamp: tuple[datetime | None, ...]
@@ -38,17 +39,17 @@ class File:
     def rows(self, part: slice) -> "File":
         """Give some of the members."""
         told = (self.segment[part], self.lifecycle_stage[part], self.event_timestamp[part])
-        return File(self.member_ids[part], self.members.rows(part), *told)
+        return File(self.member_ids[part], self.members.rows(part), self.reasons[part], *told)
 
 
 @dataclass(frozen=True)
 class Request:
-    """Hold what is decided on beside members, and where ids come from."""
+    """Hold what is decided on beside members, and where ids come from; what callers sent stands by each member."""
 
     occasion: Occasion
     uniform: Floats  # (n_members,)
-    context: Mapping[str, Any]
-    idempotency_key: str | None
+    context: Sequence[Mapping[str, Any]]  # (n_members,)
+    idempotency_key: Sequence[str | None]  # (n_members,)
     new_id: Callable[[], str]
 
 
@@ -61,7 +62,8 @@ def open_file(decider: Decider, features: "MemberFeatures", standing: Standing) 
     fallback = np.where(~features.known, UNKNOWN, np.where(infinite, INVALID, 0)).astype(np.int8)
     members = Members(features.X, fallback, decider.arms(features.member_ids), features.facts, standing)
     members.X[members.opted_out] = np.nan
-    return File(features.member_ids, members, features.segment, features.lifecycle_stage, features.event_timestamp)
+    told = (features.segment, features.lifecycle_stage, features.event_timestamp)
+    return File(features.member_ids, members, reasons_of(decider, members), *told)
 
 
 def blank_file(decider: Decider, member_ids: Sequence[str], standing: Standing) -> File:
@@ -71,7 +73,17 @@ def blank_file(decider: Decider, member_ids: Sequence[str], standing: Standing) 
     facts = {name: fact_column(name, [None] * n) for name in decider.facts}
     fallback = np.full(n, UNAVAILABLE, dtype=np.int8)
     members = Members(X, fallback, decider.arms(member_ids), facts, standing)
-    return File(tuple(member_ids), members, *((None,) * n,) * 3)
+    return File(tuple(member_ids), members, ((),) * n, *((None,) * n,) * 3)
+
+
+def reasons_of(decider: Decider, members: Members) -> tuple[Reasons, ...]:
+    """Say why each member is at risk, `(n_members,)`; nothing of who is not scored."""
+    scored = members.scored
+    if not scored.any():
+        return ((),) * len(scored)
+    X = members.X if scored.all() else members.X[scored]
+    found = iter(decider.explainer.reasons(X, contributions(decider.release.models.churn, X)))
+    return tuple(next(found) if fine else () for fine in scored.tolist())
 
 
 def fact_column(name: str, values: Sequence[float | str | None]) -> NDArray[Any]:
@@ -79,7 +91,7 @@ def fact_column(name: str, values: Sequence[float | str | None]) -> NDArray[Any]
     return np.array(values, dtype=np.float64 if known_facts().get(name) == "number" else object)
 
 
-def known_of(decider: Decider, file: File, worth: Worth, net_value: Floats) -> list[dict[str, Any]]:
+def known_of(file: File, worth: Worth, net_value: Floats) -> list[dict[str, Any]]:
     """Give what is known of each member, in plain values, under the names of the log."""
     scored = file.members.scored.tolist()
     columns = zip(
@@ -91,7 +103,7 @@ def known_of(decider: Decider, file: File, worth: Worth, net_value: Floats) -> l
         np.rint(net_value).astype(np.int64).tolist(),
         file.segment,
         file.lifecycle_stage,
-        _reasons(decider, file.members),
+        file.reasons,
         file.event_timestamp,
         scored,
         strict=True,
@@ -124,17 +136,17 @@ def record(decider: Decider, file: File, *, worth: Worth, choice: Choice, reques
         "asked": occasion.asked,
         "price": occasion.purse.price,
         "stock_prices": tuple(occasion.purse.stock_prices.tolist()),
-        "context": dict(request.context),
-        "idempotency_key": request.idempotency_key,
     }
     rows = zip(
-        known_of(decider, file, worth, choice.net_value),
+        known_of(file, worth, choice.net_value),
         _outcomes(file.members),
         _treatments(decider, file.members, worth, choice),
         request.uniform.tolist(),
         _facts(file.members),
         _standings(decider, file.members.standing, choice),
         file.members.X.astype("<f4"),
+        request.context,
+        request.idempotency_key,
         strict=True,
     )
     return tuple(
@@ -148,18 +160,11 @@ def record(decider: Decider, file: File, *, worth: Worth, choice: Choice, reques
             facts=facts,
             standing=standing,
             features=X.tobytes(),
+            context=dict(context),
+            idempotency_key=key,
         )
-        for known, outcome, drawn, number, facts, standing, X in rows
+        for known, outcome, drawn, number, facts, standing, X, context, key in rows
     )
-
-
-def _reasons(decider: Decider, members: Members) -> Iterator[Reasons]:
-    scored = members.scored
-    if not scored.any():
-        return iter([()] * len(scored))
-    X = np.ascontiguousarray(members.X[scored])
-    found = iter(decider.explainer.reasons(X, contributions(decider.release.models.churn, X)))
-    return (next(found) if fine else () for fine in scored.tolist())
 
 
 def _outcomes(members: Members) -> Iterator[Decided]:

@@ -18,7 +18,7 @@ from features.offers import catalogue_from_json
 from features.programme import Programme
 from features.sheet import Progress, Sheet
 from serving.decide import FALLBACKS, Decider, Members, Occasion, Purse, Worth
-from serving.record import File, Request, fact_column, record
+from serving.record import File, Request, fact_column, reasons_of, record
 from training.artifacts import load_release
 from training.constraints import Standing
 
@@ -119,7 +119,7 @@ def _again(decider: Decider, row: Row, file: File, worth: Worth) -> Decision:
     asked = None if row["asked"] is None else tuple(row["asked"])
     occasion = Occasion(row["decided_at"], row["campaign_id"], asked, _purse(decider, row))
     uniform = np.array([row["draw"]])
-    request = Request(occasion, uniform, row["context"], row["idempotency_key"], partial(str, row["decision_id"]))
+    request = Request(occasion, uniform, (row["context"],), (row["idempotency_key"],), partial(str, row["decision_id"]))
     choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
     (one,) = record(decider, file, worth=worth, choice=choice, request=request)
     return one
@@ -165,7 +165,7 @@ def _file(decider: Decider, rows: Sequence[Row]) -> File:
         standing=_standing(decider, [row["standing"] for row in rows]),
     )
     told = ([row[name] for row in rows] for name in ("segment", "lifecycle_stage", "event_timestamp"))
-    return File(member_ids, members, *map(tuple, told))
+    return File(member_ids, members, reasons_of(decider, members), *map(tuple, told))
 
 
 def _standing(decider: Decider, seen: Sequence[Row]) -> Standing:

@@ -26,8 +26,9 @@ from features.errors import ContractError, HoldfastError, NotFoundError
 from features.home import Home
 from features.programme import Programme
 from serving.app import create_app
-from serving.desk import Desk, World
+from serving.desk import Desk
 from serving.offering import Offering
+from serving.world import World
 from training.artifacts import load_release
 from training.releases.ledger import champion_id
 

@@ -9,7 +9,7 @@ checked before parsing and scores after.
 
 import json
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
@@ -24,6 +24,7 @@ from features.files import sha256 as sha256_of
 from features.files import write_json, write_whole
 from training.calibration import Calibration, calibration_from_json
 from training.learning.effects import Effects, effects_from_json
+from training.prediction import predict
 from training.releases.manifest import Manifest, read_manifest
 from training.releases.manifest import identity as identity_of
 
@@ -69,6 +70,11 @@ class Models:
         found = {"churn": self.churn, "value": self.value}
         return found if self.uplift is None else found | {"uplift": self.uplift.student.booster}
 
+    @cached_property
+    def _width(self) -> int:
+        features: int = self.churn.num_features()
+        return features
+
     def score(self, X: Matrix) -> Scores:
         """Score members.
 
@@ -77,15 +83,15 @@ class Models:
         ContractError
             For another number of columns, or an infinite value: XGBoost would score both without a word.
         """
-        wanted = self.churn.num_features()
+        wanted = self._width
         if X.shape != (len(X), wanted):
             raise ContractError(f"features of shape {X.shape} came, (n_members, {wanted}) was wanted")
         if np.isinf(X).any():
             raise ContractError("an infinite feature came, finite or missing (NaN) was wanted")
         of_offers = dict.fromkeys(OF_OFFERS, np.empty((len(X), 0))) if self.uplift is None else self.uplift.predict(X)
         return Scores(
-            churn_probability=self.calibration(np.asarray(self.churn.inplace_predict(X), dtype=np.float64)),
-            value=np.maximum(np.asarray(self.value.inplace_predict(X), dtype=np.float64), 0.0),
+            churn_probability=self.calibration(predict(self.churn, X).astype(np.float64)),
+            value=np.maximum(predict(self.value, X).astype(np.float64), 0.0),
             **of_offers,
         )
 

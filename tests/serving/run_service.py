@@ -11,8 +11,9 @@ from features.home import Home
 from features.live import Live
 from features.programme import Programme
 from serving import service
-from serving.desk import Desk, World
+from serving.desk import Desk
 from serving.offering import Offering
+from serving.world import World
 from training.artifacts import load_release
 
 if __name__ == "__main__":

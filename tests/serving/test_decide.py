@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from features.log.standing import nobody_contacted
 from serving.decide import Decider, Occasion, Purse
-from serving.explain import Explainer, contributions
+from serving.explain import Explainer
 from serving.record import Request, blank_file, open_file, record
 from training.calibration import logit
 from training.learning.effects import EffectBands
 from training.policy import HELD_OUT
+from training.prediction import contributions
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 
@@ -39,7 +40,8 @@ def occasion(decider, *, asked=None, now=NOW, purse=None):
 def draw(decider, file, uniform, when):
     worth = decider.weigh(file.members, when.campaign_id)
     choice = decider.choose(file.members, worth, occasion=when, uniform=uniform)
-    request = Request(when, uniform, {}, None, iter(map(str, range(10**6))).__next__)
+    n = len(uniform)
+    request = Request(when, uniform, ({},) * n, (None,) * n, iter(map(str, range(10**6))).__next__)
     return record(decider, file, worth=worth, choice=choice, request=request)
 
 

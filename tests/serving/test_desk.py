@@ -14,8 +14,9 @@ from features.home import Home
 from features.journal import Posted
 from features.live import Live
 from serving.app import create_app
-from serving.desk import Desk, World
+from serving.desk import Desk
 from serving.offering import Offering
+from serving.world import World
 
 KEY = {"Idempotency-Key": "k"}
 BODY = {"members": ["m1"]}
@@ -80,7 +81,7 @@ def test_an_error_nobody_foresaw_is_a_problem_document_and_names_no_member(
     def fail(*_, **__):
         raise ValueError("m1 broke it")
 
-    monkeypatch.setattr(type(decider), "weigh", fail)
+    monkeypatch.setattr(type(decider), "score", fail)
 
     async def ask(client):
         first = await client.post("/v1/decisions", json=BODY, headers=KEY)

@@ -22,8 +22,9 @@ from features.live import Live
 from features.store import open_store
 from features.stores.packed import Batch, Schema, microseconds
 from serving.contract import ScoresRequest
-from serving.desk import Desk, World
+from serving.desk import Desk
 from serving.offering import Offering
+from serving.world import World
 from training.promotion import Verdict
 from training.releases.ledger import promote
 

@@ -56,7 +56,9 @@ def ask(log, decider: Decider, members, rng, number):
     occasion, uniform = Occasion(now, campaign_id, asked, purse), rng.random(len(ids))
     worth = decider.weigh(file.members, campaign_id)
     choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
-    request = Request(occasion, uniform, {"till": number}, None, lambda: f"d{rng.integers(2**62)}")
+    request = Request(
+        occasion, uniform, [{"till": number}] * len(ids), [None] * len(ids), lambda: f"d{rng.integers(2**62)}"
+    )
     decisions = record(decider, file, worth=worth, choice=choice, request=request)
     log.append(decisions, now=now).result()
     return decisions

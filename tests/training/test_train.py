@@ -198,7 +198,7 @@ def test_its_service_explains_and_sends_nothing(home):
     when = Occasion(NOW, None, None, Purse(np.inf, decider.stock, 0.0, np.zeros(0)))
     choice = decider.choose(file.members, worth, occasion=when, uniform=np.full(2, 0.5))
     assert choice.probabilities.tolist() == [[1.0], [1.0]]
-    request = Request(when, np.full(2, 0.5), {}, None, iter("12").__next__)
+    request = Request(when, np.full(2, 0.5), ({}, {}), (None, None), iter("12").__next__)
     for one in record(decider, file, worth=worth, choice=choice, request=request):
         assert (one.treatment, one.uplift) == ("control", ())
         assert one.reasons
