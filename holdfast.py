@@ -423,6 +423,9 @@ def serve(
     home: Where = DEFAULT_HOME,
     host: Annotated[str, typer.Option(help="Without keys only loopback is allowed.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free one.")] = 3000,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that answer; as holdfast.toml says unless said.")
+    ] = None,
 ) -> None:
     """Answer decisions over HTTP until stopped."""
     from serving.service import serve as answer
@@ -430,7 +433,7 @@ def serve(
     def ready(address: str) -> None:
         print(f"holdfast answers on {address}", flush=True)  # noqa: T201 (plain: scripts read it)
 
-    answer(Home(home), host=host, port=port, ready=ready)
+    answer(Home(home), host=host, port=port, workers=workers, ready=ready)
 
 
 @decisions.command("show")

@@ -3,7 +3,7 @@
 A decision is durable before it is answered. This is the log's door, for every layer.
 """
 
-from features.log.book import Contact, Spending
+from features.log.book import Contact, Seen, Spending
 from features.log.calls import Log
 from features.log.entries import Answer, Batch, Decided, Decision, Outcome, Part
 from features.log.reading import (
@@ -28,6 +28,7 @@ __all__ = [
     "Log",
     "Outcome",
     "Part",
+    "Seen",
     "SharedLog",
     "Spending",
     "find_batch",

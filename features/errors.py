@@ -30,3 +30,7 @@ class ConflictError(ContractError):
 
 class UnwrittenError(HoldfastError, OSError):
     """Say that the disk did not take an entry: nothing of it is stored, and it may be sent again."""
+
+
+class StaleError(HoldfastError, RuntimeError):
+    """Refuse decisions that rest on what has changed meanwhile: nothing of them is stored, and they are taken anew."""

@@ -4,9 +4,11 @@ An entry is one purchase with all its lines, or one event. It stays until the wa
 it is online. The journal's clock never goes back, over restarts and processes: whoever computes vectors takes their
 moment from it, and what is kept later is known later. So a vector that lacks an entry is older than one that has it.
 
-One SQLite file with a rollback journal, which two processes may write to: the service, and `features materialize`.
+One SQLite file with a rollback journal, which several processes may write to: the service's workers, and `features
+materialize`. Those that bring entries into vectors do it one at a time, under `alone`.
 """
 
+import fcntl
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -89,8 +91,9 @@ class Journal:
         self._db.execute("PRAGMA journal_mode = TRUNCATE")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(_TABLES)
-        ((reflected,),) = self._db.execute("SELECT reflected FROM clock").fetchall()
-        self.reflected = _time(reflected)  # the online store has what was known before; stored with the next entries
+        self._turn = path.with_name(f"{path.name}.lock").open("w")
+        self._version = self._data_version()
+        self.reflected = self._reflected()  # the online store has what was known before; stored with the next entries
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +104,23 @@ class Journal:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+        self._turn.close()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from bringing entries into vectors meanwhile."""
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def written_by_others(self) -> bool:
+        """Say whether another process has written since this was asked last, and learn how far it came."""
+        before, self._version = self._version, self._data_version()
+        if changed := before != self._version:
+            self.reflected = max(self.reflected, self._reflected())
+        return changed
 
     def add(self, posts: Sequence[Sequence[Entry]], now: datetime) -> tuple[list[Posted], datetime]:
         """Keep what is new in one flush of the disk; give the moment at which that, and nothing later, is known."""
@@ -136,6 +156,14 @@ class Journal:
     def keys(self, table: str) -> list[tuple[str, str]]:
         """Give the id and the member of every entry of a table."""
         return self._db.execute("SELECT entry_id, member_id FROM entries WHERE contract = ?", (table,)).fetchall()
+
+    def _reflected(self) -> datetime:
+        ((reflected,),) = self._db.execute("SELECT reflected FROM clock").fetchall()
+        return _time(reflected)
+
+    def _data_version(self) -> int:
+        ((version,),) = self._db.execute("PRAGMA data_version").fetchall()
+        return int(version)
 
     def _tick(self, now: datetime) -> int:
         """Move the clock on by a microsecond at least."""

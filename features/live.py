@@ -5,7 +5,8 @@ moment, from the member's rows in the warehouse and in the journal, and brought 
 member with all others (the RFM scores and segment) stays that of the last snapshot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -36,6 +37,8 @@ class OnlineStore(Protocol):
 class Live:
     """Keep what is posted, and rewrite the vectors of its members; one thread at a time may use it.
 
+    Of several processes one at a time keeps and rewrites: under `alone`.
+
     `owed` are the members whose vectors lack something: a rewrite that fails is made up for by the next.
     """
 
@@ -55,6 +58,16 @@ class Live:
             If nothing was ingested, or nothing materialised.
         """
         return frozenset(self._current().plan.columns.keys() & OWN_ID)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process in until what is kept is in the vectors; what one of them owes becomes owed here."""
+        self._current()  # or there is nothing to keep
+        journal = self._open()
+        with journal.alone():
+            if journal.written_by_others():
+                self.owed |= set(journal.members(since=journal.reflected))
+            yield
 
     def keep(self, posts: Sequence[Sequence[Entry]], *, now: datetime) -> tuple[list[Posted], datetime]:
         """Keep entries durably, of each post all that is new or nothing; give the moment at which they are known.

@@ -155,6 +155,14 @@ class Alerts(_Settings):
     )
 
 
+class Serving(_Settings):
+    """Say how decisions are served."""
+
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="processes that answer; one keeps up with some thousand decisions a second on one processor"
+    )
+
+
 class Programme(_Settings):
     """Describe one membership programme.
 
@@ -197,6 +205,7 @@ class Programme(_Settings):
     policy: Policy = Field(Policy(), exclude=True)  # of the moment: no release carries it, nor the campaigns
     campaigns: dict[str, Campaign] = Field({}, exclude=True)
     engine: Engine = Field(Engine(), exclude=True)  # of the machines, not of the programme: no release carries it
+    serving: Serving = Field(Serving(), exclude=True)
     alerts: Alerts = Field(Alerts(), exclude=True)  # of the people on call, likewise
     replay_from: AwareDatetime | None = Field(
         None, description="for a programme of the past: the moment at which the service's clock starts"

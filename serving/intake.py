@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -35,6 +36,10 @@ class LiveFeatures(Protocol):
 
     def tables(self) -> frozenset[str]:
         """Name the tables that features read."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other workers out."""
         ...
 
     def keep(self, posts: Sequence[Sequence[Entry]], *, now: datetime) -> tuple[list[Posted], datetime]:
@@ -148,9 +153,13 @@ class Intake:
 
     def _bring(self, posts: Sequence[Sequence[Entry]]) -> list[_Kept]:
         try:
-            posted, as_of = self._live.keep(posts, now=self._clock())
+            with self._live.alone():
+                posted, as_of = self._live.keep(posts, now=self._clock())
+                return self._reflect(posted, as_of)
         except HoldfastError as error:
             raise _unavailable(f"nothing was kept: {error}") from error
+
+    def _reflect(self, posted: Sequence[Posted], as_of: datetime) -> list[_Kept]:
         try:
             members, tables = self._live.rewrite(as_of), self._live.tables()
         except Exception as error:

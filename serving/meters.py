@@ -1,20 +1,29 @@
 """What people on call watch, as Prometheus metrics; no label ever holds an id of a member."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from features.decisions import Decision
 
+FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # where the library puts the metrics of several processes together
+WORKERS: Final = "holdfast-metrics-"
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1.0, 2.5)
 AGES = tuple(hours * 3600.0 for hours in (1, 6, 12, 24, 48, 24 * 7, 24 * 14, 24 * 28))
 
 
 class Meters:
-    """Count and time what one service does."""
+    """Count and time what one service does; where it has several workers, each tells for all of them."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._workers = WORKERS in os.environ.get(FOLDER, "")  # Feast sets it as well, to a folder of its own
+        self._watched: tuple[tuple[Gauge, Callable[[], int]], ...] = ()
         self._requests = Counter("holdfast_requests", "Requests answered", ["call", "status"], registry=self.registry)
         self._seconds = Histogram(
             "holdfast_request_seconds", "Time to answer", ["call"], buckets=FAST, registry=self.registry
@@ -34,15 +43,15 @@ class Meters:
         self._age = Histogram(
             "holdfast_feature_age_seconds", "Age of the features decided on", buckets=AGES, registry=self.registry
         )
-        self._release = Gauge("holdfast_release", "The release that serves", ["release_id"], registry=self.registry)
-        self._backlog = Gauge("holdfast_log_backlog", "Entries that wait for the disk", registry=self.registry)
-        self._owed = Gauge(
-            "holdfast_live_backlog", "Requests with live rows that wait, and members owed", registry=self.registry
-        )
+        self._release = self._gauge("holdfast_release", "The release that serves", ["release_id"])
+        self._backlog = self._gauge("holdfast_log_backlog", "Entries that wait for the disk")
+        self._owed = self._gauge("holdfast_live_backlog", "Requests with live rows that wait, and members owed")
 
     def answered(self, call: str, status: int, seconds: float) -> None:
         """Count an answer."""
         self._requests.labels(call, status).inc()
+        if self._workers:  # another worker may be asked for this one's
+            self._look()
         self._seconds.labels(call).observe(seconds)
 
     def took(self, step: str, seconds: float) -> None:
@@ -72,9 +81,28 @@ class Meters:
     def serve(self, release_id: str, *, log: Callable[[], int], live: Callable[[], int]) -> None:
         """Name the release that serves, and where to read the backlogs."""
         self._release.labels(release_id).set(1)
-        self._backlog.set_function(log)
-        self._owed.set_function(live)
+        self._watched = ((self._backlog, log), (self._owed, live))
 
     def text(self) -> bytes:
         """Write every metric in Prometheus' text format."""
-        return bytes(generate_latest(self.registry))
+        self._look()
+        registry = CollectorRegistry() if self._workers else self.registry
+        if self._workers:
+            registry.register(_OfAll())
+        return bytes(generate_latest(registry))
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+        """Make a gauge, of which every worker has its own value."""
+        return Gauge(name, text, labels, registry=self.registry, multiprocess_mode="liveall")
+
+    def _look(self) -> None:
+        for gauge, value in self._watched:
+            gauge.set(value())
+
+
+class _OfAll(Collector):
+    """Add up the metrics of all workers; libraries put some of their own among them."""
+
+    def collect(self) -> Iterator[Metric]:
+        every = MultiProcessCollector(None).collect()  # type: ignore[no-untyped-call]
+        return (metric for metric in every if metric.name.startswith("holdfast_"))

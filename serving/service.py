@@ -24,10 +24,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from features.decisions import SharedLog
 from features.errors import ContractError, HoldfastError, NotFoundError
 from features.home import Home
-from features.programme import Programme
+from features.programme import Programme, read_programme
 from serving.app import create_app
 from serving.desk import Desk
 from serving.offering import Offering
+from serving.workers import supervise
 from serving.world import World
 from training.artifacts import load_release
 from training.releases.ledger import champion_id
@@ -43,12 +44,16 @@ LEAN: Final[dict[str, Any]] = {
     "metrics": {"enabled": False},
     "logging": {"access": {"enabled": False}},  # paths may hold ids
     "tracing": {"excluded_urls": ".*"},
-    "workers": 1,  # the decision log has one writer
+    "workers": 1,  # `holdfast serve --workers` starts its own
 }
 
 
-def open_desk(home: Home) -> Desk:
+def open_desk(home: Home, *, worker: int = 0) -> Desk:
     """Open the champion, the feature store and the decision log.
+
+    Parameters
+    ----------
+    worker : its number, where there are several: each draws by itself
 
     Raises
     ------
@@ -70,7 +75,8 @@ def open_desk(home: Home) -> Desk:
 
     # a programme of the past is replayed alike each time; a live one is drawn for
     seed = programme.seed if programme.replay_from else None
-    world = World(clock=_clock(programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng(seed))
+    chance = np.random.SeedSequence(seed, spawn_key=(worker,) if worker else ())
+    world = World(clock=_clock(programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng(chance))
     store = open_store(home)
     log = SharedLog(home.decisions)
     try:
@@ -81,12 +87,20 @@ def open_desk(home: Home) -> Desk:
     return Desk(offering, store, log, live=Live(home, store), world=world)
 
 
-def serve(home: Home, *, host: str = "127.0.0.1", port: int = 3000, ready: Callable[[str], None] | None = None) -> None:
+def serve(
+    home: Home,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 3000,
+    workers: int | None = None,
+    ready: Callable[[str], None] | None = None,
+) -> None:
     """Answer until SIGTERM or Ctrl-C, then finish what is in flight.
 
     Parameters
     ----------
     port : 0 for any free one
+    workers : how many processes answer; none: as `holdfast.toml` says
     ready : called with the service's address once it answers
 
     Raises
@@ -94,8 +108,12 @@ def serve(home: Home, *, host: str = "127.0.0.1", port: int = 3000, ready: Calla
     ContractError
         If the address is not of this machine alone, or taken.
     """
+    count = workers or read_programme(home.settings).serving.workers
     with _listen(host, port) as listening:
-        run(open_desk(home), listening, ready=ready)
+        if count == 1:
+            run(open_desk(home), listening, ready=ready)
+        else:
+            supervise(home, listening, count, ready=ready or (lambda _: None))
 
 
 def run(desk: Desk, listening: socket.socket, *, ready: Callable[[str], None] | None = None) -> None:

@@ -1,18 +1,24 @@
 """The book: who was contacted with what, and what that cost, what still waits for the disk included.
 
 The log's writer is the only one, so what it has entered here is all there is: a decision counts from the moment it is
-handed in, and no longer once the disk refused it.
+handed in, and no longer once the disk refused it. Whoever decides says what that rests on; where somebody else has
+changed it meanwhile, the decision is refused, so that what stands is what one alone would have decided in turn.
 """
 
 import threading
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
+from features.errors import StaleError
 from features.log.entries import Decision
 from features.log.rows import microseconds
 from features.schema import CONTROL
 
+RECENT: Final = 200_000  # members of whom it is known when they were contacted last
+
+Range = tuple[int | None, int | None]  # the least and the most, where there is one
 Spending = Mapping[tuple[str, str], tuple[int, int]]  # (campaign_id, offer_id) -> contacts, spent in minor units
 
 
@@ -25,8 +31,18 @@ class Contact(NamedTuple):
     offer_id: str
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Say what decisions rest on: they would be the same for every total in its range, and with no newer contact."""
+
+    moment: int | None = None  # of the book, before contacts were read; none: contacts do not matter
+    member_ids: Sequence[str] = ()  # of whom contacts matter
+    spent: Mapping[str, Range] = field(default_factory=dict)  # by campaign, minor units
+    contacted: Mapping[str, Range] = field(default_factory=dict)  # by offer
+
+
 class Book:
-    """Keep contacts that wait for the disk, and the running totals."""
+    """Keep contacts that wait for the disk, the running totals, and whom contacts came to of late."""
 
     def __init__(self, spending: Spending) -> None:
         self._lock = threading.Lock()
@@ -34,13 +50,34 @@ class Book:
         self._contacts: Counter[str] = Counter()  # by offer
         self._spent: Counter[str] = Counter()  # by campaign
         self._add(spending, sign=1)
+        self._moment = 0  # counts what was entered
+        self._last: OrderedDict[str, int] = OrderedDict()  # member_id -> moment of the last contact, oldest first
+        self._forgotten = 0  # the last moment of which members were dropped
 
-    def enter(self, contacts: Iterable[Contact], spending: Spending) -> None:
-        """Count what was handed to the writer."""
+    @property
+    def moment(self) -> int:
+        """Count the entries so far: what is read after it holds them all."""
+        return self._moment
+
+    def enter(self, contacts: Iterable[Contact], spending: Spending, seen: Seen | None = None) -> None:
+        """Count what is handed to the writer, if what it rests on is still so.
+
+        Raises
+        ------
+        StaleError
+            If it is not.
+        """
         with self._lock:
+            if seen is not None and not self._stands(seen):
+                raise StaleError("what these decisions rest on has changed meanwhile; decide again")
             self._add(spending, sign=1)
+            self._moment += 1
             for contact in contacts:
                 self._waiting[contact.member_id][contact.decision_id] = contact
+                self._last[contact.member_id] = self._moment
+                self._last.move_to_end(contact.member_id)
+            while len(self._last) > RECENT:
+                _, self._forgotten = self._last.popitem(last=False)
 
     def settle(self, contacts: Iterable[Contact], spending: Spending, *, stored: bool) -> None:
         """Wait no longer: the log itself has the contacts now, or they never were."""
@@ -49,7 +86,7 @@ class Book:
                 self._add(spending, sign=-1)
             for contact in contacts:
                 waiting = self._waiting[contact.member_id]
-                del waiting[contact.decision_id]
+                waiting.pop(contact.decision_id, None)  # two entries may have come with one id
                 if not waiting:
                     del self._waiting[contact.member_id]
 
@@ -70,10 +107,25 @@ class Book:
         with self._lock:
             return self._spent[campaign_id]
 
+    def _stands(self, seen: Seen) -> bool:
+        if seen.moment is not None:
+            if seen.moment < self._forgotten:
+                return False
+            if any(self._last.get(member_id, 0) > seen.moment for member_id in seen.member_ids):
+                return False
+        return all(_within(self._spent[name], limits) for name, limits in seen.spent.items()) and all(
+            _within(self._contacts[name], limits) for name, limits in seen.contacted.items()
+        )
+
     def _add(self, spending: Spending, *, sign: int) -> None:
         for (campaign_id, offer_id), (contacts, spent) in spending.items():
             self._contacts[offer_id] += sign * contacts
             self._spent[campaign_id] += sign * spent
+
+
+def _within(total: int, limits: Range) -> bool:
+    least, most = limits
+    return (least is None or total >= least) and (most is None or total <= most)
 
 
 def contacts_of(decisions: Iterable[Decision]) -> list[Contact]:

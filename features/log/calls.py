@@ -14,7 +14,7 @@ import msgspec
 
 from features import errors
 from features.errors import HoldfastError
-from features.log.book import Contact, Spending
+from features.log.book import Contact, Seen, Spending
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
 
 VERSION: Final = 1  # of what is said on the socket; the hello carries it
@@ -26,7 +26,12 @@ class Kept(Protocol):
     """What only the process that keeps the log can do; `features.log.writer` says what each call does."""
 
     def append(
-        self, decisions: Sequence[Decision], *, now: datetime, answer: Answer | None = None
+        self,
+        decisions: Sequence[Decision],
+        *,
+        now: datetime,
+        answer: Answer | None = None,
+        seen: Seen | None = None,
     ) -> Future[Answer | None]:
         """Store decisions and the answer they were given."""
         ...
@@ -55,6 +60,10 @@ class Kept(Protocol):
 
     def price(self, campaign_id: str) -> tuple[float, dict[str, float]]:
         """Give a campaign's prices."""
+        ...
+
+    def moment(self) -> int:
+        """Count what was handed in so far."""
         ...
 
     def contacts(self, member_ids: Sequence[str], *, since: datetime) -> list[Contact]:

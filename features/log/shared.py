@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from features.errors import ContractError, UnwrittenError
-from features.log.book import Contact, Spending
+from features.log.book import Contact, Seen, Spending
 from features.log.calls import CALLS
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
 from features.log.keeper import Keeper, socket_of
@@ -62,10 +62,15 @@ class SharedLog:
         return held.log.backlog if isinstance(held, _Kept) else held.backlog
 
     def append(
-        self, decisions: Sequence[Decision], *, now: datetime, answer: Answer | None = None
+        self,
+        decisions: Sequence[Decision],
+        *,
+        now: datetime,
+        answer: Answer | None = None,
+        seen: Seen | None = None,
     ) -> "Future[Answer | None]":
         """Store decisions and the answer they were given; the future gives the answer that stands."""
-        return self._later("append", decisions=decisions, now=now, answer=answer)
+        return self._later("append", decisions=decisions, now=now, answer=answer, seen=seen)
 
     def record(self, outcome: Outcome, *, now: datetime) -> "Future[bool]":
         """Store an outcome; the future is True if it is new."""
@@ -95,6 +100,10 @@ class SharedLog:
         """Give a campaign's base price and its prices of stock by offer."""
         found: tuple[float, dict[str, float]] = self._now("price", campaign_id=campaign_id)
         return found
+
+    def moment(self) -> int:
+        """Count what was handed in so far; what is read after it is at least as new."""
+        return int(self._now("moment"))
 
     def contacts(self, member_ids: Sequence[str], *, since: datetime) -> list[Contact]:
         """Give the contacts of members since a moment; some come twice."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Self
 
-from features.errors import ConflictError, ContractError, HoldfastError, UnwrittenError
-from features.log.book import Book, Contact, Spending, contacts_of, spending_of
+from features.errors import ConflictError, ContractError, HoldfastError, StaleError, UnwrittenError
+from features.log.book import Book, Contact, Seen, Spending, contacts_of, spending_of
 from features.log.entries import (
     ANSWER,
     BATCH,
@@ -93,12 +93,22 @@ class DecisionLog:
         return self._jobs.qsize()
 
     def append(
-        self, decisions: Sequence[Decision], *, now: datetime, answer: Answer | None = None
+        self,
+        decisions: Sequence[Decision],
+        *,
+        now: datetime,
+        answer: Answer | None = None,
+        seen: Seen | None = None,
     ) -> "Future[Answer | None]":
         """Store decisions and the answer they were given in one transaction.
 
         The future gives the answer that stands under the key. If one stood already, nothing is stored and that one
         comes back: of two racing requests with one key, one decides and both answer the same.
+
+        Raises
+        ------
+        StaleError
+            From the future, if what the decisions rest on has changed; nothing is stored.
         """
         rows = [encode(DECISION, vars(decision)) for decision in decisions]
         contacts, spending = contacts_of(decisions), spending_of(decisions)
@@ -112,12 +122,7 @@ class DecisionLog:
                 db.execute(insert("answers", (*ANSWER, "created_at")), (*encode(ANSWER, vars(answer)), text(now)))
             return answer
 
-        stored = self._submit(write)
-        self._book.enter(contacts, spending)
-        stored.add_done_callback(
-            lambda done: self._book.settle(contacts, spending, stored=not _failed(done) and done.result() is answer)
-        )
-        return stored
+        return self._enter(write, contacts, spending, seen=seen, stores=lambda standing: standing is answer)
 
     def record(self, outcome: Outcome, *, now: datetime) -> "Future[bool]":
         """Store an outcome, known decision or not; the future is True if it is new and False if it came before.
@@ -161,12 +166,7 @@ class DecisionLog:
                 _count(db, contacts, spending)
             return new
 
-        stored = self._submit(write)
-        self._book.enter(contacts, spending)
-        stored.add_done_callback(
-            lambda done: self._book.settle(contacts, spending, stored=not _failed(done) and done.result())
-        )
-        return stored
+        return self._enter(write, contacts, spending, seen=None, stores=bool)
 
     def keep_catalogue(self, catalogue_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
         """Store a catalogue under its id, once, so that what was decided by it can be replayed."""
@@ -196,6 +196,10 @@ class DecisionLog:
             return 0.0, {}
         found = decode(PRICE, row)
         return found["base_price"], found["stock_prices"]
+
+    def moment(self) -> int:
+        """Count what was handed in so far; what is read after it is at least as new."""
+        return self._book.moment
 
     def contacts(self, member_ids: Sequence[str], *, since: datetime) -> list[Contact]:
         """Give the contacts of members since a moment, those that wait for the disk among them; some come twice."""
@@ -233,6 +237,32 @@ class DecisionLog:
         self._reader.close()
         self._db.close()
         self._lock_file.close()
+
+    def _enter(
+        self,
+        write: _Write,
+        contacts: Sequence[Contact],
+        spending: Spending,
+        *,
+        seen: Seen | None,
+        stores: Callable[[Any], bool],
+    ) -> "Future[Any]":
+        """Count contacts and spending from now on, and no longer if the write does not store them."""
+        try:
+            self._book.enter(contacts, spending, seen)
+        except StaleError as error:
+            refused: Future[Any] = Future()
+            refused.set_exception(error)
+            return refused
+        try:
+            stored = self._submit(write)
+        except UnwrittenError:
+            self._book.settle(contacts, spending, stored=False)
+            raise
+        stored.add_done_callback(
+            lambda done: self._book.settle(contacts, spending, stored=not _failed(done) and stores(done.result()))
+        )
+        return stored
 
     def _submit(self, write: _Write) -> "Future[Any]":
         stored: Future[Any] = Future()

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import httpx
 import numpy as np
@@ -115,6 +115,9 @@ class LiveTables:
 
     def tables(self):
         return frozenset({"transactions"})
+
+    def alone(self):
+        return nullcontext()
 
     def keep(self, posts, *, now):
         if self.full:
