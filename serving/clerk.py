@@ -2,12 +2,13 @@
 
 Features are read once for a group and members are scored once, whoever asked. Requests that nothing limits and that
 are about the same campaign and offers are decided in one pass; where budget or stock may run out, each sees what the
-one before it left; a member who is asked about again, where contacts count, waits for the next group.
+one before it left; a member who is asked about again, where contacts count, waits for the next group. Where another
+process has changed meanwhile what a decision rests on, the log refuses it and it is taken again, with the same draw.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from itertools import chain, groupby
@@ -20,6 +21,7 @@ from features.errors import UnwrittenError
 from serving.answers import decisions_answer, scores_answer
 from serving.contract import DecisionsRequest, ScoresRequest
 from serving.decide import Occasion, Worth
+from serving.grounds import grounds_of
 from serving.meters import Meters
 from serving.offering import Offering
 from serving.record import File, Request, known_of, record
@@ -32,6 +34,16 @@ if TYPE_CHECKING:
     from serving.decide import Floats
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Hold what stays when decisions are taken again: another draw, or price, would favour what was refused before."""
+
+    uniform: "Floats"  # (n_members,)
+    price: float
+    stock_prices: "Floats"  # (n_offers,)
+    times: int = 1  # that decisions were taken
+
+
 @dataclass(frozen=True, eq=False)
 class Ask:
     """Hold a request as it waits: for decisions, or for scores alone."""
@@ -39,6 +51,7 @@ class Ask:
     request: ScoresRequest
     digest: str = ""  # of the body
     idempotency_key: str | None = None
+    drawn: Drawn | None = None  # decided before, on what has changed since
 
     @property
     def decides(self) -> bool:
@@ -58,6 +71,7 @@ class Decided:
     text: bytes
     decisions: tuple[Decision, ...] = ()
     answer: Answer | None = None
+    drawn: Drawn | None = None
     stored: "Future[Answer | None] | None" = None
 
 
@@ -107,8 +121,11 @@ class Clerk:
         self._offering.follow(now)
         decider = self._offering.decider
         # drawn in the order in which they came, whatever the order in which they are decided
-        uniform = {ask: self._world.rng.random(len(ask.request.members)) for ask in asks if ask.decides}
+        uniform = {ask: self._draw(ask) for ask in asks if ask.decides}
         parties = self._parties(asks)
+        moment = (
+            self._log.moment() if decider.constraints.longest_days and uniform else None
+        )  # before contacts are read
         ids = tuple(chain.from_iterable(ask.request.members for party in parties for ask in party))
         file = self._look_up(ids, now)
         started, done = time.perf_counter(), 0
@@ -123,11 +140,14 @@ class Clerk:
             )
             if party[0].decides:
                 drawn = np.concatenate([uniform[ask] for ask in party])
-                yield from self._decisions(party, rows, worth, uniform=drawn, now=now)
+                yield from self._decisions(party, rows, worth, uniform=drawn, now=now, moment=moment)
             else:
                 yield from self._scores(party, rows, worth, now=now)
             done = part.stop
         self._meters.took("models", time.perf_counter() - started)
+
+    def _draw(self, ask: Ask) -> "Floats":
+        return ask.drawn.uniform if ask.drawn else self._world.rng.random(len(ask.request.members))
 
     def _parties(self, asks: Sequence[Ask]) -> list[list[Ask]]:
         """Put together what can be decided in one pass; of what may run out, each request is by itself, in turn."""
@@ -142,7 +162,7 @@ class Clerk:
     def _party(self, ask: Ask) -> "_Party":
         decides, campaign_id = ask.decides, ask.campaign_id
         campaign = self._offering.decider.campaign(campaign_id)
-        limited = decides and campaign is not None and campaign.budget is not None
+        limited = ask.drawn is not None or (decides and campaign is not None and campaign.budget is not None)
         return _Party(decides, campaign_id or "", limited, () if limited else ask.request.offers or ())
 
     def _look_up(self, member_ids: tuple[str, ...], now: datetime) -> File:
@@ -153,11 +173,14 @@ class Clerk:
         return file
 
     def _decisions(
-        self, asks: Sequence[Ask], file: File, worth: Worth, *, uniform: "Floats", now: datetime
+        self, asks: Sequence[Ask], file: File, worth: Worth, *, uniform: "Floats", now: datetime, moment: int | None
     ) -> Iterator[tuple[Ask, Served]]:
         requests = [ask.request for ask in asks if isinstance(ask.request, DecisionsRequest)]
         campaign_id, decider = requests[0].campaign_id, self._offering.decider
-        occasion = Occasion(now, campaign_id, requests[0].offers, self._offering.purse(campaign_id, now))
+        purse, before = self._offering.purse(campaign_id, now), asks[0].drawn
+        if before is not None:
+            purse = replace(purse, price=before.price, stock_prices=before.stock_prices)
+        occasion = Occasion(now, campaign_id, requests[0].offers, purse)
         choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
         sent = Request(
             occasion,
@@ -167,13 +190,20 @@ class Clerk:
             self._world.new_id,
         )
         decisions = iter(record(decider, file, worth=worth, choice=choice, request=sent))
+        seen = grounds_of(decider, occasion, choice, worth, member_ids=file.member_ids, moment=moment)
+        drawn = Drawn(uniform, purse.price, purse.stock_prices, 1 + before.times if before else 1)
+        first = 0
         for ask in asks:
             own = tuple(next(decisions) for _ in ask.request.members)
             text = decisions_answer([vars(decision) for decision in own], decider)
             key = ask.idempotency_key
             answer = None if key is None else Answer(key, ask.digest, HTTPStatus.OK, text)
+            rests_on = seen if seen is None or len(asks) == 1 else replace(seen, member_ids=ask.request.members)
+            kept = drawn if len(asks) == 1 else replace(drawn, uniform=uniform[first : first + len(own)])
+            first += len(own)
             try:
-                yield ask, Decided(text, own, answer, self._log.append(own, now=now, answer=answer))
+                stored = self._log.append(own, now=now, answer=answer, seen=rests_on)
+                yield ask, Decided(text, own, answer, kept, stored)
             except UnwrittenError as error:
                 yield ask, error
 

@@ -249,7 +249,7 @@ class Decider:
         probabilities = self.probabilities(priced, refusals == 0, members.arm, bar=worth.bar, error=worth.error)
         chosen = draw(probabilities, uniform)
         fell_back = ~members.known & self._may_fall_back(members, occasion)
-        costs_of = np.column_stack([np.where(fell_back, self._fallback_cost, 0.0), worth.cost])
+        costs_of = np.column_stack([np.where(fell_back, self.fallback_cost, 0.0), worth.cost])
         spent = np.take_along_axis(costs_of, chosen[:, None], axis=1)[:, 0]
         used = chosen[:, None] == np.arange(1, len(self.treatments))
         budget, stock = purse.budget - _before(spent), purse.stock - _before(used.astype(np.float64))
@@ -260,21 +260,22 @@ class Decider:
         """Count the first members for whom no more has run out than for the very first."""
         out = (choice.stock < 1) & (purse.stock >= 1)
         if np.isfinite(purse.budget):
-            costs_of = np.column_stack([np.full(len(cost), self._fallback_cost), cost])
+            costs_of = np.column_stack([np.full(len(cost), self.fallback_cost), cost])
             dear = (costs_of > choice.budget[:, None]) & (costs_of <= purse.budget)
             out = np.column_stack([out, dear])
         changed = np.flatnonzero(out.any(axis=1))
         return int(changed[0]) if len(changed) else len(cost)
 
     @property
-    def _fallback_cost(self) -> float:
+    def fallback_cost(self) -> float:
+        """What sending the fallback offer costs."""
         return float(self.fallback.contact_cost) if self.fallback else 0.0
 
     def _may_fall_back(self, members: Members, occasion: Occasion) -> Flags:
         """Say who may get the fallback offer: nobody held out, and nobody whom a cap on all contacts protects."""
         policy, standing, offer = self.catalogue.policy, members.standing, self.fallback
         valid = offer is not None and offer.valid_from <= occasion.now < offer.valid_until
-        if not valid or self._fallback_cost > occasion.purse.budget:
+        if not valid or self.fallback_cost > occasion.purse.budget:
             return np.zeros(len(members.arm), dtype=np.bool_)
         rested = standing.since_any >= policy.min_days_between_contacts
         few = standing.in_period < (np.inf if policy.contacts_per_period is None else policy.contacts_per_period)

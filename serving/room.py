@@ -9,15 +9,16 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from features.decisions import Answer
-from features.errors import UnwrittenError
+from features.errors import StaleError, UnwrittenError
 from serving.clerk import Ask, Decided, Served
 
+TRIES: Final = 100  # of a request, where others change what its decisions rest on
 MEMBERS: Final = 64  # of a group: a hundred take the models 5 ms, for which everybody else waits
 
 if TYPE_CHECKING:
@@ -108,7 +109,20 @@ class Room:
                 served.stored.add_done_callback(partial(self._store, group[ask], served))
 
     def _store(self, waiting: _Waiting, decided: Decided, stored: "Future[Answer | None]") -> None:
-        self._finish(waiting, stored.exception() or Stored(decided, stored.result()))
+        error = stored.exception()
+        if isinstance(error, StaleError):
+            self._again(waiting, decided)
+        else:
+            self._finish(waiting, error or Stored(decided, stored.result()))
+
+    def _again(self, waiting: _Waiting, decided: Decided) -> None:
+        """Have a request decided again, on what there is now."""
+        tried = decided.drawn is None or decided.drawn.times >= TRIES
+        with self._entering:
+            if not self._closed and not tried:
+                self._queue.put(_Waiting(replace(waiting.ask, drawn=decided.drawn), waiting.answer))
+                return
+        self._finish(waiting, UnwrittenError("what the decision rests on changes too fast; nothing was decided"))
 
     def _finish(self, waiting: _Waiting, result: Stored | BaseException) -> None:
         self._done.append((waiting, result))
