@@ -6,6 +6,7 @@ A decision is durable before it is answered. This is the log's door, for every l
 from features.log.book import Contact, Seen, Spending
 from features.log.calls import Log
 from features.log.entries import Answer, Batch, Decided, Decision, Outcome, Part
+from features.log.erasing import Erasure, Renewed, is_erased
 from features.log.reading import (
     find_batch,
     find_decision,
@@ -15,6 +16,7 @@ from features.log.reading import (
     read_parts,
     read_unmatched,
 )
+from features.log.register import Preference
 from features.log.shared import SharedLog
 from features.log.writer import DecisionLog
 
@@ -25,14 +27,18 @@ __all__ = [
     "Decided",
     "Decision",
     "DecisionLog",
+    "Erasure",
     "Log",
     "Outcome",
     "Part",
+    "Preference",
+    "Renewed",
     "Seen",
     "SharedLog",
     "Spending",
     "find_batch",
     "find_decision",
+    "is_erased",
     "read_catalogue_body",
     "read_decisions",
     "read_outcomes",

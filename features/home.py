@@ -94,6 +94,11 @@ class Home:
         return self.root / "decisions.db"
 
     @property
+    def privacy_key(self) -> Path:
+        """What tombstones are made with: without it nobody knows again who was erased."""
+        return self.root / "privacy.key"
+
+    @property
     def batches(self) -> Path:
         """The decisions on whole audiences: a folder for each batch, a file for each part of it."""
         return self.root / "batches"

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from features.schema import ID_LENGTH
 from serving.answers import dump
 from serving.contract import (
     DecisionRecord,
@@ -23,6 +24,8 @@ from serving.contract import (
     EventsRequest,
     OutcomeAnswer,
     OutcomeRequest,
+    PreferencesAnswer,
+    PreferencesRequest,
     ReleaseAnswer,
     RowsAnswer,
     ScoresAnswer,
@@ -37,6 +40,7 @@ from serving.problems import (
     ProblemError,
     answer_http,
     answer_problem,
+    contract,
     parse,
     read_body,
 )
@@ -81,6 +85,7 @@ def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
     app.state.desk = None
     app.add_middleware(Guard)
     _add_calls(app)
+    _add_member_calls(app)
     _add_probes(app)
     return app
 
@@ -126,6 +131,17 @@ def _add_calls(app: FastAPI) -> None:
     async def release(request: Request) -> Response:
         """Say what is being served."""
         return _answer(_desk(request).release())
+
+
+def _add_member_calls(app: FastAPI) -> None:
+    @app.put(
+        "/v1/members/{member_id}/preferences",
+        **_described(PreferencesAnswer, (400, 413, 415, 422, 503), PreferencesRequest),
+    )
+    async def preferences(request: Request, member_id: str) -> Response:
+        """Note what a member wants; it counts from the very next decision, and repeating it changes nothing."""
+        desired = parse(await read_body(request), PreferencesRequest)
+        return _answer(await _desk(request).prefer(_member(member_id), desired))
 
 
 def _add_probes(app: FastAPI) -> None:
@@ -190,6 +206,12 @@ def _key(request: Request) -> str | None:
         detail = f"an {KEY_HEADER} of 1 to {KEY_LENGTH} printable ASCII characters was wanted"
         raise ProblemError(HTTPStatus.BAD_REQUEST, "idempotency-key", detail)
     return key
+
+
+def _member(member_id: str) -> str:
+    if not 0 < len(member_id) <= ID_LENGTH:
+        raise contract(f"a member's id of 1 to {ID_LENGTH} characters was wanted in the address")
+    return member_id
 
 
 def _answer(reply: Reply) -> Response:

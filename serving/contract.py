@@ -94,6 +94,14 @@ class OutcomeRequest(_Request):
         return self
 
 
+class PreferencesRequest(_Request):
+    """Say what a member wants."""
+
+    personalisation: bool = Field(
+        description="false: from the next decision on no feature of the member is read, and the treatment is control"
+    )
+
+
 class _Row(_Request):
     member_id: Id
     occurred_at: Time
@@ -228,6 +236,12 @@ class OutcomeAnswer(_Answer):
 
     outcome_id: str
     duplicate: bool = Field(description="whether the same outcome had come before")
+
+
+class PreferencesAnswer(_Answer):
+    """Confirm what a member wants; it is on the disk."""
+
+    personalisation: bool
 
 
 class RowsAnswer(_Answer):

@@ -3,14 +3,22 @@
 import asyncio
 import hashlib
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from features.decisions import Answer, Log, Outcome
+from features.decisions import Answer, Log, Outcome, Preference
 from features.errors import ConflictError, UnwrittenError
 from serving.answers import dump, record_answer, release_answer
 from serving.clerk import Ask, Clerk
-from serving.contract import DecisionsRequest, EventsRequest, OutcomeRequest, ScoresRequest, TransactionsRequest
+from serving.contract import (
+    DecisionsRequest,
+    EventsRequest,
+    OutcomeRequest,
+    PreferencesRequest,
+    ScoresRequest,
+    TransactionsRequest,
+)
 from serving.decide import Decider
 from serving.intake import Intake, LiveFeatures
 from serving.meters import Meters
@@ -38,7 +46,8 @@ class Desk:
         self._offering, self._log, self._world = offering, log, world
         self._intake = Intake(live, world.clock)
         self.meters = Meters()
-        self._room = Room(Clerk(offering, Lookup(source), log, world=world, meters=self.meters).serve)
+        self._lookup = Lookup(source, log)
+        self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
         release_id = self.decider.release.release_id
         self.meters.serve(release_id, log=lambda: log.backlog, live=lambda: self._intake.backlog)
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
@@ -102,6 +111,25 @@ class Desk:
         taken = await self._intake.take(table, [row.model_dump(exclude_none=True) for row in request.rows])
         self.meters.took_rows(table, taken.statuses)
         return Reply(dump({"as_of": taken.as_of.isoformat(), "rows": taken.statuses}))
+
+    async def prefer(self, member_id: str, request: PreferencesRequest) -> Reply:
+        """Store what a member wants: on the disk before it is answered, and heeded by the very next decision.
+
+        Raises
+        ------
+        ProblemError
+            503 if the log can't be written.
+        """
+        preference = Preference(member_id, request.personalisation)
+        try:
+            await asyncio.to_thread(self._prefer, preference)
+        except UnwrittenError as error:
+            raise _unwritten() from error
+        return Reply(dump({"personalisation": request.personalisation}))
+
+    def _prefer(self, preference: Preference) -> None:
+        with nullcontext() if preference.personalisation else self._lookup.withdrawing(preference.member_id):
+            self._log.prefer(preference, now=self._world.clock()).result()
 
     def look_up(self, decision_id: str) -> Reply:
         """Answer with a decision as it was logged.
@@ -167,7 +195,7 @@ class Desk:
 
 
 def _check_body(standing: str, digest: str) -> None:
-    if standing != digest:
+    if standing not in {digest, ""}:  # no more is kept of what asked about somebody who was erased
         detail = "this Idempotency-Key came with another body before; give each request a key of its own"
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-key", detail)
 

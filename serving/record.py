@@ -12,7 +12,7 @@ from features.decisions import Decided, Decision
 from features.rules import known_facts
 from features.schema import CONTROL
 from serving.decide import FALLBACKS, INVALID, UNAVAILABLE, UNKNOWN, Choice, Decider, Members, Occasion, Worth
-from training.constraints import REFUSALS, Standing
+from training.constraints import CONSENT, OPTED_OUT, REFUSALS, Standing
 from training.policy import HELD_OUT, RANDOM
 from training.prediction import contributions
 
@@ -76,6 +76,31 @@ def blank_file(decider: Decider, member_ids: Sequence[str], standing: Standing) 
     return File(tuple(member_ids), members, ((),) * n, *((None,) * n,) * 3)
 
 
+def silent_file(
+    decider: Decider, member_ids: Sequence[str], standing: Standing, *, known: File | None, places: NDArray[np.intp]
+) -> File:
+    """Put what was looked up of some in their places; the others opted out, and nothing of them was read.
+
+    Parameters
+    ----------
+    known : a row for each of `places`; None where there is none
+    """
+    n = len(member_ids)
+    X = np.full((n, len(decider.release.feature_names)), np.nan, dtype=np.float32)
+    facts = {name: fact_column(name, [OPTED_OUT if name == CONSENT else None] * n) for name in decider.facts}
+    fallback = np.zeros(n, dtype=np.int8)
+    told: list[list[Any]] = [[()] * n, *([None] * n for _ in range(3))]
+    if known is not None:
+        X[places], fallback[places] = known.members.X, known.members.fallback
+        for name, column in facts.items():
+            column[places] = known.members.facts[name]
+        for column, values in zip(told, _told(known), strict=True):
+            for place, value in zip(places.tolist(), values, strict=True):
+                column[place] = value
+    members = Members(X, fallback, decider.arms(member_ids), facts, standing)
+    return File(tuple(member_ids), members, *map(tuple, told))
+
+
 def reasons_of(decider: Decider, members: Members) -> tuple[Reasons, ...]:
     """Say why each member is at risk, `(n_members,)`; nothing of who is not scored."""
     scored = members.scored
@@ -84,6 +109,10 @@ def reasons_of(decider: Decider, members: Members) -> tuple[Reasons, ...]:
     X = members.X if scored.all() else members.X[scored]
     found = iter(decider.explainer.reasons(X, contributions(decider.release.models.churn, X)))
     return tuple(next(found) if fine else () for fine in scored.tolist())
+
+
+def _told(file: File) -> tuple[Sequence[Any], ...]:
+    return file.reasons, file.segment, file.lifecycle_stage, file.event_timestamp
 
 
 def fact_column(name: str, values: Sequence[float | str | None]) -> NDArray[Any]:

@@ -16,6 +16,8 @@ from features import errors
 from features.errors import HoldfastError
 from features.log.book import Contact, Seen, Spending
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
+from features.log.erasing import Erasure, Renewed
+from features.log.register import Preference
 
 VERSION: Final = 1  # of what is said on the socket; the hello carries it
 LENGTH: Final = 4  # bytes in front of a frame that say how long it is
@@ -80,6 +82,38 @@ class Kept(Protocol):
 
     def answer(self, idempotency_key: str) -> Answer | None:
         """Look up what was answered under a key."""
+        ...
+
+    def prefer(self, preference: Preference, *, now: datetime) -> Future[bool]:
+        """Store what a member wants."""
+        ...
+
+    def opted_out(self, member_ids: Sequence[str]) -> list[bool]:
+        """Say who wants no personalisation, or was erased."""
+        ...
+
+    def erased(self, names: Sequence[str]) -> list[bool]:
+        """Say which ids have a tombstone."""
+        ...
+
+    def begin_erasure(self, erasure: Erasure, *, now: datetime) -> Future[None]:
+        """Set tombstones, and keep whom to erase."""
+        ...
+
+    def erase(self, erasure: Erasure, *, now: datetime) -> Future[dict[str, int]]:
+        """Erase members from the log, but for its batches."""
+        ...
+
+    def renew_part(self, renewed: Renewed, *, now: datetime) -> Future[None]:
+        """Vouch for a part of a batch without the erased."""
+        ...
+
+    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> Future[None]:
+        """Keep the receipt, and forget whom it is about."""
+        ...
+
+    def pending_erasures(self) -> list[Erasure]:
+        """Give the erasures that began and did not end."""
         ...
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from features.errors import CorruptError, NotFoundError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 SCHEMA: Final = """
 CREATE TABLE decisions (
   decision_id TEXT PRIMARY KEY, member_id TEXT NOT NULL, campaign_id TEXT, decided_at TEXT NOT NULL,
@@ -55,6 +55,12 @@ CREATE TABLE outcomes (
 );
 CREATE INDEX outcomes_by_decision ON outcomes (decision_id);
 CREATE INDEX outcomes_by_time ON outcomes (occurred_at);
+CREATE TABLE preferences (
+  member_id TEXT PRIMARY KEY, personalisation INTEGER NOT NULL, set_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tombstones (mark TEXT PRIMARY KEY, erased_at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE erasing (member_id TEXT PRIMARY KEY, receipt_id TEXT NOT NULL, contact_ids TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE receipts (receipt_id TEXT PRIMARY KEY, body TEXT NOT NULL, erased_at TEXT NOT NULL);
 """
 JSON: Final = frozenset(
     {"treatments", "probabilities", "asked", "refusals", "uplift", "cost", "net_value", "stock_prices"}
@@ -109,6 +115,7 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten, not only let go of
         if (came := db.execute("PRAGMA user_version").fetchone()[0]) == 0:
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
             came = FORMAT

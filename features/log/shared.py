@@ -18,9 +18,11 @@ from features.errors import ContractError, UnwrittenError
 from features.log.book import Contact, Seen, Spending
 from features.log.calls import CALLS
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
+from features.log.erasing import Erasure, Renewed
 from features.log.keeper import Keeper, socket_of
 from features.log.link import Asked, Link
 from features.log.reading import find
+from features.log.register import Preference
 from features.log.rows import open_to_read
 from features.log.writer import DecisionLog, TakenError
 
@@ -122,6 +124,41 @@ class SharedLog:
     def answer(self, idempotency_key: str) -> Answer | None:
         """Look up what was answered under a key."""
         found: Answer | None = self._now("answer", idempotency_key=idempotency_key)
+        return found
+
+    def prefer(self, preference: Preference, *, now: datetime) -> "Future[bool]":
+        """Store what a member wants; the future is False if that stood already."""
+        return self._later("prefer", preference=preference, now=now)
+
+    def opted_out(self, member_ids: Sequence[str]) -> list[bool]:
+        """Say who wants no personalisation, or was erased."""
+        found: list[bool] = self._now("opted_out", member_ids=member_ids)
+        return found
+
+    def erased(self, names: Sequence[str]) -> list[bool]:
+        """Say which ids have a tombstone."""
+        found: list[bool] = self._now("erased", names=names)
+        return found
+
+    def begin_erasure(self, erasure: Erasure, *, now: datetime) -> "Future[None]":
+        """Set tombstones, and keep whom to erase until it is done."""
+        return self._later("begin_erasure", erasure=erasure, now=now)
+
+    def erase(self, erasure: Erasure, *, now: datetime) -> "Future[dict[str, int]]":
+        """Erase members from the log, but for its batches."""
+        return self._later("erase", erasure=erasure, now=now)
+
+    def renew_part(self, renewed: Renewed, *, now: datetime) -> "Future[None]":
+        """Vouch for a part of a batch without the erased."""
+        return self._later("renew_part", renewed=renewed, now=now)
+
+    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
+        """Keep the receipt, and forget whom it is about."""
+        return self._later("end_erasure", receipt_id=receipt_id, body=body, now=now)
+
+    def pending_erasures(self) -> list[Erasure]:
+        """Give the erasures that began and did not end."""
+        found: list[Erasure] = self._now("pending_erasures")
         return found
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:

@@ -46,6 +46,10 @@ class Standing:
     since_any: Floats  # (n_members,) days since the last contact with any
     in_period: NDArray[np.int64]  # (n_members,) contacts within the last `period_days`
 
+    def take(self, places: NDArray[np.intp]) -> "Standing":
+        """Give that of some members."""
+        return Standing(self.since_offer[places], self.since_any[places], self.in_period[places])
+
 
 def nobody_contacted(members: int, offers: int) -> Standing:
     """Give the standing of members whom nobody ever contacted."""

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Self
 
 from features.errors import ConflictError, ContractError, HoldfastError, StaleError, UnwrittenError
+from features.log import erasing
 from features.log.book import Book, Contact, Seen, Spending, contacts_of, spending_of
 from features.log.entries import (
     ANSWER,
@@ -32,7 +33,9 @@ from features.log.entries import (
     Outcome,
     Part,
 )
+from features.log.erasing import Erasure, Renewed
 from features.log.reading import find
+from features.log.register import Marks, Preference, Register, store_preference
 from features.log.rows import decode, encode, insert, microseconds, open_to_read, open_to_write, select, text, to_json
 from features.log.standing import OF_MEMBERS
 
@@ -75,6 +78,9 @@ class DecisionLog:
         self._folder = path.parent
         self._reading = threading.Lock()
         self._book = Book(_spending(self._reader))
+        self._marks = Marks(path)
+        self._register = Register(self._reader, self._marks)
+        self._wiping = False  # what was erased still stands in the write-ahead log
         self._entering = threading.Lock()
         self._closed = False
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -114,7 +120,7 @@ class DecisionLog:
         contacts, spending = contacts_of(decisions), spending_of(decisions)
 
         def write(db: sqlite3.Connection) -> Answer | None:
-            if answer and (standing := _answer(db, answer.idempotency_key)):
+            if answer and (standing := self._answer(db, answer.idempotency_key)):
                 return standing
             db.executemany(insert("decisions", DECISION), rows)
             _count(db, contacts, spending)
@@ -135,6 +141,8 @@ class DecisionLog:
         row = encode(OUTCOME, vars(outcome))
 
         def write(db: sqlite3.Connection) -> bool:
+            if any(self._register.erased([outcome.decision_id or "", outcome.contact_id or ""])):
+                return False
             known = db.execute(select("outcomes", OUTCOME, where="outcome_id = ?"), row[:1]).fetchone()
             if known is None:
                 db.execute(insert("outcomes", (*OUTCOME, "received_at")), (*row, text(now)))
@@ -219,12 +227,49 @@ class DecisionLog:
     def answer(self, idempotency_key: str) -> Answer | None:
         """Look up what was answered under a key."""
         with self._reading:
-            return _answer(self._reader, idempotency_key)
+            return self._answer(self._reader, idempotency_key)
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """Look up one decision."""
         with self._reading:
             return find(self._reader, self._folder, decision_id)
+
+    def prefer(self, preference: Preference, *, now: datetime) -> "Future[bool]":
+        """Store what a member wants; it counts for everybody who asks from when the future is done."""
+        stored = self._submit(lambda db: store_preference(db, preference, now=now))
+        stored.add_done_callback(lambda done: None if _failed(done) else self._register.prefer(preference))
+        return stored
+
+    def opted_out(self, member_ids: Sequence[str]) -> list[bool]:
+        """Say who wants no personalisation, or was erased."""
+        return self._register.opted_out(member_ids)
+
+    def erased(self, names: Sequence[str]) -> list[bool]:
+        """Say which ids, of members, decisions or contacts, have a tombstone."""
+        return self._register.erased(names)
+
+    def begin_erasure(self, erasure: Erasure, *, now: datetime) -> "Future[None]":
+        """Set tombstones, and keep whom to erase until it is done."""
+        stored = self._submit(lambda db: erasing.begin(db, self._marks, erasure, now=now))
+        stored.add_done_callback(lambda done: None if _failed(done) else self._register.bury(erasure.member_ids))
+        return stored
+
+    def erase(self, erasure: Erasure, *, now: datetime) -> "Future[dict[str, int]]":
+        """Erase members from the log, but for its batches; the future says what of each table that was."""
+        return self._wipe(lambda db: erasing.erase(db, self._marks, erasure, now=now))
+
+    def renew_part(self, renewed: Renewed, *, now: datetime) -> "Future[None]":
+        """Vouch for a part of a batch without the erased."""
+        return self._wipe(lambda db: erasing.renew_part(db, self._marks, renewed, now=now))
+
+    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
+        """Keep the receipt, and forget whom it is about."""
+        return self._wipe(lambda db: erasing.end(db, receipt_id, body, now=now))
+
+    def pending_erasures(self) -> list[Erasure]:
+        """Give the erasures that began and did not end."""
+        with self._reading:
+            return erasing.pending(self._reader)
 
     def close(self) -> None:
         """Write what waits, then let go of the file."""
@@ -272,6 +317,24 @@ class DecisionLog:
             self._jobs.put((write, stored))
         return stored
 
+    def _wipe(self, write: _Write) -> "Future[Any]":
+        """Hand in what removes rows: the write-ahead log, where they still stand, is emptied before it is done."""
+
+        def wipe(db: sqlite3.Connection) -> Any:  # noqa: ANN401 (what the entry's future gives)
+            self._wiping = True
+            result = write(db)
+            self._register.reload(db)
+            return result
+
+        return self._submit(wipe)
+
+    def _answer(self, db: sqlite3.Connection, idempotency_key: str) -> Answer | None:
+        """Find what stands under a key; of an answer about somebody erased only the mark of its key is kept."""
+        found = _answer(db, idempotency_key)
+        if found is None and self._register.buried:
+            found = _answer(db, self._marks.of(idempotency_key))
+        return found
+
     def _write(self) -> None:
         running = True
         while running:
@@ -293,6 +356,9 @@ class DecisionLog:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             results = [UnwrittenError(f"the decision log did not take an entry ({error}); send it again")] * len(group)
+        if self._wiping:
+            with contextlib.suppress(sqlite3.Error):  # somebody reads what is to go: after the next group
+                self._wiping = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
         for (_, stored), result in zip(group, results, strict=True):
             if isinstance(result, Exception):
                 stored.set_exception(result)

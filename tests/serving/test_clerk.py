@@ -63,7 +63,7 @@ def serve(deciders, members, tmp_path_factory):
         with DecisionLog(home.decisions) as log:
             offering = Offering(home, decider.release, log, now=world.clock())
             offering.decider = decider
-            clerk = Clerk(offering, Lookup(members), log, world=world, meters=Meters())
+            clerk = Clerk(offering, Lookup(members, log), log, world=world, meters=Meters())
             served = {ask: one for group in groups for ask, one in clerk.serve(group)}
             stored = {ask: one.stored.result() for ask, one in served.items() if getattr(one, "stored", None)}
         return served, stored, read_decisions(home.decisions)
