@@ -94,9 +94,9 @@ def silent_file(
         X[places], fallback[places] = known.members.X, known.members.fallback
         for name, column in facts.items():
             column[places] = known.members.facts[name]
-        for column, values in zip(told, _told(known), strict=True):
+        for words, values in zip(told, _told(known), strict=True):
             for place, value in zip(places.tolist(), values, strict=True):
-                column[place] = value
+                words[place] = value
     members = Members(X, fallback, decider.arms(member_ids), facts, standing)
     return File(tuple(member_ids), members, *map(tuple, told))
 

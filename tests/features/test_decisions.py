@@ -207,7 +207,7 @@ def test_a_log_of_another_format_is_refused(path):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(CorruptError, match="format 99, 2 was wanted"):
+    with pytest.raises(CorruptError, match="format 99, 3 was wanted"):
         DecisionLog(path)
 
 
