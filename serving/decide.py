@@ -206,7 +206,7 @@ class Decider:
             stands = len(choice.chosen) if purse.full else self._standing_rows(choice, worth.cost[rest], purse)
             kept.append(_first(choice, stands))
             if done + stands == len(uniform):
-                return kept[0] if len(kept) == 1 else _joined(kept)
+                return joined(kept)
             used = np.bincount(kept[-1].chosen, minlength=len(self.treatments))[1:]
             left = replace(purse, budget=purse.budget - kept[-1].spent.sum(), stock=purse.stock - used)
             occasion = replace(occasion, purse=left)
@@ -327,5 +327,8 @@ def _first(choice: Choice, rows: int) -> Choice:
     return Choice(**{name: values[:rows] for name, values in vars(choice).items()})
 
 
-def _joined(choices: Sequence[Choice]) -> Choice:
+def joined(choices: Sequence[Choice]) -> Choice:
+    """Put choices on members in a row together."""
+    if len(choices) == 1:
+        return choices[0]
     return Choice(**{name: np.concatenate([getattr(one, name) for one in choices]) for name in vars(choices[0])})

@@ -6,6 +6,7 @@ changed it meanwhile, the decision is refused, so that what stands is what one a
 """
 
 import threading
+import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,9 +51,11 @@ class Book:
         self._contacts: Counter[str] = Counter()  # by offer
         self._spent: Counter[str] = Counter()  # by campaign
         self._add(spending, sign=1)
-        self._moment = 0  # counts what was entered
+        # counts what was entered, from where no other book ever came to: what rests on another book is stale here
+        self._moment = time.monotonic_ns()
         self._last: OrderedDict[str, int] = OrderedDict()  # member_id -> moment of the last contact, oldest first
-        self._forgotten = 0  # the last moment of which members were dropped
+        self._forgotten = self._moment  # the last moment of which members were dropped
+        self._reserved: dict[tuple[str, int], list[tuple[Sequence[Contact], Spending]]] = {}  # by batch and part
 
     @property
     def moment(self) -> int:
@@ -78,6 +81,58 @@ class Book:
                 self._last.move_to_end(contact.member_id)
             while len(self._last) > RECENT:
                 _, self._forgotten = self._last.popitem(last=False)
+
+    def reserve(
+        self, part: tuple[str, int], place: int, contacts: Sequence[Contact], spending: Spending, seen: Seen | None
+    ) -> int:
+        """Count what the rows of a part from a place on make, before the part is whole, and give the moment after it.
+
+        From the first place on, a part begins anew.
+
+        Raises
+        ------
+        StaleError
+            If what it rests on has changed.
+        """
+        if place == 0:
+            self.release(part)
+        self.enter(contacts, spending, seen)
+        with self._lock:
+            self._reserved.setdefault(part, []).append((contacts, spending))
+            return self._moment
+
+    def release(self, part: tuple[str, int]) -> None:
+        """Let go of what was reserved for a part."""
+        for contacts, spending in self._reserved.pop(part, []):
+            self.settle(contacts, spending, stored=False)
+
+    def release_all(self, batch_id: str) -> None:
+        """Let go of what was reserved for a batch."""
+        for part in [part for part in self._reserved if part[0] == batch_id]:
+            self.release(part)
+
+    def claim(self, part: tuple[str, int], times: int) -> tuple[list[Contact], Spending]:
+        """Give what was reserved for a part, so many times, which stays counted until it is settled.
+
+        Raises
+        ------
+        StaleError
+            If this book knows nothing of that, or not of all.
+        """
+        with self._lock:
+            held = self._reserved.pop(part, [])
+        if len(held) != times:
+            for contacts, spending in held:
+                self.settle(contacts, spending, stored=False)
+            raise StaleError("another process keeps the log now; decide the batch again, and it goes on")
+        return [contact for contacts, _ in held for contact in contacts], _together([money for _, money in held])
+
+    def touched(self, member_ids: Sequence[str], since: int) -> list[str]:
+        """Say which members were contacted after a moment, or may have been."""
+        with self._lock:
+            if since < self._forgotten:
+                return list(member_ids)
+            return [member_id for member_id in member_ids if self._last.get(member_id, 0) > since]
 
     def settle(self, contacts: Iterable[Contact], spending: Spending, *, stored: bool) -> None:
         """Wait no longer: the log itself has the contacts now, or they never were."""
@@ -121,6 +176,15 @@ class Book:
         for (campaign_id, offer_id), (contacts, spent) in spending.items():
             self._contacts[offer_id] += sign * contacts
             self._spent[campaign_id] += sign * spent
+
+
+def _together(parts: Iterable[Spending]) -> Spending:
+    totals: dict[tuple[str, str], tuple[int, int]] = {}
+    for part in parts:
+        for key, (contacts, spent) in part.items():
+            before = totals.get(key, (0, 0))
+            totals[key] = (before[0] + contacts, before[1] + spent)
+    return totals
 
 
 def _within(total: int, limits: Range) -> bool:

@@ -46,7 +46,24 @@ class Kept(Protocol):
         """Store what a batch is."""
         ...
 
-    def append_part(self, part: Part, contacts: Sequence[Contact], spending: Spending) -> Future[bool]:
+    def reserve(
+        self,
+        batch_id: str,
+        part: int,
+        place: int,
+        contacts: Sequence[Contact],
+        spending: Spending,
+        *,
+        seen: Seen | None = None,
+    ) -> Future[int]:
+        """Count the contacts that rows of a part make."""
+        ...
+
+    def release(self, batch_id: str) -> None:
+        """Let go of what is reserved for a batch."""
+        ...
+
+    def append_part(self, part: Part, reservations: int) -> Future[bool]:
         """Store that a part of a batch was decided."""
         ...
 
@@ -66,6 +83,10 @@ class Kept(Protocol):
 
     def moment(self) -> int:
         """Count what was handed in so far."""
+        ...
+
+    def touched(self, member_ids: Sequence[str], *, since: int) -> list[str]:
+        """Say which members were contacted after a moment."""
         ...
 
     def contacts(self, member_ids: Sequence[str], *, since: datetime) -> list[Contact]:
@@ -151,9 +172,9 @@ class Call:
         """Write a call."""
         return frame(Ask(number, self.name, msgspec.Raw(_ENCODER.encode(self._arguments(**values)))))
 
-    def run(self, log: Kept, arguments: msgspec.Raw) -> Any:  # noqa: ANN401 (what the call gives)
-        """Make the call that was asked for."""
-        return getattr(log, self.name)(**msgspec.structs.asdict(self._from.decode(arguments)))
+    def values(self, arguments: msgspec.Raw) -> dict[str, Any]:
+        """Read what a call comes with."""
+        return msgspec.structs.asdict(self._from.decode(arguments))
 
     def result(self, told: "Told") -> Any:  # noqa: ANN401 (what the call gives)
         """Read what came of a call, or raise what it raised."""

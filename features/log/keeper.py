@@ -63,6 +63,8 @@ class Keeper:
     def close(self) -> None:
         """Let nobody in, answer what was asked, say goodbye."""
         with self._entering:
+            if self._closed:
+                return
             self._closed = True
             visits = list(self._visits)
         self._path.unlink(missing_ok=True)
@@ -96,6 +98,7 @@ class _Visit:
         self._answers.put(told(HELLO, VERSION))
         self._counting = threading.Condition()
         self._open = 0  # calls without an answer yet
+        self._batches = set[str]()  # for which something was reserved
         self._threads = [
             threading.Thread(target=work, name="log-visit", daemon=True) for work in (self._take, self._send)
         ]
@@ -121,12 +124,17 @@ class _Visit:
                 self._do(ask)
         with self._counting:
             self._counting.wait_for(lambda: not self._open)
+        for batch_id in self._batches:  # nobody else will store it
+            self._log.release(batch_id)
         self._answers.put(told(BYE, None))
         self._answers.put(None)
 
     def _do(self, ask: Ask) -> None:
         try:
-            result = CALLS[ask.call].run(self._log, ask.arguments)
+            values = CALLS[ask.call].values(ask.arguments)
+            if ask.call == "reserve":
+                self._batches.add(values["batch_id"])
+            result = getattr(self._log, ask.call)(**values)
         except Exception as error:  # noqa: BLE001 (the visitor's to handle)
             self._answer(failed(ask.number, error))
         else:

@@ -82,9 +82,28 @@ class SharedLog:
         """Store what a batch is; the future is False if it had begun before."""
         return self._later("begin_batch", batch=batch)
 
-    def append_part(self, part: Part, contacts: Sequence[Contact], spending: Spending) -> "Future[bool]":
+    def reserve(
+        self,
+        batch_id: str,
+        part: int,
+        place: int,
+        contacts: Sequence[Contact],
+        spending: Spending,
+        *,
+        seen: Seen | None = None,
+    ) -> "Future[int]":
+        """Count the contacts that rows of a part make, and give the moment after it."""
+        return self._later(
+            "reserve", batch_id=batch_id, part=part, place=place, contacts=contacts, spending=spending, seen=seen
+        )
+
+    def release(self, batch_id: str) -> None:
+        """Let go of what is reserved for a batch."""
+        self._now("release", batch_id=batch_id)
+
+    def append_part(self, part: Part, reservations: int) -> "Future[bool]":
         """Store that a part of a batch was decided; the future is False if it stood already."""
-        return self._later("append_part", part=part, contacts=contacts, spending=spending)
+        return self._later("append_part", part=part, reservations=reservations)
 
     def keep_catalogue(self, catalogue_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
         """Store a catalogue under its id."""
@@ -106,6 +125,11 @@ class SharedLog:
     def moment(self) -> int:
         """Count what was handed in so far; what is read after it is at least as new."""
         return int(self._now("moment"))
+
+    def touched(self, member_ids: Sequence[str], *, since: int) -> list[str]:
+        """Say which members were contacted after a moment, or may have been."""
+        found: list[str] = self._now("touched", member_ids=member_ids, since=since)
+        return found
 
     def contacts(self, member_ids: Sequence[str], *, since: datetime) -> list[Contact]:
         """Give the contacts of members since a moment; some come twice."""

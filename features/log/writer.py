@@ -162,11 +162,51 @@ class DecisionLog:
 
         return self._submit(write)
 
-    def append_part(self, part: Part, contacts: Sequence[Contact], spending: Spending) -> "Future[bool]":
-        """Store that a part of a batch was decided, with its contacts and what they cost, in one transaction.
+    def reserve(
+        self,
+        batch_id: str,
+        part: int,
+        place: int,
+        contacts: Sequence[Contact],
+        spending: Spending,
+        *,
+        seen: Seen | None = None,
+    ) -> "Future[int]":
+        """Count the contacts that rows of a part make, from a place on, before the part itself is stored.
+
+        The future gives the log's moment after it. What is reserved is let go of with `release`, when the part begins
+        anew, or when the log is closed.
+
+        Raises
+        ------
+        StaleError
+            From the future, if what they rest on has changed; nothing is counted.
+        """
+        counted: Future[int] = Future()
+        try:
+            counted.set_result(self._book.reserve((batch_id, part), place, contacts, spending, seen))
+        except StaleError as error:
+            return _refused(error)
+        return counted
+
+    def release(self, batch_id: str) -> None:
+        """Let go of what is reserved for a batch."""
+        self._book.release_all(batch_id)
+
+    def append_part(self, part: Part, reservations: int) -> "Future[bool]":
+        """Store that a part of a batch was decided, with the contacts reserved for it, in one transaction.
 
         The future is False if the part stood already; then nothing is stored.
+
+        Raises
+        ------
+        StaleError
+            From the future, if there are not so many reservations for it: another process may have kept the log then.
         """
+        try:
+            contacts, spending = self._book.claim((part.batch_id, part.part), reservations)
+        except StaleError as error:
+            return _refused(error)
 
         def write(db: sqlite3.Connection) -> bool:
             added = db.execute(_or_ignore("parts", PART), encode(PART, vars(part)))
@@ -174,7 +214,7 @@ class DecisionLog:
                 _count(db, contacts, spending)
             return new
 
-        return self._enter(write, contacts, spending, seen=None, stores=bool)
+        return self._settling(self._submit(write), contacts, spending, stores=bool)
 
     def keep_catalogue(self, catalogue_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
         """Store a catalogue under its id, once, so that what was decided by it can be replayed."""
@@ -208,6 +248,10 @@ class DecisionLog:
     def moment(self) -> int:
         """Count what was handed in so far; what is read after it is at least as new."""
         return self._book.moment
+
+    def touched(self, member_ids: Sequence[str], *, since: int) -> list[str]:
+        """Say which members were contacted after a moment, or may have been."""
+        return self._book.touched(member_ids, since)
 
     def contacts(self, member_ids: Sequence[str], *, since: datetime) -> list[Contact]:
         """Give the contacts of members since a moment, those that wait for the disk among them; some come twice."""
@@ -296,14 +340,21 @@ class DecisionLog:
         try:
             self._book.enter(contacts, spending, seen)
         except StaleError as error:
-            refused: Future[Any] = Future()
-            refused.set_exception(error)
-            return refused
+            return _refused(error)
         try:
-            stored = self._submit(write)
+            return self._settling(self._submit(write), contacts, spending, stores=stores)
         except UnwrittenError:
             self._book.settle(contacts, spending, stored=False)
             raise
+
+    def _settling(
+        self,
+        stored: "Future[Any]",
+        contacts: Sequence[Contact],
+        spending: Spending,
+        *,
+        stores: Callable[[Any], bool],
+    ) -> "Future[Any]":
         stored.add_done_callback(
             lambda done: self._book.settle(contacts, spending, stored=not _failed(done) and stores(done.result()))
         )
@@ -375,6 +426,12 @@ def _count(db: sqlite3.Connection, contacts: Iterable[Contact], spending: Spendi
     """Store contacts, and add to the running totals."""
     db.executemany(insert("contacts", Contact._fields), contacts)
     db.executemany(_ADD, [(*key, *totals) for key, totals in spending.items()])
+
+
+def _refused(error: StaleError) -> "Future[Any]":
+    refused: Future[Any] = Future()
+    refused.set_exception(error)
+    return refused
 
 
 def _failed(done: "Future[Any]") -> bool:

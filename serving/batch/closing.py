@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 
 from features.decisions import Batch
@@ -15,7 +14,8 @@ from features.sheet import Progress, Sheet
 from serving.batch.output import Tally, counted, decision_rows, write_output
 from serving.batch.plan import Plan
 from serving.batch.prices import curve, expected_spend, price
-from serving.batch.run import Run, decided_parts, purse_of
+from serving.batch.run import Run, decided_parts
+from serving.batch.turns import purse_of
 from training.budget import Curve
 
 POINTS: Final = 11  # of the curve
@@ -77,7 +77,7 @@ def refused_path(out: Path) -> Path:
 def preview_batch(plan: Plan, *, now: datetime, progress: Progress) -> Preview:
     """Say what would be decided and what budgets would earn; decide nothing and log nothing."""
     run, decider = Run(plan, now, progress), plan.decider
-    left = purse_of(plan, 0, np.zeros(len(decider.stock)), 0)
+    left = purse_of(plan, 0, [0] * len(decider.stock), 0)
     claims = run.claims(left)
     priced = price(decider, claims, left)
     spent = expected_spend(decider, claims, priced)

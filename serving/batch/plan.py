@@ -102,6 +102,11 @@ class Rows:
     X: NDArray[np.float32]
     facts: dict[str, NDArray[np.generic]]
 
+    def rows(self, part: slice) -> "Rows":
+        """Give some of the members."""
+        named = self.named.slice(part.start, part.stop - part.start)
+        return Rows(self.first + part.start, named, self.X[part], {name: it[part] for name, it in self.facts.items()})
+
     def members(self, decider: Decider, contacts: Contacts, now: datetime) -> Members:
         """Put together what a decision rests on; of who opted out nothing is made."""
         end = self.first + len(self.X)

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -18,10 +17,11 @@ from features.files import sha256, write_whole
 from features.home import Home
 from features.sheet import Progress
 from serving.batch.output import tally
-from serving.batch.part import Decided, contacts_of, part_table, write_part
+from serving.batch.part import Decided, part_table, write_part
 from serving.batch.plan import Plan, Rows
 from serving.batch.prices import Claims, claims_of, price, together
-from serving.decide import Choice, Members, Occasion, Purse, Worth
+from serving.batch.turns import Turns, purse_of
+from serving.decide import Members, Occasion, Purse, Worth
 
 AHEAD: Final = 2  # parts that are worked on beside the one that is decided
 S = TypeVar("S")
@@ -55,15 +55,12 @@ class Run:
             self._worth[weighed.number] = weighed.worth
         return together(found)
 
-    def decide(self, parts: Iterable[int], left: Purse, batch_id: str) -> Iterator[tuple[int, Decided]]:
-        """Decide parts in order, each under what those before left."""
-        decider = self.plan.decider
+    def decide(self, parts: Iterable[int], turns: Turns, batch_id: str) -> Iterator[tuple[int, Decided, int]]:
+        """Decide parts in order, each under what those before left; say in how many reservations the log has each."""
         for weighed in self._weighed(tuple(parts), "deciding"):
             self._worth.pop(weighed.number, None)
             uniform = np.random.default_rng([int(batch_id, 16), weighed.number]).random(len(weighed.rows.X))
-            choice = decider.choose(weighed.members, weighed.worth, occasion=self._occasion(left), uniform=uniform)
-            left = _after(left, choice)
-            yield weighed.number, Decided(weighed.rows, weighed.members, weighed.worth, choice, uniform)
+            yield weighed.number, *turns.decide(weighed.number, weighed.rows, weighed.members, weighed.worth, uniform)
 
     def _weighed(self, parts: tuple[int, ...], step: str) -> Iterator[Weighed]:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -90,15 +87,18 @@ def decide_batch(plan: Plan, *, now: datetime, progress: Progress) -> Batch:
     it had not been.
     """
     with SharedLog(plan.home.decisions) as log:
-        batch = find_batch(plan.home.decisions, plan.batch_id)
+        batch, moment = find_batch(plan.home.decisions, plan.batch_id), log.moment()
+        log.release(plan.batch_id)  # of a run that was killed
         run = Run(plan, now if batch is None else batch.decided_at, progress)
         if batch is None:
             batch = _begin(plan, run, log)
         done = decided_parts(plan.home, batch.batch_id)
-        left = _priced(_left(plan, log, [plan.home.root / part.path for part in done]), batch)
+        spent = sum(tally(plan.home.root / part.path).spent for part in done)
+        prices = _priced(_left(plan, log), batch)
+        turns = Turns(plan, log, batch, moment=moment, spent=spent, prices=prices)
         with ThreadPoolExecutor(1) as writer:  # one: parts are named in the log in their order
-            store = partial(_store, plan, log, batch, left)
-            decided = run.decide(plan.parts[len(done) :], left, batch.batch_id)
+            store = partial(_store, plan, log, batch, prices)
+            decided = run.decide(plan.parts[len(done) :], turns, batch.batch_id)
             deque(_ahead(writer, store, decided), maxlen=0)
     return batch
 
@@ -108,31 +108,17 @@ def decided_parts(home: Home, batch_id: str) -> list[Part]:
     return [part for batch, part in read_parts(home.decisions) if batch.batch_id == batch_id]
 
 
-def purse_of(plan: Plan, spent: float, contacted: Iterable[int], campaign_spent: float) -> Purse:
-    """Say what is left of budget and stock: of the request's budget, and of the campaign's."""
-    decider = plan.decider
-    campaign = decider.campaign(plan.request.campaign_id)
-    of_campaign = campaign.budget if campaign else None
-    limits = [(plan.request.budget, spent), (of_campaign, campaign_spent)]
-    budget = min([float(limit - used) for limit, used in limits if limit is not None], default=np.inf)
-    stock = decider.stock - np.array([*contacted], dtype=np.float64)
-    return Purse(max(budget, 0.0), np.maximum(stock, 0.0), 0.0, np.zeros(len(stock)))
-
-
-def _after(left: Purse, choice: Choice) -> Purse:
-    contacts = np.bincount(choice.chosen, minlength=1 + len(left.stock))[1:]
-    return replace(left, budget=left.budget - choice.spent.sum(), stock=left.stock - contacts)
-
-
-def _left(plan: Plan, log: Log, parts: list[Path]) -> Purse:
-    campaign_id, spent = plan.request.campaign_id, sum(tally(path).spent for path in parts)
+def _left(plan: Plan, log: Log) -> Purse:
+    """Say what is left before the batch begins."""
+    campaign_id = plan.request.campaign_id
     contacted = log.contacted(plan.decider.release.offer_ids)
-    return purse_of(plan, spent, contacted, log.spent(campaign_id) if campaign_id is not None else 0)
+    left = purse_of(plan, 0, contacted, log.spent(campaign_id) if campaign_id is not None else 0)
+    return replace(left, budget=max(left.budget, 0.0), stock=np.maximum(left.stock, 0.0))
 
 
 def _begin(plan: Plan, run: Run, log: Log) -> Batch:
     """Find the prices, where anything is short, and store what the batch is."""
-    left, decider, request = _left(plan, log, []), plan.decider, plan.request
+    left, decider, request = _left(plan, log), plan.decider, plan.request
     if left.budget == 0:
         raise ContractError(f"campaign {request.campaign_id} has spent its budget; give it more in holdfast.toml")
     short = np.isfinite(left.budget) or np.isfinite(left.stock).any()
@@ -162,15 +148,14 @@ def _priced(left: Purse, batch: Batch) -> Purse:
     return replace(left, price=settings["price"], stock_prices=np.array(settings["stock_prices"], dtype=np.float64))
 
 
-def _store(plan: Plan, log: Log, batch: Batch, purse: Purse, numbered: tuple[int, Decided]) -> None:
+def _store(plan: Plan, log: Log, batch: Batch, prices: Purse, numbered: tuple[int, Decided, int]) -> None:
     """Write a part's decisions, then let the log name it."""
-    number, decided = numbered
-    table = part_table(decided, plan.decider, batch, purse, plan.population.as_of.isoformat())
+    number, decided, reservations = numbered
+    table = part_table(decided, plan.decider, batch, prices, plan.population.as_of.isoformat())
     path = plan.home.batches / batch.batch_id / f"part-{number:05d}.parquet"
     write_whole(path, partial(write_part, table=table))
     part = Part(batch.batch_id, number, str(path.relative_to(plan.home.root)), sha256(path), len(table))
-    spending = decided.spending(plan.decider, batch.campaign_id)
-    log.append_part(part, [*contacts_of(decided, plan.decider, batch)], spending).result()
+    log.append_part(part, reservations).result()
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:

@@ -194,7 +194,9 @@ def batch(path):
         assert log.begin_batch(Batch("b1", "spring", NOW, "r1", "c1", {"seed": 1})).result()
         part = Part("b1", 0, "batches/part-0.parquet", sha256(file), 2)
         contacts = [Contact("m0", microseconds(NOW), "b1-0", "A")]
-        assert [log.append_part(part, contacts, {("spring", "A"): (1, 50)}).result() for _ in range(2)] == [True, False]
+        for new in (True, False):
+            log.reserve(part.batch_id, part.part, 0, contacts, {("spring", "A"): (1, 50)}).result()
+            assert log.append_part(part, 1).result() is new
         assert (log.contacted(OFFERS), log.spent("spring")) == ([2, 0], 100)
     return file, rows
 

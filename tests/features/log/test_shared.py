@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from features.decisions import Answer, Batch, Contact, DecisionLog, Outcome, Part, SharedLog, read_decisions
-from features.errors import ConflictError, ContractError, HoldfastError, UnwrittenError
+from features.decisions import Answer, Batch, Contact, DecisionLog, Outcome, Part, Seen, SharedLog, read_decisions
+from features.errors import ConflictError, ContractError, HoldfastError, StaleError, UnwrittenError
 from features.log import calls, shared
 from features.log.keeper import socket_of
 
@@ -68,7 +68,9 @@ def test_every_call_gives_both_the_same(two, decision):
     assert [log.begin_batch(batch).result() for log in two] == [True, False]
     part = Part("b", 0, "b/part-0", "0" * 64, 1)
     sent = [Contact("m2", 5, "b-0", "A")]
-    assert [log.append_part(part, sent, {("c", "A"): (1, 50)}).result() for log in two] == [True, False]
+    for log, new in zip(two, (True, False), strict=True):
+        log.reserve("b", 0, 0, sent, {("c", "A"): (1, 50)}).result()
+        assert log.append_part(part, 1).result() is new
     for ask in (
         lambda log: log.price("c"),
         lambda log: log.contacts(["m1", "m2", "m3"], since=NOW - timedelta(days=20_000)),
@@ -196,3 +198,46 @@ def test_a_visitor_that_is_killed_harms_nobody(path, decision):
         heard += acknowledged(visitor)
         keeper.append([decision("after")], now=NOW).result()
     assert {*heard, "after"} <= set(stored(path))
+
+
+def test_decisions_that_rest_on_what_the_other_changed_are_refused_and_nothing_is_stored(two, path, decision):
+    keeper, visitor = two
+    moment = visitor.moment()
+    keeper.append([decision("d1", member_id="m1", campaign_id="c")], now=NOW).result()
+    grounds = (
+        Seen(moment=moment, member_ids=["m1"]),
+        Seen(moment=0),  # of another book
+        Seen(spent={"c": (None, 49)}),
+        Seen(spent={"c": (51, None)}),
+        Seen(contacted={"A": (None, 0)}),
+    )
+    for number, seen in enumerate(grounds):
+        stored_at = visitor.append([decision(f"x{number}", member_id="m1")], now=NOW, seen=seen)
+        assert isinstance(stored_at.exception(), StaleError)
+    fine = Seen(moment=moment, member_ids=["m2"], spent={"c": (50, 50)}, contacted={"A": (0, 1)})
+    visitor.append([decision("d2", member_id="m2")], now=NOW, seen=fine).result()
+    assert stored(path) == ["d1", "d2"]
+    assert keeper.contacted(["A"]) == [2]
+
+
+def test_what_a_batch_reserves_counts_and_is_let_go_when_it_dies(two):
+    keeper, visitor = two
+    sent, moment = [Contact("m1", 5, "b-0", "A")], keeper.moment()
+    after = visitor.reserve("b", 0, 0, sent, {("c", "A"): (1, 50)}).result()
+    assert (keeper.spent("c"), keeper.touched(["m1", "m2"], since=moment)) == (50, ["m1"])
+    assert keeper.touched(["m1", "m2"], since=after) == []
+    visitor.reserve("b", 0, 0, sent, {("c", "A"): (1, 60)}).result()  # the part begins anew
+    assert keeper.spent("c") == 60
+    visitor.close()
+    assert keeper.spent("c") == 0
+    assert keeper.contacts(["m1"], since=NOW - timedelta(days=20_000)) == []
+
+
+def test_a_part_whose_reservations_another_keeper_had_is_not_stored(two):
+    keeper, visitor = two
+    keeper.begin_batch(Batch("b", "c", NOW, "r1", "cat", {})).result()
+    visitor.reserve("b", 0, 0, [Contact("m1", 5, "b-0", "A")], {("c", "A"): (1, 50)}).result()
+    keeper.close()
+    part = Part("b", 0, "b/part-0", "0" * 64, 1)
+    assert isinstance(visitor.append_part(part, 1).exception(), StaleError)
+    assert (visitor.keeps, visitor.spent("c")) == (True, 0)
