@@ -161,6 +161,11 @@ class Serving(_Settings):
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="processes that answer; one keeps up with some thousand decisions a second on one processor"
     )
+    in_flight: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        128,
+        description="requests that a process answers at a time, of which one counts once more for every eight members; "
+        "who comes above it is told to come back (429)",
+    )
 
 
 class Programme(_Settings):

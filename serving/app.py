@@ -34,6 +34,7 @@ from serving.contract import (
     TransactionsRequest,
 )
 from serving.desk import Desk, Reply
+from serving.lane import Lane
 from serving.problems import (
     MEDIA_TYPE,
     ProblemDocument,
@@ -83,6 +84,7 @@ def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
         exception_handlers={ProblemError: answer_problem, HTTPException: answer_http},
     )
     app.state.desk = None
+    app.add_middleware(Lane)  # first, so that it is the innermost: what guards other calls guards these
     app.add_middleware(Guard)
     _add_calls(app)
     _add_member_calls(app)
@@ -92,7 +94,7 @@ def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
 
 def _add_calls(app: FastAPI) -> None:
     @app.post(
-        "/v1/decisions", **_described(DecisionsAnswer, (400, 409, 413, 415, 422, 503), DecisionsRequest, key=True)
+        "/v1/decisions", **_described(DecisionsAnswer, (400, 409, 413, 415, 422, 429, 503), DecisionsRequest, key=True)
     )
     async def decisions(request: Request) -> Response:
         """Decide for members, log each decision with its propensity, then answer."""
@@ -100,7 +102,7 @@ def _add_calls(app: FastAPI) -> None:
         desired = parse(body, DecisionsRequest)
         return _answer(await _desk(request).decide(desired, body, idempotency_key=_key(request)))
 
-    @app.post("/v1/scores", **_described(ScoresAnswer, (400, 413, 415, 422, 503), ScoresRequest))
+    @app.post("/v1/scores", **_described(ScoresAnswer, (400, 413, 415, 422, 429, 503), ScoresRequest))
     async def scores(request: Request) -> Response:
         """Give the same numbers; nothing is decided, nothing logged."""
         return _answer(await _desk(request).score(parse(await read_body(request), ScoresRequest)))

@@ -6,9 +6,11 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Final
 
 from features.decisions import Answer, Log, Outcome, Preference
 from features.errors import ConflictError, UnwrittenError
+from features.programme import Serving
 from serving.answers import dump, record_answer, release_answer
 from serving.clerk import Ask, Clerk
 from serving.contract import (
@@ -20,6 +22,7 @@ from serving.contract import (
     TransactionsRequest,
 )
 from serving.decide import Decider
+from serving.gate import Gate
 from serving.intake import Intake, LiveFeatures
 from serving.meters import Meters
 from serving.offering import Offering
@@ -27,6 +30,8 @@ from serving.problems import FieldProblem, ProblemError, contract
 from serving.room import Room, Stored
 from serving.sources import FeatureSource, Lookup
 from serving.world import World
+
+DEFAULTS: Final = Serving()
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,18 @@ class Desk:
     """Serve one release; what takes time happens on threads beside the event loop."""
 
     def __init__(
-        self, offering: Offering, source: FeatureSource, log: Log, *, live: LiveFeatures, world: World
+        self,
+        offering: Offering,
+        source: FeatureSource,
+        log: Log,
+        *,
+        live: LiveFeatures,
+        world: World,
+        settings: Serving = DEFAULTS,
     ) -> None:
         self._offering, self._log, self._world = offering, log, world
         self._intake = Intake(live, world.clock)
-        self.meters = Meters()
+        self.meters, self.gate = Meters(), Gate(settings.in_flight)
         self._lookup = Lookup(source, log)
         self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
         release_id = self.decider.release.release_id
@@ -168,7 +180,8 @@ class Desk:
 
     async def _serve(self, ask: Ask) -> Stored:
         try:
-            return await self._room.ask(ask)
+            with self.gate.weigh(len(ask.request.members)):
+                return await self._room.ask(ask)
         except UnwrittenError as error:
             raise _unwritten() from error
 

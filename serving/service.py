@@ -84,7 +84,8 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
     except HoldfastError:
         log.close()
         raise
-    return Desk(offering, store, log, live=Live(home, store), world=world)
+    settings = read_programme(home.settings).serving
+    return Desk(offering, store, log, live=Live(home, store), world=world, settings=settings)
 
 
 def serve(

@@ -2,12 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from features.errors import CorruptError, NotFoundError
@@ -70,12 +71,17 @@ WORDS: Final = frozenset({"treatments", "asked", "refusals"})  # few words, the 
 TIMES: Final = frozenset({"decided_at", "event_timestamp", "occurred_at", "received_at", "created_at", "set_at"})
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-to_json: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # made once: making it takes longest
+_ENCODER: Final = msgspec.json.Encoder()  # a sixth of the time that the standard library takes
 
 
-def encode(columns: Sequence[str], entry: Mapping[str, Any]) -> tuple[Any, ...]:
+def to_json(value: Any) -> str:  # noqa: ANN401 (any JSON value)
+    """Write JSON as it stands in a column; floats come back to the bit."""
+    return _ENCODER.encode(value).decode()
+
+
+def encode(columns: tuple[str, ...], entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """Write an entry's fields as the values of a row."""
-    return tuple(_to_sql(name, entry[name]) for name in columns)
+    return tuple([entry[name] if write is None else write(entry[name]) for name, write in _writes(columns)])
 
 
 def decode(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
@@ -142,12 +148,15 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
 
 
-def _to_sql(name: str, value: Any) -> Any:  # noqa: ANN401 (any column)
-    if name in WORDS:
-        return _words(value if value is None else tuple(value))
-    if name in JSON:
-        return to_json(value)
-    return text(value) if name in TIMES and value is not None else value
+@cache
+def _writes(columns: tuple[str, ...]) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
+    """Say how each column is written; None: as it is."""
+    ways: dict[str, Callable[[Any], Any]] = {
+        **dict.fromkeys(JSON, to_json),
+        **dict.fromkeys(WORDS, lambda value: _words(value if value is None else tuple(value))),
+        **dict.fromkeys(TIMES, lambda value: None if value is None else text(value)),
+    }
+    return tuple((name, ways.get(name)) for name in columns)
 
 
 @lru_cache(4096)
