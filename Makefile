@@ -13,7 +13,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := passive
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run demo test lint bench lock clean
+.PHONY: help run demo test lint bench chaos lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,9 @@ lint: .venv/ready ## ruff, the type checker, the direction of imports
 
 bench: demo .oracles/ready ## benchmarks, each against its rival in the same run
 	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
+
+chaos: .venv/ready ## kills, failing disks, backends away, hostile inputs: what is tried, and what broke (15 minutes)
+	@CHAOS=long $(BIN)/pytest tests/chaos -p no:randomly -q
 
 lock: ## compile requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \

@@ -16,16 +16,21 @@ from serving.offering import Offering
 from serving.world import World
 from training.artifacts import load_release
 
-if __name__ == "__main__":
+
+def main(release_root, log_path, ready=lambda address: print(address, flush=True)):  # noqa: T201 (the test reads it)
     spec = importlib.util.spec_from_file_location("members", Path(__file__).with_name("conftest.py"))
     members = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(members)
-    release = load_release(Path(sys.argv[1]))
+    release = load_release(Path(release_root))
     clock = service._clock(Programme.model_validate(release.manifest.programme))
     world = World(clock=clock, new_id=lambda: service.uuid.uuid4().hex, rng=np.random.default_rng(5))
-    log = DecisionLog(Path(sys.argv[2]))
-    home = Home(Path(sys.argv[2]).parent)
+    log = DecisionLog(Path(log_path))
+    home = Home(Path(log_path).parent)
     nothing = Live(Home(home.root / "nothing"), members.Memory())
     desk = Desk(Offering(home, release, log, now=clock()), members.Memory(), log, live=nothing, world=world)
     with service._listen("127.0.0.1", 0) as listening:
-        service.run(desk, listening, ready=lambda address: print(address, flush=True))  # noqa: T201 (the test reads it)
+        service.run(desk, listening, ready=ready)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
