@@ -392,6 +392,7 @@ def decide(
     ),
     objective: Annotated[Objective | None, typer.Option(help="Another one than the campaign's.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws again.")] = 0,
+    bom: Annotated[bool, typer.Option("--bom", help="Begin a CSV with the mark by which Excel knows UTF-8.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what budgets would earn; decide nothing.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -411,7 +412,7 @@ def decide(
             preview = preview_batch(plan, now=now, progress=progress)
         else:
             batch = decide_batch(plan, now=now, progress=progress)
-            closing = write_decisions(plan, batch, path, progress=progress)
+            closing = write_decisions(plan, batch, path, progress=progress, marked=bom)
     if json:
         out.print_json(data=preview.to_json() if dry_run else closing.to_json())
     else:
