@@ -1,5 +1,6 @@
 """Hostile requests without end: valid ones with something wrong put into values, text, bytes, headers or addresses."""
 
+import copy
 import json
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -102,7 +103,7 @@ def _put(rng, body, value):
     inside = body
     for key in way:
         inside = inside[key]
-    inside[last] = value
+    inside[last] = copy.deepcopy(value)  # what is put into it later is its own
     return body
 
 
