@@ -63,7 +63,7 @@ RAW = {
     "pipelined": (HEAD + b"Content-Length: 19\r\n\r\n" + BODY) * 50,
     "pipelined reads": GET * 200,
     "rubbish after a request": GET + b"\x00\x01" + SECRET,
-    "smuggled": HEAD + b"Content-Length: 23\r\n\r\n" + BODY + b"\r\n\r\nDELETE /v1/members/m1 HTTP/1.1\r\nHost:\r\n\r\n",
+    "smuggled": HEAD + b"Content-Length: 23\r\n\r\n" + BODY + b"\r\n\r\nDELETE /v1/members/m1 HTTP/1.1\r\nA:\r\n\r\n",
     "expect": HEAD + b"Content-Length: 19\r\nExpect: 100-continue\r\n\r\n" + BODY,
     "upgrade": b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     "websocket": b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
