@@ -569,6 +569,9 @@ def simulate(
     same_for_all: Annotated[
         bool, typer.Option("--same-for-all/--heterogeneous", help="Let every offer work alike for everybody.")
     ] = False,
+    observable: Annotated[
+        bool, typer.Option("--observable/--hidden", help="Let the members' table show the traits behind responses.")
+    ] = False,
     json: AsJson = False,
     picture: Annotated[
         Path | None, typer.Option(help="Draw cumulative profit and regret into this PNG.", show_default=False)
@@ -592,6 +595,7 @@ def simulate(
         budget=budget,
         offers=alike(sold) if same_for_all else sold,
         margin=margin,
+        observable=observable,
     )
     with working() as progress:
         rows = fly(plan, np.random.default_rng(seed), progress)
