@@ -392,7 +392,6 @@ def decide(
     ),
     objective: Annotated[Objective | None, typer.Option(help="Another one than the campaign's.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws again.")] = 0,
-    bom: Annotated[bool, typer.Option("--bom", help="Begin a CSV with the mark by which Excel knows UTF-8.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what budgets would earn; decide nothing.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -412,7 +411,7 @@ def decide(
             preview = preview_batch(plan, now=now, progress=progress)
         else:
             batch = decide_batch(plan, now=now, progress=progress)
-            closing = write_decisions(plan, batch, path, progress=progress, marked=bom)
+            closing = write_decisions(plan, batch, path, progress=progress)
     if json:
         out.print_json(data=preview.to_json() if dry_run else closing.to_json())
     else:
@@ -454,6 +453,26 @@ def decisions_show(
         out.print_json(data=as_json(row))
     else:
         _show(decision_sheet(row, read_programme(Home(home).settings)))
+
+
+@decisions.command("drain")
+def decisions_drain(home: Where = DEFAULT_HOME, *, json: AsJson = False) -> None:
+    """Carry over what the Postgres of holdfast.toml lacks of the decision log: once, as after a batch."""
+    from features.decisions import SharedLog
+    from features.log.drain import drain
+    from features.programme import read_programme
+
+    place = Home(home)
+    if (address := read_programme(place.settings).engine.decisions) == "sqlite":
+        raise ContractError(
+            'there is nowhere to drain to; set [engine] decisions = "postgresql://..." in holdfast.toml'
+        )
+    with SharedLog(place.decisions) as log:
+        carried = drain(log, place.decisions, address)
+    if json:
+        out.print_json(data={"changes": carried})
+    else:
+        _say(f"{carried:,} changes were carried over")
 
 
 @decisions.command("replay")
@@ -569,9 +588,6 @@ def simulate(
     same_for_all: Annotated[
         bool, typer.Option("--same-for-all/--heterogeneous", help="Let every offer work alike for everybody.")
     ] = False,
-    observable: Annotated[
-        bool, typer.Option("--observable/--hidden", help="Let the members' table show the traits behind responses.")
-    ] = False,
     json: AsJson = False,
     picture: Annotated[
         Path | None, typer.Option(help="Draw cumulative profit and regret into this PNG.", show_default=False)
@@ -595,7 +611,6 @@ def simulate(
         budget=budget,
         offers=alike(sold) if same_for_all else sold,
         margin=margin,
-        observable=observable,
     )
     with working() as progress:
         rows = fly(plan, np.random.default_rng(seed), progress)

@@ -127,6 +127,12 @@ class Engine(_Settings):
         description="where decisions read features: sqlite, a file under the home; redis://host:6379/0, rediss://..., "
         "unix:///path; redis+cluster://host:7000,host:7001",
     )
+    decisions: str = Field(
+        "sqlite",
+        pattern=r"^(sqlite|postgres(ql)?://.+)$",
+        repr=False,
+        description="where the decision log is copied to: sqlite, nowhere but the file under the home; postgresql://...",
+    )
     online_prefix: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,40}$")] = Field(
         "holdfast", description="what the keys in Redis begin with; programmes that share a Redis have one each"
     )

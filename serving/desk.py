@@ -61,7 +61,9 @@ class Desk:
         self._lookup = Lookup(source, log)
         self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
         release_id = self.decider.release.release_id
-        self.meters.serve(release_id, log=lambda: log.backlog, live=lambda: self._intake.backlog)
+        self.meters.serve(
+            release_id, log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog
+        )
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
 
     @property

@@ -45,6 +45,7 @@ class Meters:
         )
         self._release = self._gauge("holdfast_release", "The release that serves", ["release_id"])
         self._backlog = self._gauge("holdfast_log_backlog", "Entries that wait for the disk")
+        self._undrained = self._gauge("holdfast_drain_backlog", "Changes of the log that its Postgres lacks")
         self._owed = self._gauge("holdfast_live_backlog", "Requests with live rows that wait, and members owed")
 
     def answered(self, call: str, status: int, seconds: float) -> None:
@@ -78,10 +79,12 @@ class Meters:
         for status in statuses:
             self._rows.labels(table, status).inc()
 
-    def serve(self, release_id: str, *, log: Callable[[], int], live: Callable[[], int]) -> None:
+    def serve(
+        self, release_id: str, *, log: Callable[[], int], drain: Callable[[], int], live: Callable[[], int]
+    ) -> None:
         """Name the release that serves, and where to read the backlogs."""
         self._release.labels(release_id).set(1)
-        self._watched = ((self._backlog, log), (self._owed, live))
+        self._watched = ((self._backlog, log), (self._undrained, drain), (self._owed, live))
 
     def text(self) -> bytes:
         """Write every metric in Prometheus' text format."""

@@ -84,7 +84,9 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
     except HoldfastError:
         log.close()
         raise
-    settings = read_programme(home.settings).serving
+    settings, engine = read_programme(home.settings).serving, read_programme(home.settings).engine
+    if worker == 0 and engine.decisions != "sqlite":
+        log.drain_to(engine.decisions)
     return Desk(offering, store, log, live=Live(home, store), world=world, settings=settings)
 
 

@@ -1,5 +1,6 @@
-"""What every test runs under (one clock, threads that wait without spinning, telemetry off), and servers of Redis."""
+"""What every test runs under (one clock, threads that wait without spinning, telemetry off), and real servers."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -22,6 +24,7 @@ os.environ.update(
     }
 )
 time.tzset()  # before anything else is imported
+BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=Path("none"))
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +106,66 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
         self._process.stdout.close()
+
+
+class PostgresServer:
+    """A real server on a port of this machine that a test may stop for a while."""
+
+    password = "hunter2 & more"  # noqa: S105 (of a server that lives as long as the tests)
+
+    def __init__(self, name):
+        if not (BINARIES / "initdb").exists():
+            if "CI" in os.environ:
+                pytest.fail("there is no Postgres server here: apt-get install postgresql")
+            pytest.skip("no Postgres server is installed: apt-get install postgresql")
+        self.root = Path("/tmp") / f"holdfast-{name}-{os.getpid()}"  # noqa: S108 (its owner has to reach it: pytest's own is 0700)
+        self.root.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            shutil.chown(self.root, "postgres", "postgres")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.place = f"127.0.0.1:{self.port}"
+        self.address = f"postgresql://shop:hunter2%20%26%20more@{self.place}/postgres"
+        _as_postgres("tee", str(self.root / "password"), input=self.password)
+        as_owner = ("-U", "shop", "-A", "scram-sha-256", "--pwfile", str(self.root / "password"), "--no-sync")
+        _as_postgres(str(BINARIES / "initdb"), "-D", str(self.root / "data"), *as_owner)
+        self.start()
+
+    def start(self):
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.root} -c fsync=off"
+        self._control("-l", str(self.root / "log"), "-w", "-o", options, "start")
+
+    def stop(self):
+        self._control("-m", "immediate", "stop")
+
+    def run(self, statements):
+        """Run statements, and give the rows of the last as lines of text."""
+        connect = ("-h", str(self.root), "-p", str(self.port), "-U", "shop", "-v", "ON_ERROR_STOP=1", "-qAt")
+        environment = {"PGPASSWORD": self.password, "PATH": os.environ["PATH"]}
+        said = _as_postgres(str(BINARIES / "psql"), *connect, "postgres", input=statements, env=environment)
+        return said.stdout.splitlines()
+
+    def remove(self):
+        shutil.rmtree(self.root)
+
+    def _control(self, *command):
+        _as_postgres(str(BINARIES / "pg_ctl"), "-D", str(self.root / "data"), *command)
+
+
+def _as_postgres(*command, **how):
+    """Run a server's program as somebody else than root, which it refuses."""
+    drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    return subprocess.run([*drop, *command], check=True, capture_output=True, text=True, timeout=60, **how)
+
+
+@pytest.fixture(scope="module")
+def postgres_server(request):
+    """A server for the tests of one file."""
+    server = PostgresServer(request.module.__name__.rpartition(".")[2])
+    yield server
+    with contextlib.suppress(subprocess.CalledProcessError):  # a test has stopped it
+        server.stop()
+    server.remove()
 
 
 def _program():

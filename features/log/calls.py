@@ -137,6 +137,14 @@ class Kept(Protocol):
         """Give the erasures that began and did not end."""
         ...
 
+    def follow(self) -> Future[bool]:
+        """Note which rows change."""
+        ...
+
+    def drained(self, number: int) -> Future[None]:
+        """Drop the notes up to a number."""
+        ...
+
 
 class Log(Kept, Protocol):
     """The decision log, kept by this process or by another."""
@@ -144,6 +152,11 @@ class Log(Kept, Protocol):
     @property
     def backlog(self) -> int:
         """Entries that wait."""
+        ...
+
+    @property
+    def undrained(self) -> int:
+        """Changes that Postgres lacks, where there is one."""
         ...
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:

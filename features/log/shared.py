@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from features.errors import ContractError, UnwrittenError
 from features.log.book import Contact, Seen, Spending
 from features.log.calls import CALLS
+from features.log.drain import Drain
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed
 from features.log.keeper import Keeper, socket_of
@@ -45,6 +46,7 @@ class SharedLog:
         self._opening = threading.RLock()
         self._closed = False
         self._held: _Kept | Link = self._open()
+        self._drain: Drain | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -185,13 +187,32 @@ class SharedLog:
         found: list[Erasure] = self._now("pending_erasures")
         return found
 
+    def follow(self) -> "Future[bool]":
+        """Note which rows change from now on; False if that is so already."""
+        return self._later("follow")
+
+    def drained(self, number: int) -> "Future[None]":
+        """Drop the notes up to a number."""
+        return self._later("drained", number=number)
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """Look up one decision."""
         with contextlib.closing(open_to_read(self._path)) as db:
             return find(db, self._path.parent, decision_id)
 
+    def drain_to(self, address: str) -> None:
+        """Carry over to Postgres, in the background, what is stored."""
+        self._drain = Drain(self, self._path, address)
+
+    @property
+    def undrained(self) -> int:
+        """Changes that Postgres lacks, where there is one."""
+        return 0 if self._drain is None else self._drain.backlog
+
     def close(self) -> None:
         """Let go, once all that was handed in is stored."""
+        if self._drain:
+            self._drain.close()
         with self._opening:
             self._closed = True
             held = self._held

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Self
 
 from features.errors import ConflictError, ContractError, HoldfastError, StaleError, UnwrittenError
-from features.log import erasing
+from features.log import changes, erasing
 from features.log.book import Book, Contact, Seen, Spending, contacts_of, spending_of
 from features.log.entries import (
     ANSWER,
@@ -97,6 +97,11 @@ class DecisionLog:
     def backlog(self) -> int:
         """Entries that wait for the disk."""
         return self._jobs.qsize()
+
+    @property
+    def undrained(self) -> int:
+        """Nothing: this writes one file, and knows of no other place."""
+        return 0
 
     def append(
         self,
@@ -314,6 +319,14 @@ class DecisionLog:
         """Give the erasures that began and did not end."""
         with self._reading:
             return erasing.pending(self._reader)
+
+    def follow(self) -> "Future[bool]":
+        """Note which rows change from now on, for another place that has to have them; False if that is so already."""
+        return self._submit(changes.follow)
+
+    def drained(self, number: int) -> "Future[None]":
+        """Drop the notes up to a number: the other place has these rows."""
+        return self._submit(lambda db: changes.forget(db, number))
 
     def close(self) -> None:
         """Write what waits, then let go of the file."""

@@ -1,11 +1,5 @@
 """Postgres against a real server that the test starts; the other databases are in test_sources."""
 
-import os
-import shutil
-import socket
-import subprocess
-from pathlib import Path
-
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +14,6 @@ from features.intake.databases import _content_key
 from features.intake.mapping import option_values, read_mapping
 from features.intake.sources import Source
 
-BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=Path("none"))
-PASSWORD = "hunter2 & more"  # noqa: S105 (of a server that lives as long as these tests)
 TABLES = """
 CREATE TABLE members (member_id uuid, joined_at timestamptz, "City" text, points smallint);
 CREATE TABLE sales (
@@ -36,39 +28,10 @@ INSERT INTO sales SELECT i, ('00000000-0000-4000-8000-' || lpad((1 + i % 1000)::
 SALES = "SELECT id AS transaction_id, member_id, occurred_at, amount, category, day FROM sales"
 
 
-def _as_postgres(*command, **how):
-    """Run a server's program as somebody else than root, which it refuses."""
-    drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    return subprocess.run([*drop, *command], check=True, capture_output=True, text=True, timeout=60, **how)
-
-
 @pytest.fixture(scope="module")
-def server():
-    if not (BINARIES / "initdb").exists():
-        if os.environ.get("CI"):
-            pytest.fail("there is no Postgres server here: apt-get install postgresql")
-        pytest.skip("no Postgres server is installed: apt-get install postgresql")
-    root = Path("/tmp") / f"holdfast-postgres-{os.getpid()}"  # noqa: S108 (its owner has to reach it: pytest's own is 0700)
-    root.mkdir(mode=0o700)
-    if os.geteuid() == 0:
-        shutil.chown(root, "postgres", "postgres")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    try:
-        password = _as_postgres("tee", str(root / "password"), input=PASSWORD)
-        assert password.stdout == PASSWORD
-        as_owner = ("-U", "shop", "-A", "scram-sha-256", "--pwfile", str(root / "password"), "--no-sync")
-        _as_postgres(str(BINARIES / "initdb"), "-D", str(root / "data"), *as_owner)
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={root} -c fsync=off"
-        log = ("-l", str(root / "log"))
-        _as_postgres(str(BINARIES / "pg_ctl"), "-D", str(root / "data"), *log, "-w", "-o", options, "start")
-        connect = (str(BINARIES / "psql"), "-h", str(root), "-p", str(port), "-U", "shop", "-v", "ON_ERROR_STOP=1")
-        _as_postgres(*connect, "postgres", input=TABLES, env={"PGPASSWORD": PASSWORD, "PATH": os.environ["PATH"]})
-        yield f"127.0.0.1:{port}"
-    finally:
-        _as_postgres(str(BINARIES / "pg_ctl"), "-D", str(root / "data"), "-m", "immediate", "stop")
-        shutil.rmtree(root)
+def server(postgres_server):
+    postgres_server.run(TABLES)
+    return postgres_server.place
 
 
 @pytest.fixture
