@@ -33,7 +33,7 @@ lint: .venv/ready ## ruff, the type checker, the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: demo .oracles/ready ## benchmarks, each against its rival in the same run
+bench: demo .oracles/ready ## benchmarks, each against its rival in the same run, and their report; ends within about an hour
 	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
 
 chaos: .venv/ready ## kills, failing disks, backends away, hostile inputs: what is tried, and what broke (15 minutes)

@@ -392,6 +392,7 @@ def decide(
     ),
     objective: Annotated[Objective | None, typer.Option(help="Another one than the campaign's.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws again.")] = 0,
+    bom: Annotated[bool, typer.Option("--bom", help="Begin a CSV with the mark by which Excel knows UTF-8.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what budgets would earn; decide nothing.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -411,7 +412,7 @@ def decide(
             preview = preview_batch(plan, now=now, progress=progress)
         else:
             batch = decide_batch(plan, now=now, progress=progress)
-            closing = write_decisions(plan, batch, path, progress=progress)
+            closing = write_decisions(plan, batch, path, progress=progress, marked=bom)
     if json:
         out.print_json(data=preview.to_json() if dry_run else closing.to_json())
     else:
@@ -588,6 +589,9 @@ def simulate(
     same_for_all: Annotated[
         bool, typer.Option("--same-for-all/--heterogeneous", help="Let every offer work alike for everybody.")
     ] = False,
+    observable: Annotated[
+        bool, typer.Option("--observable/--hidden", help="Let the members' table show the traits behind responses.")
+    ] = False,
     json: AsJson = False,
     picture: Annotated[
         Path | None, typer.Option(help="Draw cumulative profit and regret into this PNG.", show_default=False)
@@ -611,6 +615,7 @@ def simulate(
         budget=budget,
         offers=alike(sold) if same_for_all else sold,
         margin=margin,
+        observable=observable,
     )
     with working() as progress:
         rows = fly(plan, np.random.default_rng(seed), progress)

@@ -5,6 +5,7 @@ A decision is durable before it is answered. This is the log's door, for every l
 
 from features.log.book import Contact, Seen, Spending
 from features.log.calls import Log
+from features.log.columns import Block, campaign_ids, read_blocks
 from features.log.entries import Answer, Batch, Decided, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed, is_erased
 from features.log.reading import (
@@ -23,6 +24,7 @@ from features.log.writer import DecisionLog
 __all__ = [
     "Answer",
     "Batch",
+    "Block",
     "Contact",
     "Decided",
     "Decision",
@@ -36,9 +38,11 @@ __all__ = [
     "Seen",
     "SharedLog",
     "Spending",
+    "campaign_ids",
     "find_batch",
     "find_decision",
     "is_erased",
+    "read_blocks",
     "read_catalogue_body",
     "read_decisions",
     "read_outcomes",

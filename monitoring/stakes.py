@@ -103,7 +103,8 @@ class Stakes:
         n = len(X)
         facts = {name: _fact(self._rows, name) for name in self._decider.facts}
         standing = nobody_contacted(n, len(self._decider.release.offer_ids))
-        return Members(X, np.zeros(n, dtype=np.int8), np.full(n, MODEL, dtype=np.int8), facts, standing)
+        alike = np.zeros(n)
+        return Members(X, alike.astype(np.int8), alike, np.full(n, MODEL, dtype=np.int8), facts, standing)
 
 
 def restored(current: NDArray[np.float64], before: Numbers, rng: np.random.Generator) -> NDArray[np.float64]:

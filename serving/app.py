@@ -94,7 +94,8 @@ def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
 
 def _add_calls(app: FastAPI) -> None:
     @app.post(
-        "/v1/decisions", **_described(DecisionsAnswer, (400, 409, 413, 415, 422, 429, 503), DecisionsRequest, key=True)
+        "/v1/decisions",
+        **_described(DecisionsAnswer, (400, 408, 409, 413, 415, 422, 429, 503), DecisionsRequest, key=True),
     )
     async def decisions(request: Request) -> Response:
         """Decide for members, log each decision with its propensity, then answer."""
@@ -102,24 +103,26 @@ def _add_calls(app: FastAPI) -> None:
         desired = parse(body, DecisionsRequest)
         return _answer(await _desk(request).decide(desired, body, idempotency_key=_key(request)))
 
-    @app.post("/v1/scores", **_described(ScoresAnswer, (400, 413, 415, 422, 429, 503), ScoresRequest))
+    @app.post("/v1/scores", **_described(ScoresAnswer, (400, 408, 413, 415, 422, 429, 503), ScoresRequest))
     async def scores(request: Request) -> Response:
         """Give the same numbers; nothing is decided, nothing logged."""
         return _answer(await _desk(request).score(parse(await read_body(request), ScoresRequest)))
 
-    @app.post("/v1/outcomes", **_described(OutcomeAnswer, (400, 409, 413, 415, 422, 503), OutcomeRequest, status=202))
+    @app.post(
+        "/v1/outcomes", **_described(OutcomeAnswer, (400, 408, 409, 413, 415, 422, 503), OutcomeRequest, status=202)
+    )
     async def outcomes(request: Request) -> Response:
         """Take what followed: late, early, twice and in any order, the result is the same."""
         outcome = parse(await read_body(request), OutcomeRequest)
         duplicate = await _desk(request).record(outcome)
         return _json(dump({"outcome_id": outcome.outcome_id, "duplicate": duplicate}), HTTPStatus.ACCEPTED)
 
-    @app.post("/v1/transactions", **_described(RowsAnswer, (400, 409, 413, 415, 422, 503), TransactionsRequest))
+    @app.post("/v1/transactions", **_described(RowsAnswer, (400, 408, 409, 413, 415, 422, 503), TransactionsRequest))
     async def transactions(request: Request) -> Response:
         """Take purchases as they happen: all rows or none; answered once the next decision sees them."""
         return _answer(await _desk(request).take("transactions", parse(await read_body(request), TransactionsRequest)))
 
-    @app.post("/v1/events", **_described(RowsAnswer, (400, 409, 413, 415, 422, 503), EventsRequest))
+    @app.post("/v1/events", **_described(RowsAnswer, (400, 408, 409, 413, 415, 422, 503), EventsRequest))
     async def events(request: Request) -> Response:
         """Take what else members do, as it happens: all rows or none; answered once the next decision sees them."""
         return _answer(await _desk(request).take("events", parse(await read_body(request), EventsRequest)))
@@ -138,7 +141,7 @@ def _add_calls(app: FastAPI) -> None:
 def _add_member_calls(app: FastAPI) -> None:
     @app.put(
         "/v1/members/{member_id}/preferences",
-        **_described(PreferencesAnswer, (400, 413, 415, 422, 503), PreferencesRequest),
+        **_described(PreferencesAnswer, (400, 408, 413, 415, 422, 503), PreferencesRequest),
     )
     async def preferences(request: Request, member_id: str) -> Response:
         """Note what a member wants; it counts from the very next decision, and repeating it changes nothing."""

@@ -17,15 +17,17 @@ from features.programme import Campaign, Programme
 from features.schema import CONTROL
 from serving.explain import Explainer
 from training.artifacts import Matrix, Release, Scores
+from training.budget import told_apart
 from training.constraints import CONSENT, OPTED_OUT, Constraints
 from training.policy import (
     HELD_OUT,
     Terms,
-    arms,
+    arms_of,
     benefit_errors,
     benefits,
     costs,
     draw,
+    member_numbers,
     net_values,
     terms_of,
     treatment_probabilities,
@@ -47,6 +49,7 @@ class Members:
     fallback: NDArray[
         np.int8
     ]  # (n_members,) why somebody can't be scored: a place in FALLBACKS, 0 where nothing is wrong
+    number: Floats  # (n_members,) each one's own, by which who is exactly alike is told apart
     arm: NDArray[np.int8]  # (n_members,) of the experiment
     facts: Mapping[str, Column]  # (n_members,) each: what rules and consent read
     standing: Standing
@@ -70,7 +73,8 @@ class Members:
         """Give some of the members."""
         standing = Standing(**{name: values[part] for name, values in vars(self.standing).items()})
         facts = {name: values[part] for name, values in self.facts.items()}
-        return Members(self.X[part], self.fallback[part], self.arm[part], facts, standing)
+        told = (self.X[part], self.fallback[part], self.number[part], self.arm[part])
+        return Members(*told, facts, standing)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class Purse:
     stock: Floats  # (n_offers,)
     price: float
     stock_prices: Floats  # (n_offers,)
+
+    @property
+    def priced(self) -> bool:
+        """Whether money or stock is short, so that a price parts who gets something from who does not."""
+        return bool(self.price > 0 or (self.stock_prices > 0).any())
 
     @property
     def full(self) -> bool:
@@ -150,10 +159,11 @@ class Decider:
         """Give a campaign of the catalogue; a name that is none is a label."""
         return self.catalogue.campaigns.get(campaign_id) if campaign_id is not None else None
 
-    def arms(self, member_ids: Sequence[str]) -> NDArray[np.int8]:
-        """Say in which arm of the experiment members are, `(n_members,)`."""
+    def drawn(self, member_ids: Sequence[str]) -> tuple[Floats, NDArray[np.int8]]:
+        """Give members' own numbers, and in which arm of the experiment these put them, `(n_members,)` each."""
         experiment = self.programme.experiment
-        return arms(member_ids, salt=experiment.salt, hold_out=experiment.hold_out, random_arm=experiment.random_arm)
+        number = member_numbers(member_ids, salt=experiment.salt)
+        return number, arms_of(number, hold_out=experiment.hold_out, random_arm=experiment.random_arm)
 
     def weigh(self, members: Members, campaign_id: str | None) -> Worth:
         """Score members, and say what each offer would bring and cost."""
@@ -245,7 +255,8 @@ class Decider:
 
     def _choose(self, members: Members, worth: Worth, occasion: Occasion, uniform: Floats) -> Choice:
         refusals, purse = self.refusals(members, worth, occasion), occasion.purse
-        priced = net_values(worth.benefit, worth.cost, price=purse.price, stock_price=purse.stock_prices)
+        benefit = told_apart(worth.benefit, members.number) if purse.priced else worth.benefit
+        priced = net_values(benefit, worth.cost, price=purse.price, stock_price=purse.stock_prices)
         probabilities = self.probabilities(priced, refusals == 0, members.arm, bar=worth.bar, error=worth.error)
         chosen = draw(probabilities, uniform)
         fell_back = ~members.known & self._may_fall_back(members, occasion)

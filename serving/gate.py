@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
+from starlette.types import Message, Receive
+
 from serving.problems import ProblemError
 
 AT_ONCE: Final = 8  # members of one request that take about as long as a request of its own does
@@ -38,6 +40,18 @@ class Gate:
     def leave(self) -> None:
         """Make room."""
         self.inside -= 1
+
+    def outside(self, receive: Receive) -> Receive:
+        """Let nobody be inside who waits for a caller's body: slow senders would keep everybody else out."""
+
+        async def received() -> Message:
+            self.inside -= 1
+            try:
+                return await receive()
+            finally:
+                self.inside += 1
+
+        return received
 
     @contextmanager
     def weigh(self, members: int) -> Iterator[None]:

@@ -36,7 +36,7 @@ class Lane:
             await busy.response()(scope, receive, send)
             return
         try:
-            response = await route.endpoint(Request(scope, receive))
+            response = await route.endpoint(Request(scope, desk.gate.outside(receive)))
         except ProblemError as problem:
             response = problem.response()
         finally:

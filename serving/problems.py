@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents that say what was wanted and never repeat what came; and strict JSON."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -9,8 +10,10 @@ from typing import Annotated, Any, Final, NoReturn, TypeVar
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 BODY_BYTES: Final = 256 * 1024
+BODY_SECONDS: Final = 10  # that a caller may take to send one
 MEDIA_TYPE: Final = "application/problem+json"
 
 R = TypeVar("R", bound=BaseModel)
@@ -94,7 +97,8 @@ async def read_body(request: Request) -> bytes:
     Raises
     ------
     ProblemError
-        413 above the limit, 415 for another content type (which also keeps a web page's plain forms out).
+        408 for a body that does not come in time, 413 above the limit, 415 for another content type (which also keeps
+        a web page's plain forms out), 400 if the caller went away.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         detail = "the header Content-Type: application/json was wanted"
@@ -103,10 +107,17 @@ async def read_body(request: Request) -> bytes:
     if length.isdecimal() and int(length) > BODY_BYTES:
         _too_large()
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES:
-            _too_large()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_BYTES:
+                    _too_large()
+    except TimeoutError:
+        detail = f"the body did not come within {BODY_SECONDS} seconds"
+        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, "slow", detail, headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "cut-off", "the body was cut off") from None
     return bytes(body)
 
 

@@ -60,7 +60,7 @@ def open_file(decider: Decider, features: "MemberFeatures", standing: Standing) 
     """
     infinite = np.isinf(features.X).any(axis=1)
     fallback = np.where(~features.known, UNKNOWN, np.where(infinite, INVALID, 0)).astype(np.int8)
-    members = Members(features.X, fallback, decider.arms(features.member_ids), features.facts, standing)
+    members = Members(features.X, fallback, *decider.drawn(features.member_ids), features.facts, standing)
     members.X[members.opted_out] = np.nan
     told = (features.segment, features.lifecycle_stage, features.event_timestamp)
     return File(features.member_ids, members, reasons_of(decider, members), *told)
@@ -72,7 +72,7 @@ def blank_file(decider: Decider, member_ids: Sequence[str], standing: Standing) 
     X = np.full((n, len(decider.release.feature_names)), np.nan, dtype=np.float32)
     facts = {name: fact_column(name, [None] * n) for name in decider.facts}
     fallback = np.full(n, UNAVAILABLE, dtype=np.int8)
-    members = Members(X, fallback, decider.arms(member_ids), facts, standing)
+    members = Members(X, fallback, *decider.drawn(member_ids), facts, standing)
     return File(tuple(member_ids), members, ((),) * n, *((None,) * n,) * 3)
 
 
@@ -97,7 +97,7 @@ def silent_file(
         for words, values in zip(told, _told(known), strict=True):
             for place, value in zip(places.tolist(), values, strict=True):
                 words[place] = value
-    members = Members(X, fallback, decider.arms(member_ids), facts, standing)
+    members = Members(X, fallback, *decider.drawn(member_ids), facts, standing)
     return File(tuple(member_ids), members, *map(tuple, told))
 
 

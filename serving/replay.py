@@ -157,10 +157,12 @@ def _decider(home: Home, release_id: str, catalogue_id: str) -> Decider:
 
 def _file(decider: Decider, rows: Sequence[Row]) -> File:
     member_ids = tuple(row["member_id"] for row in rows)
+    number, arm = decider.drawn(member_ids)
     members = Members(
         X=np.array([row["features"] for row in rows], dtype=np.float32),
         fallback=np.array([FALLBACKS.index(row["fallback_reason"]) for row in rows], dtype=np.int8),
-        arm=decider.arms(member_ids),
+        number=number,
+        arm=arm,
         facts={name: fact_column(name, [row["facts"][name] for row in rows]) for name in decider.facts},
         standing=_standing(decider, [row["standing"] for row in rows]),
     )

@@ -3,8 +3,8 @@
 A campaign's money and the stock of its offers are shared by prices: every member gets the offer of the highest net
 value after them, so that batch and service decide alike, one member at a time (see `training.policy.net_values`).
 
-Prices do not tell apart who is exactly alike: a crowd on the margin gets nothing, which is less than there is. Where
-that matters, give `told_apart` benefits, to this module and to the policy alike.
+Prices do not tell apart who is exactly alike: a crowd on the margin would get nothing, which is less than there is. So
+who decides at a price gives `told_apart` benefits, to this module and to the policy alike.
 """
 
 from collections.abc import Iterator

@@ -209,7 +209,11 @@ def arms(member_ids: Sequence[str], *, salt: str, hold_out: float, random_arm: f
     >>> arms(["m1", "m2"], salt="holdfast", hold_out=1.0, random_arm=0.5).tolist()
     [0, 0]
     """
-    number = member_numbers(member_ids, salt=salt)
+    return arms_of(member_numbers(member_ids, salt=salt), hold_out=hold_out, random_arm=random_arm)
+
+
+def arms_of(number: Floats, *, hold_out: float, random_arm: float) -> Arms:
+    """Say which arm each member belongs to by its number, `(n_members,)`; see `arms`."""
     return np.where(number < hold_out, HELD_OUT, np.where(number >= 1.0 - random_arm, RANDOM, MODEL))
 
 

@@ -33,15 +33,26 @@ def read_part(folder: Path, part: Part, columns: Sequence[str]) -> Iterator[dict
     CorruptError
         If the file is gone or is not what was written.
     """
-    path = folder / part.path
-    if not path.exists() or sha256(path) != part.sha256:
-        raise CorruptError(f"{path} is not the part of batch {part.batch_id} that was decided; put that file back")
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(intact(folder, part)) as file:
         blank = {**dict.fromkeys(columns), **_shared(file.schema_arrow)}
         for batch in file.iter_batches(batch_size=_READ):
             for row in batch.to_pylist():
                 whole = {**blank, **row}
                 yield {name: _plain(name, whole[name]) for name in columns}
+
+
+def intact(folder: Path, part: Part) -> Path:
+    """Give the file of a part, once it is what was written.
+
+    Raises
+    ------
+    CorruptError
+        If the file is gone or is not that.
+    """
+    path = folder / part.path
+    if not path.exists() or sha256(path) != part.sha256:
+        raise CorruptError(f"{path} is not the part of batch {part.batch_id} that was decided; put that file back")
+    return path
 
 
 def find_in_part(folder: Path, part: Part, columns: Sequence[str], decision_id: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """A synthetic company in memory: its tables as waves are added, and its members' features by the product's own code."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from features.programme import Programme
 from features.snapshots import snapshot
 from features.warehouse import LOCAL_TIME, quietly
 from features.world.law import WAVE_DAYS, World
-from features.world.members import Members
+from features.world.members import TRAITS, Members
 from features.world.respond import Answer
 from features.world.tables import subscriptions_table
 
@@ -40,6 +40,7 @@ class Company:
     tables: dict[str, pa.Table]
     backend: Any
     query: str  # of a snapshot, at the session's moment
+    shown: pd.DataFrame  # by member_id, traits; none where the world does not let them be observed
 
     def after(self, answer: Answer, wave: int) -> "Company":
         """Add what a wave brought; who renewed and who cancelled is known by its end."""
@@ -47,10 +48,13 @@ class Company:
         if "subscriptions" in self.tables:
             terms = subscriptions_table(self.world, answer.members, until=(wave + 1) * WAVE_DAYS)
             grown |= _dated({"subscriptions": terms})
-        return Company(self.world, self.tables | grown, self.backend, self.query)
+        return replace(self, tables=self.tables | grown)
 
     def features(self, wave: int) -> pd.DataFrame:
-        """Compute what models read when a wave starts: by member_id, a row for everybody who had joined."""
+        """Compute what models read when a wave starts: by member_id, a row for everybody who had joined.
+
+        Traits that can be observed stand after the product's own features.
+        """
         as_of = self.world.start + timedelta(days=wave * WAVE_DAYS)
         connection = self.backend.con
         for name, table in self.tables.items():
@@ -60,7 +64,7 @@ class Company:
         with quietly():
             found = connection.sql(self.query).to_arrow_table()
         frame: pd.DataFrame = found.select(["member_id", *MODEL_FEATURES]).to_pandas().set_index("member_id")
-        return frame.astype(np.float32)
+        return frame.astype(np.float32).join(self.shown)
 
 
 def found_company(world: World, tables: Mapping[str, pa.Table]) -> Company:
@@ -73,7 +77,9 @@ def found_company(world: World, tables: Mapping[str, pa.Table]) -> Company:
             backend.con.register(name, table)
         expressions = {name: backend.table(name) for name in seen}
         query = backend.compile(snapshot(expressions, at=session_moment(), programme=world_programme(world)))
-    return Company(world, seen, backend, query)
+    names = ["member_id", *(TRAITS if world.observable else ())]
+    shown: pd.DataFrame = seen["members"].select(names).to_pandas().set_index("member_id")
+    return Company(world, seen, backend, query, shown.astype(np.float32))
 
 
 def joined(members: Members, wave: int) -> NDArray[np.intp]:

@@ -69,6 +69,7 @@ class World:
     first_campaign : the wave in which contacts begin, so that there is a past to learn features from
     audience : the share of members who are in a wave's campaign; there, control and all offers are equally likely
     season : how far the rate of visits swings over the year, as a share of its mean
+    observable : whether the table of members shows the traits that responses follow from, as a survey would
     """
 
     members: int
@@ -80,6 +81,7 @@ class World:
     offers: tuple[Offer, ...] = OFFERS
     drift: tuple[Drift, ...] = ()
     start: datetime = datetime(2023, 1, 2, tzinfo=UTC)
+    observable: bool = False
 
     def __post_init__(self) -> None:
         ids = [offer.offer_id for offer in self.offers]

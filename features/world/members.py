@@ -1,4 +1,4 @@
-"""The members of a world: what a company sees of them, and the traits behind it that no table shows."""
+"""The members of a world: what a company sees of them, and the traits behind it that by default no table shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +18,7 @@ GENDERS: Final = ("f", "m", "x")
 CATEGORIES: Final = ("grocery", "fresh", "household", "beauty", "leisure", "garden")
 REGION_FACTOR: Final = np.array([0.85, 0.95, 1.05, 1.15])  # baskets differ by region: it is no noise
 EARLIER_SHARE: Final = 0.7  # of members who joined before the world starts, up to two years
+TRAITS: Final = ("activity", "unrest", "thrift")
 SUBSCRIBER_SHARE: Final = {"retail": 0.0, "subscription": 1.0, "both": 0.5}
 PLANS: Final = {WAVE_DAYS: ("monthly", 1200), YEAR_DAYS: ("annual", 12000)}  # days of a term -> plan, price
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.world.law import WAVE_DAYS, YEAR_DAYS, World
 from features.world.life import KINDS, Happenings, Lived, Purchases
-from features.world.members import CATEGORIES, GENDERS, PLANS, REGIONS, Floats, Ints, Members
+from features.world.members import CATEGORIES, GENDERS, PLANS, REGIONS, TRAITS, Floats, Ints, Members
 
 DAY: Final = 86_400_000_000  # microseconds
 OPENS: Final = DAY // 3  # 8 o'clock
@@ -49,7 +49,8 @@ def wave_tables(
 
 
 def members_table(world: World, members: Members) -> pa.Table:
-    """Write who the members are."""
+    """Write who the members are; where traits can be observed, in whole hundredths."""
+    shown = TRAITS if world.observable else ()
     return pa.table(
         {
             "member_id": member_ids(members),
@@ -59,6 +60,7 @@ def members_table(world: World, members: Members) -> pa.Table:
             "region": _words(REGIONS, members.region),
             "gender": _words(GENDERS, members.gender),
         }
+        | {name: np.rint(100 * getattr(members, name)).astype(np.int64) for name in shown}
     )
 
 

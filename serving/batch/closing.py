@@ -18,6 +18,8 @@ from serving.batch.run import Run, decided_parts
 from serving.batch.turns import purse_of
 from training.budget import Curve
 
+Z: Final = 1.959964  # the normal quantile of a two-sided 95 %
+
 POINTS: Final = 11  # of the curve
 
 
@@ -50,8 +52,13 @@ class Preview:
         return vars(self) | {"curve": {name: values.tolist() for name, values in vars(self.curve).items()}}
 
 
-def write_decisions(plan: Plan, batch: Batch, out: Path, *, progress: Progress) -> Closing:
-    """Write the decisions of a batch into one file, and beside it what of the audience's file was not decided on."""
+def write_decisions(plan: Plan, batch: Batch, out: Path, *, progress: Progress, marked: bool = False) -> Closing:
+    """Write the decisions of a batch into one file, and beside it what of the audience's file was not decided on.
+
+    Parameters
+    ----------
+    marked : whether a CSV begins with the mark by which Excel knows UTF-8
+    """
     paths = [plan.home.root / part.path for part in decided_parts(plan.home, batch.batch_id)]
     total = Tally()
 
@@ -62,10 +69,10 @@ def write_decisions(plan: Plan, batch: Batch, out: Path, *, progress: Progress) 
             total.add(counted(rows))
             yield rows
 
-    write_output(out, parts())
+    write_output(out, parts(), marked=marked)
     progress("writing decisions", len(paths), len(paths))
     if (refused := plan.audience.refused).num_rows:
-        write_output(refused_path(out), [refused])
+        write_output(refused_path(out), [refused], marked=marked)
     return Closing(batch, total, refused.num_rows)
 
 
@@ -88,15 +95,18 @@ def closing_sheet(closing: Closing, out: Path, programme: Programme) -> Sheet:
     """Show what was decided, by offer."""
     tally, money, settings = closing.tally, programme.money, closing.batch.settings
     rows = [
-        (offer, f"{n:,}", money(tally.cost[offer]), money(tally.net_value[offer]))
+        (offer, f"{n:,}", money(tally.cost[offer]), _range(tally.net_value[offer], tally.error[offer], programme))
         for offer, n in sorted(tally.contacts.items())
     ]
-    total = (f"{tally.contacts.total():,}", money(tally.spent), money(tally.net_value.total()))
+    net = _range(tally.net_value.total(), tally.error.total(), programme)
+    total = (f"{tally.contacts.total():,}", money(tally.spent), net)
     arms = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in sorted(tally.outcomes.items()))
     notes = [
         f"{tally.outcomes.total():,} members ({settings['audience']}): {arms}",
         *_budget_notes(settings, programme),
     ]
+    if rows:
+        notes.append("95 % intervals at their widest: as if every effect were off in the same direction")
     if closing.refused:
         notes.append(f"{closing.refused:,} rows of the file were not decided on: {refused_path(out)} says why")
     return Sheet(
@@ -119,6 +129,12 @@ def preview_sheet(preview: Preview, programme: Programme) -> Sheet:
         *([f"{preview.refused:,} rows of the file are nobody's, or came twice"] if preview.refused else []),
     )
     return Sheet("what budgets would earn", ("budget", "earned", "more"), rows, notes)
+
+
+def _range(value: float, error: float, programme: Programme) -> str:
+    """Write an amount with its 95 % interval, errors of members that go together."""
+    lower, upper = programme.money(value - Z * error), programme.money(value + Z * error)
+    return f"{programme.money(value)} [{lower}, {upper}]"
 
 
 def _budget_notes(settings: Any, programme: Programme) -> Iterator[str]:  # noqa: ANN401 (JSON values)

@@ -21,6 +21,7 @@ from features.log.parts import KEY
 from features.schema import CONTROL
 
 FORMATS: Final = (".parquet", ".csv")
+MARK: Final = b"\xef\xbb\xbf"
 FORMULA: Final = r"^([=+\-@\t\r])"  # what a spreadsheet would run, were it the beginning of a cell
 
 
@@ -30,9 +31,15 @@ def check_output(path: Path) -> None:
         raise ContractError(f"--out {path} came, a name that ends in {' or '.join(FORMATS)} was wanted")
 
 
-def write_output(path: Path, parts: Iterable[pa.Table]) -> None:
-    """Write tables of one schema, one after the other, as Parquet or as CSV that is safe to open in a spreadsheet."""
-    write_whole(path, partial(_csv if path.suffix.lower() == ".csv" else _parquet, parts=iter(parts)))
+def write_output(path: Path, parts: Iterable[pa.Table], *, marked: bool = False) -> None:
+    """Write tables of one schema, one after the other, as Parquet or as CSV that is safe to open in a spreadsheet.
+
+    Parameters
+    ----------
+    marked : whether a CSV begins with the mark by which Excel knows UTF-8
+    """
+    writes = partial(_csv, mark=MARK if marked else b"") if path.suffix.lower() == ".csv" else _parquet
+    write_whole(path, partial(writes, parts=iter(parts)))
 
 
 def inert(words: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -48,8 +55,10 @@ def _parquet(path: Path, *, parts: Iterable[pa.Table]) -> None:
     _write(parts, lambda schema: pq.ParquetWriter(path, schema))
 
 
-def _csv(path: Path, *, parts: Iterable[pa.Table]) -> None:
-    _write(map(_plain, parts), lambda schema: pyarrow.csv.CSVWriter(path, schema))
+def _csv(path: Path, *, parts: Iterable[pa.Table], mark: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(mark)
+        _write(map(_plain, parts), lambda schema: pyarrow.csv.CSVWriter(file, schema))
 
 
 def _write(
@@ -82,6 +91,7 @@ class Tally:
     contacts: Counter[str] = field(default_factory=Counter)  # by offer
     cost: Counter[str] = field(default_factory=Counter)  # expected, by offer
     net_value: Counter[str] = field(default_factory=Counter)  # expected, by offer
+    error: Counter[str] = field(default_factory=Counter)  # standard errors added up, by offer
 
     def add(self, other: "Tally") -> None:
         """Count those of another as well."""
@@ -102,12 +112,13 @@ def tally(path: Path) -> Tally:
 def decision_rows(path: Path) -> pa.Table:
     """Read of a part what a campaign needs to know."""
     names = ["decision_id", "member_id", "treatment", "outcome", "propensity", "churn_probability"]
-    part = pq.read_table(path, columns=[*names, "cost", "net_value", "segment", "lifecycle_stage"], use_threads=False)
+    by_offer = ["cost", "net_value", "error"]
+    part = pq.read_table(path, columns=[*names, *by_offer, "segment", "lifecycle_stage"], use_threads=False)
     treatments = json.loads(part.schema.metadata[KEY])["treatments"]
     chosen = pc.index_in(part["treatment"].cast(pa.string()), pa.array(treatments)).to_numpy()
     expected = {f"expected_{name}": _of_chosen(part[name], chosen) for name in ("net_value", "cost")}
     words = {name: part[name] for name in ("segment", "lifecycle_stage")}
-    return pa.table({**{name: part[name] for name in names}, **expected, **words})
+    return pa.table({**{name: part[name] for name in names}, **expected, "standard_error": part["error"], **words})
 
 
 def _of_chosen(lists: pa.ChunkedArray, chosen: NDArray[np.int32]) -> pa.Array:
@@ -122,7 +133,7 @@ def _of_chosen(lists: pa.ChunkedArray, chosen: NDArray[np.int32]) -> pa.Array:
 def counted(rows: pa.Table) -> Tally:
     """Count decisions."""
     by_offer = rows.group_by("treatment").aggregate(
-        [("expected_cost", "sum"), ("expected_net_value", "sum"), ("treatment", "count")]
+        [("expected_cost", "sum"), ("expected_net_value", "sum"), ("standard_error", "sum"), ("treatment", "count")]
     )
     sent = [row for row in by_offer.to_pylist() if row["treatment"] != CONTROL]
     outcomes = pc.value_counts(rows["outcome"]).to_pylist()
@@ -130,6 +141,6 @@ def counted(rows: pa.Table) -> Tally:
         Counter({row["values"]: row["counts"] for row in outcomes}),
         *(
             Counter({row["treatment"]: row[name] for row in sent})
-            for name in ("treatment_count", "expected_cost_sum", "expected_net_value_sum")
+            for name in ("treatment_count", "expected_cost_sum", "expected_net_value_sum", "standard_error_sum")
         ),
     )

@@ -65,6 +65,7 @@ def part_table(decided: Decided, decider: Decider, batch: Batch, purse: Purse, e
         "uplift": _amounts(worth.uplift, silent),
         "cost": _amounts(worth.cost, silent),
         "net_value": _amounts(choice.net_value, silent),
+        "error": pa.array(_of_chosen(worth.error, choice.chosen)),
         "segment": decided.rows.named["segment"],
         "lifecycle_stage": decided.rows.named["lifecycle_stage"],
         "facts": _struct({name: pa.array(values, from_pandas=True) for name, values in members.facts.items()}),
@@ -141,6 +142,12 @@ def _seen(decider: Decider, members: Members, choice: Choice) -> dict[str, pa.Ar
 
 def _finite(numbers: NDArray[np.float64]) -> pa.Array:
     return pa.array(numbers, mask=np.isinf(numbers))
+
+
+def _of_chosen(by_offer: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Take the standard error of what was sent, 0 where nothing was, `(n,)`."""
+    taken = np.take_along_axis(by_offer, np.maximum(chosen - 1, 0)[:, None], axis=1)[:, 0]
+    return np.where(chosen > 0, taken, 0.0)
 
 
 def _whole(money: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -112,7 +112,7 @@ class Rows:
         end = self.first + len(self.X)
         standing = contacts.standing(self.first, end, now=now, period_days=decider.catalogue.policy.period_days)
         fallback = np.zeros(len(self.X), dtype=np.int8)
-        members = Members(self.X, fallback, decider.arms(self.named["member_id"].to_pylist()), self.facts, standing)
+        members = Members(self.X, fallback, *decider.drawn(self.named["member_id"].to_pylist()), self.facts, standing)
         members.X[members.opted_out] = np.nan
         return members
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.decide import Decider, Members, Purse, Worth
-from training.budget import Curve, allocate, marginal_curve
+from training.budget import Curve, allocate, marginal_curve, told_apart
 from training.policy import MODEL, net_values
 
 Floats = NDArray[np.float64]
@@ -42,9 +42,8 @@ class Claims:
 
 def claims_of(members: Members, worth: Worth, possible: Flags) -> Claims:
     """Keep of a part what prices follow from; in single precision, as there may be millions."""
-    benefit, cost, bar, error = (
-        money.astype(np.float32) for money in (worth.benefit, worth.cost, worth.bar, worth.error)
-    )
+    apart = told_apart(worth.benefit, members.number)
+    benefit, cost, bar, error = (money.astype(np.float32) for money in (apart, worth.cost, worth.bar, worth.error))
     return Claims(benefit, cost, bar, error, possible, members.arm)
 
 

@@ -17,13 +17,14 @@ SEEDS = int(os.environ.get("HOLDFAST_SEEDS", "3"))
 SIZES = tuple(map(int, os.environ.get("HOLDFAST_SIMULATE_MEMBERS", "2000").split(",")))
 ROUNDS = int(os.environ.get("HOLDFAST_SIMULATE_ROUNDS", "5"))
 SHAPE = os.environ.get("HOLDFAST_SIMULATE_SHAPE", "subscription")
+OBSERVABLE = os.environ.get("HOLDFAST_SIMULATE_OBSERVABLE", "") == "1"  # whether traits are in the members' table
 MARGIN = float(os.environ.get("HOLDFAST_SIMULATE_MARGIN", "0"))  # the gate's, minor units a decision
 AIMS = (0.8, 0.9, 0.95)
 
 
 def flown(members, **options):
     """Fly once for each seed; rows by seed."""
-    plan = make_flight(members, rounds=ROUNDS, shape=SHAPE, margin=MARGIN, **options)
+    plan = make_flight(members, rounds=ROUNDS, shape=SHAPE, margin=MARGIN, observable=OBSERVABLE, **options)
     return [simulate(plan, np.random.default_rng(seed), lambda *_: None) for seed in range(SEEDS)]
 
 
@@ -49,7 +50,8 @@ def of(rows, policy, number):
 @pytest.mark.parametrize("members", SIZES)
 def bench_share_of_the_oracle(members):
     flights = flown(members)
-    print(f"\n{members:,} members, {SHAPE}, {SEEDS} seeds, gate's margin {MARGIN:g}: share of the oracle's lead")  # noqa: T201
+    world = f"{SHAPE} with {'observable' if OBSERVABLE else 'hidden'} traits"
+    print(f"\n{members:,} members, {world}, {SEEDS} seeds, gate's margin {MARGIN:g}: share of the oracle's lead")  # noqa: T201
     line = "{:>6}{:>18}{:>18}{:>18}{:>18}{:>12}".format
     print(line("round", "learned", "served", "features show", "learned of these", "promoted"))  # noqa: T201
     for number in range(1, ROUNDS + 1):

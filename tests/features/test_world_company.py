@@ -1,5 +1,6 @@
 """A company in memory has the features that its ingested tables have, at the start and after a wave of decisions."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from features.world.company import found_company, joined, world_programme
 from features.world.history import history
 from features.world.law import WAVE_DAYS, World
+from features.world.members import TRAITS
 from features.world.respond import respond
 from features.world.tables import member_ids
 
@@ -25,6 +27,18 @@ def test_features_in_memory_are_those_of_the_ingested_tables(company, shape):
     pd.testing.assert_frame_equal(ours.sort_index(), ingested[ours.columns].astype(np.float32), check_names=False)
     ids = member_ids(chunk.members).take(pa.array(joined(chunk.members, world.waves)))
     assert list(ours.index) == ids.to_pylist()
+
+
+def test_traits_that_can_be_observed_stand_after_the_products_own_features_and_change_nothing_else():
+    world = World(1_000, shape="subscription", waves=3, first_campaign=1)
+    hidden = history(world, np.random.default_rng(0))
+    shown = history(replace(world, observable=True), np.random.default_rng(0))
+    ours = found_company(replace(world, observable=True), shown.tables).features(world.waves)
+    pd.testing.assert_frame_equal(ours.drop(columns=list(TRAITS)), found_company(world, hidden.tables).features(3))
+    there = joined(shown.members, world.waves)
+    for name in TRAITS:
+        exact = 100 * getattr(shown.members, name)[there]
+        np.testing.assert_allclose(ours[name], exact, atol=0.501)  # whole hundredths
 
 
 def test_a_wave_adds_what_it_brought_and_leaves_the_company_before_it_as_it_was():

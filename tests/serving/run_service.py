@@ -17,7 +17,7 @@ from serving.world import World
 from training.artifacts import load_release
 
 
-def main(release_root, log_path, ready=lambda address: print(address, flush=True)):  # noqa: T201 (the test reads it)
+def open_desk(release_root, log_path):
     spec = importlib.util.spec_from_file_location("members", Path(__file__).with_name("conftest.py"))
     members = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(members)
@@ -27,7 +27,11 @@ def main(release_root, log_path, ready=lambda address: print(address, flush=True
     log = DecisionLog(Path(log_path))
     home = Home(Path(log_path).parent)
     nothing = Live(Home(home.root / "nothing"), members.Memory())
-    desk = Desk(Offering(home, release, log, now=clock()), members.Memory(), log, live=nothing, world=world)
+    return Desk(Offering(home, release, log, now=clock()), members.Memory(), log, live=nothing, world=world)
+
+
+def main(release_root, log_path, ready=lambda address: print(address, flush=True)):  # noqa: T201 (the test reads it)
+    desk = open_desk(release_root, log_path)
     with service._listen("127.0.0.1", 0) as listening:
         service.run(desk, listening, ready=ready)
 

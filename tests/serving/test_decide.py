@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.log.standing import nobody_contacted
-from serving.decide import Decider, Occasion, Purse
+from serving.batch.prices import claims_of, price
+from serving.decide import Decider, Occasion, Purse, Worth
 from serving.explain import Explainer
 from serving.record import Request, blank_file, open_file, record
 from training.calibration import logit
@@ -206,7 +207,7 @@ def test_the_fallback_offer_goes_to_whom_nothing_else_protects(constrained, memb
     ids = [
         "nobody",
         "stranger",
-        *(name for name in (f"x{n}" for n in range(400)) if constrained.arms([name])[0] == HELD_OUT),
+        *(name for name in (f"x{n}" for n in range(400)) if constrained.drawn([name])[1] == HELD_OUT),
     ]
     features = members.online(ids, constrained.release.feature_names, facts=constrained.facts)
     standing = nobody_contacted(len(ids), 3)
@@ -218,3 +219,21 @@ def test_the_fallback_offer_goes_to_whom_nothing_else_protects(constrained, memb
     assert (decisions[0].cost, decisions[0].propensity, decisions[0].outcome) == ((7,), 1.0, "fallback")
     poor = draw(constrained, file, np.full(len(ids), 0.5), occasion(constrained, purse=tight(constrained, budget=6.0)))
     assert {one.treatment for one in poor} == {"control"}
+
+
+def test_a_budget_reaches_a_crowd_that_is_exactly_alike_and_not_by_its_ids(decider):
+    # as after training on data without heterogeneity: everybody is worth the same, and money is for three in ten
+    n, ids = 4_000, [f"m{number:04}" for number in range(4_000)]
+    file = blank_file(decider, ids, nobody_contacted(n, len(decider.release.offer_ids)))
+    members = replace(file.members, fallback=np.zeros(n, dtype=np.int8))
+    money = np.tile([400.0, 0.0, 0.0], (n, 1))
+    worth = Worth(np.zeros(n), np.zeros(n), money, money, np.tile([100.0, 5.0, 5.0], (n, 1)), 0 * money, 1 + 0 * money)
+    budget = 0.3 * n * 100
+    left = Purse(budget, np.full(3, np.inf), 0.0, np.zeros(3))
+    refusals = decider.refusals(members, worth, occasion(decider, purse=left))
+    purse = price(decider, claims_of(members, worth, refusals == 0), left)
+    uniform = np.random.default_rng(3).random(n)
+    choice = decider.choose(members, worth, occasion=occasion(decider, purse=purse), uniform=uniform)
+    assert 0.97 * budget < choice.spent.sum() <= budget
+    sent = np.flatnonzero(choice.chosen == 1)
+    assert abs(sent.mean() - n / 2) < 4 * n / np.sqrt(12 * len(sent))  # of numbers drawn evenly

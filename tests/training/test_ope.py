@@ -403,6 +403,15 @@ def test_of_many_members_groups_are_drawn_to_the_same_interval():
     assert found.upper - found.lower == pytest.approx(by_theory.upper - by_theory.lower, rel=0.1)
 
 
+def test_where_one_carries_the_mean_resampled_intervals_reach_further():
+    rng = np.random.default_rng(6)
+    columns = np.column_stack([rng.normal(size=200), np.r_[30.0, np.zeros(199)]])
+    normal, lone = evidence.bootstrap(columns, np.arange(200), rng=rng, n_resamples=4000)
+    assert normal.upper - normal.lower == pytest.approx(2 * 1.97 * columns[:, 0].std() / np.sqrt(200), rel=0.05)
+    # by Poisson's law the one is drawn more than 3 times in 1.9 % of draws, so a plain percentile stops at 3
+    assert lone.upper > 30 * 3 / 200
+
+
 def test_a_treatment_that_hardly_anybody_got_is_not_known_and_spoils_nothing_else():
     log = logged(600)
     log.loc[0, ["treatment", "propensity", "outcome"]] = ["c", 0.01, 1e6]  # so lucky that it would seem the best

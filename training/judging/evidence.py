@@ -42,7 +42,9 @@ def bootstrap(
 
     All columns see the same draws. Percentiles lie as far out as makes the interval Student's where terms are normal:
     plain ones are too narrow for few members (Hesterberg, "What teachers should know about the bootstrap", The American
-    Statistician 2015). Of more than 10,000 members groups are drawn, for the same interval in less time.
+    Statistician 2015). Student's degrees are as many as the members know of the variance; see `_degrees`. In
+    `estimate`, whose misses lie on one side, that made an interval that was right a sixth wider: there they are C - 1.
+    Of more than 10,000 members groups are drawn, for the same interval in less time.
     """
     members = _Members.of(member_ids, most=GROUPS)
     sums = np.column_stack([members.sums(column) for column in (*terms.T, np.ones(len(terms)))])
@@ -50,12 +52,28 @@ def bootstrap(
     # einsum, since a product by BLAS may differ in the last bit between columns that are the same
     drawn = np.stack([np.einsum("c,ck", np.bincount(draw, minlength=members.count), sums) for draw in draws])
     means = drawn[:, :-1] / drawn[:, -1:]
-    tail = ndtr(-np.sqrt(members.count / (members.count - 1)) * stdtrit(members.count - 1, SURE))
-    lower, upper = np.quantile(means, [tail, 1 - tail], axis=0)
-    return [
-        Estimate(float(mean), float(low), float(high), len(terms))
-        for mean, low, high in zip(terms.mean(axis=0), lower, upper, strict=True)
-    ]
+    found = []
+    for drawn_means, column, mean in zip(means.T, sums.T, terms.mean(axis=0), strict=False):
+        degrees = _degrees(column - mean * sums[:, -1])
+        tail = ndtr(-np.sqrt(members.count / (members.count - 1)) * stdtrit(degrees, SURE))
+        lower, upper = np.quantile(drawn_means, [tail, 1 - tail])
+        found.append(Estimate(float(mean), float(lower), float(upper), len(terms)))
+    return found
+
+
+def _degrees(apart: Floats) -> float:
+    """Say how many degrees of freedom a variance has that was found from members `apart` `(C,)` from their mean.
+
+    Moments matched (Satterthwaite, Biometrics Bulletin 1946): 2 E(s²)² / Var(s²), where Var(s²) / s⁴ is
+    2 / (C - 1) + (κ - 3) / C and κ is the kurtosis: C - 1 where members are normal or of lighter tails, few where a
+    few carry the estimate.
+
+    >>> _degrees(np.array([-1.0, -1, 1, 1])), round(_degrees(np.array([-3.0] + 99 * [3 / 99])), 1)  # κ of 98
+    (3.0, 2.1)
+    """
+    count, square = len(apart), float(np.sum(apart**2))
+    kurtosis = count * float(np.sum(apart**4)) / square**2 if square > 0 else 0.0
+    return 2 / (2 / (count - 1) + max(kurtosis - 3, 0.0) / count)
 
 
 @dataclass(frozen=True)

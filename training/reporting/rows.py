@@ -4,7 +4,7 @@ What members are grouped by, and what their margin is foreseen from, is of the t
 campaign: later the campaign itself may have moved it, and in the hold-out it can't.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features.decisions import read_decisions
+from features.decisions import Block, campaign_ids, read_blocks
 from features.errors import ContractError, NotFoundError
 from features.home import Home
+from features.log.columns import NOT_SCORED
 from features.programme import Campaign as CampaignSettings
 from features.programme import Programme
 from features.schema import CONTROL
@@ -56,7 +57,7 @@ class Expected:
     uncapped: Flags
     probabilities: Floats
 
-    def take(self, rows: Flags) -> "Expected":
+    def take(self, rows: Flags | NDArray[np.intp]) -> "Expected":
         """Give some of the rows."""
         return Expected(**{name: matrix[rows] for name, matrix in vars(self).items()})
 
@@ -112,12 +113,13 @@ def read_campaign(
     ContractError
         If no decision's window has passed yet.
     """
-    decided = read_decisions(home.decisions) if home.decisions.exists() else []
-    own = [row for row in decided if row["campaign_id"] == campaign_id]
+    logged = home.decisions.exists()
+    own = read_blocks(home.decisions, campaign_id) if logged else []
     contacts = _contacts(warehouse)
     sent = contacts[contacts["campaign_id"] == campaign_id].reset_index(drop=True)
     if not own and not len(sent):
-        raise _unknown(campaign_id, {row["campaign_id"] for row in decided} | set(contacts["campaign_id"]))
+        decided = campaign_ids(home.decisions) if logged else set()
+        raise _unknown(campaign_id, decided | set(contacts["campaign_id"]))
     frame, offers, expected = _of_decisions(own) if own else _of_contacts(sent, home)
     settings = programme.campaigns.get(campaign_id, CampaignSettings())
     days = settings.attribution_days or programme.horizon_days
@@ -153,23 +155,22 @@ def _unknown(campaign_id: str, known: Collection[Any]) -> NotFoundError:
     return NotFoundError(f"no campaign {campaign_id!r} is known; {named}")
 
 
-def _of_decisions(decided: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
-    columns = ["decision_id", "release_id", "catalogue_id", "member_id", "decided_at", "outcome"]
-    columns += ["treatment", "propensity", "value"]
-    frame = pd.DataFrame.from_records(decided, columns=[*columns, "churn_probability", "lifecycle_stage"])
+def _of_decisions(blocks: Sequence[Block]) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
+    numbers = dict.fromkeys(("value", "churn_probability", "propensity"), np.float64)
+    frame = pd.concat([block.frame.astype(numbers) for block in blocks], ignore_index=True)
     frame = frame.rename(columns={"decided_at": "contacted_at", "value": "foreseen"})
-    numbers = dict.fromkeys(("foreseen", "churn_probability", "propensity"), np.float64)
-    frame = frame.astype(numbers).assign(tier=[row["facts"].get("tier") for row in decided])
-    offers = tuple(sorted({name for row in decided for name in row["treatments"]} - {CONTROL}))
-    refusals = _by_offer(decided, "refusals", offers, "not_scored")
-    control = np.array([row["probabilities"][:1] for row in decided], dtype=np.float64)
+    offers = tuple(sorted({name for block in blocks for name in block.treatments} - {CONTROL}))
+    refusals = _by_offer([(block.treatments, block.refusals) for block in blocks], offers, NOT_SCORED)
+    control = np.concatenate([block.probabilities[:, :1] for block in blocks])
+    chances = [(block.treatments, block.probabilities[:, 1:]) for block in blocks]
     expected = Expected(
-        net_value=_by_offer(decided, "net_value", offers, np.nan),
-        possible=_by_offer(decided, "eligible", offers, missing=False),
+        net_value=_by_offer([(block.treatments, block.net_value) for block in blocks], offers, np.nan),
+        possible=refusals == "",
         uncapped=np.isin(refusals, ["", *PASSING]),
-        probabilities=np.hstack([control, _by_offer(decided, "probabilities", offers, 0.0)]),
+        probabilities=np.hstack([control, _by_offer(chances, offers, 0.0)]),
     )
-    return frame, offers, expected
+    order = np.argsort(frame["contacted_at"].to_numpy(), kind="stable")
+    return frame.iloc[order].reset_index(drop=True), offers, expected.take(order)
 
 
 def _of_contacts(contacts: pd.DataFrame, home: Home) -> tuple[pd.DataFrame, tuple[str, ...], Expected]:
@@ -197,19 +198,18 @@ def _by_champion(frame: pd.DataFrame, offers: Sequence[str], home: Home) -> Floa
     return (release.score(X).uplift - cost)[:, [release.offer_ids.index(offer) for offer in offers]]
 
 
-def _by_offer(decided: Sequence[Mapping[str, Any]], name: str, offers: Sequence[str], missing: Any) -> NDArray[Any]:  # noqa: ANN401 (of any type)
-    """Lay out a column that has an entry per offer, `(n, n_offers)`; decisions of several releases know several.
-
-    Where it has one of control as well, that one is left out.
-    """
-    laid = np.full((len(decided), len(offers)), missing, dtype=object if isinstance(missing, str) else None)
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for place, row in enumerate(decided):
-        if len(row[name]) and len(row["treatments"]) > 1:
-            groups.setdefault(tuple(row["treatments"][1:]), []).append(place)
-    for own, places in groups.items():
-        columns = [offers.index(offer) for offer in own]
-        laid[np.ix_(places, columns)] = [list(decided[place][name])[-len(own) :] for place in places]
+def _by_offer(blocks: Sequence[tuple[tuple[str, ...], NDArray[Any]]], offers: Sequence[str], missing: Any) -> Any:  # noqa: ANN401 (of any type)
+    """Lay out matrices that have a column per offer of their own treatments, `(n, n_offers)` together."""
+    laid = np.full(
+        (sum(len(matrix) for _, matrix in blocks), len(offers)),
+        missing,
+        dtype=object if isinstance(missing, str) else None,
+    )
+    first = 0
+    for treatments, matrix in blocks:
+        columns = [offers.index(offer) for offer in treatments[1:]]
+        laid[first : first + len(matrix), columns] = matrix
+        first += len(matrix)
     return laid
 
 

@@ -27,8 +27,14 @@ def make_flight(
     budget: str = "",
     offers: tuple[Offer, ...] = OFFERS,
     margin: float = 0.0,
+    observable: bool = False,
 ) -> Flight:
     """Plan a flight; see `parse_drift` and `parse_budget`. `margin` is the gate's, minor units a decision.
+
+    Parameters
+    ----------
+    observable : let the table of members show the traits behind responses, so that all of the oracle's lead but chance
+        can be learned
 
     Raises
     ------
@@ -39,10 +45,9 @@ def make_flight(
         make_world(str(members), shape), waves=WAVES, first_campaign=FIRST_CAMPAIGN, drift=parse_drift(drift)
     )
     ordered = tuple(sorted(offers, key=lambda offer: offer.offer_id))
+    world = replace(world, offers=ordered, observable=observable)
     amount, share = parse_budget(budget)
-    return Flight(
-        replace(world, offers=ordered), rounds, budget=amount, budget_share=share, gate=Gate(champion_margin=margin)
-    )
+    return Flight(world, rounds, budget=amount, budget_share=share, gate=Gate(champion_margin=margin))
 
 
 def alike(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:

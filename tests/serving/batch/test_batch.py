@@ -155,7 +155,7 @@ def test_the_service_would_decide_the_same_with_the_same_draws(home):
         members = Members(
             row["features"][None, :].copy(),
             np.zeros(1, dtype=np.int8),
-            decider.arms([row["member_id"]]),
+            *decider.drawn([row["member_id"]]),
             {name: np.array([value], dtype=object) for name, value in row["facts"].items()},
             nobody_contacted(1, k),
         )

@@ -57,3 +57,12 @@ def test_a_file_is_whole_or_absent(tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
         write_output(tmp_path / "d.csv", broken())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_csv_says_that_it_is_utf8_where_it_is_asked_to(tmp_path):
+    rows = pa.table({"member_id": ["Zoë"]})
+    for marked in (False, True):
+        path = tmp_path / f"{marked}.csv"
+        write_output(path, [rows], marked=marked)
+        assert path.read_bytes().startswith(b"\xef\xbb\xbf") == marked
+        assert path.read_text(encoding="utf-8-sig").splitlines()[1] == '"Zoë"'

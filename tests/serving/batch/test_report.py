@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.decisions import read_decisions
+from features.decisions import Decision, DecisionLog, read_blocks, read_decisions
 from features.outcomes import bring_outcomes
 from serving.batch.plan import Request, plan_batch
 from serving.batch.run import decide_batch
@@ -48,6 +48,63 @@ def test_what_a_batch_brought_is_found_by_a_file_of_outcomes(home, tmp_path):
     assert report.draws_p > 0.001
     assert set(report.groups) == {"arm", "offer", "lifecycle_stage", "tier"}
     assert report.standing["random eligible offer"].policy_value is not None
+
+
+def test_blocks_say_of_every_decision_what_the_rows_do(home):
+    decide_batch(plan_batch(home, Request(campaign_id="winter")), now=NOW, progress=quiet)
+    decide_batch(plan_batch(home, Request(campaign_id="other", audience="loyal")), now=NOW, progress=quiet)
+    with DecisionLog(home.decisions) as log:
+        log.append([_service_decision("s1", ("control", "B"), ("",), (7,), (0.25, 0.75))], now=NOW).result()
+        log.append([_service_decision("s2", ("control", "A"), (), (), ())], now=NOW).result()
+    rows = {row["decision_id"]: row for row in read_decisions(home.decisions) if row["campaign_id"] == "winter"}
+    blocks = read_blocks(home.decisions, "winter")
+    assert sum(len(block.frame) for block in blocks) == len(rows)
+    for block in blocks:
+        for place, told in enumerate(block.frame.to_dict("records")):
+            row, k = rows[told["decision_id"]], len(block.treatments) - 1
+            assert block.treatments == tuple(row["treatments"])
+            assert told["tier"] == row["facts"].get("tier")
+            plain = ("member_id", "outcome", "treatment", "propensity", "release_id", "catalogue_id", "decided_at")
+            assert {name: told[name] for name in plain} == {name: row[name] for name in plain}
+            np.testing.assert_array_equal(block.net_value[place], row["net_value"] or [np.nan] * k)
+            assert list(block.refusals[place]) == (list(row["refusals"]) or ["not_scored"] * k)
+            np.testing.assert_array_equal(block.probabilities[place], row["probabilities"] or [0.0] * (1 + k))
+
+
+def _service_decision(decision_id, treatments, refusals, net_value, probabilities):
+    return Decision(
+        decision_id=decision_id,
+        member_id="m1",
+        campaign_id="winter",
+        decided_at=NOW,
+        release_id="r",
+        catalogue_id="c",
+        outcome="model",
+        fallback_reason=None,
+        treatment="control",
+        propensity=0.25,
+        draw=0.1,
+        treatments=treatments,
+        probabilities=probabilities,
+        asked=None,
+        refusals=refusals,
+        churn_probability=None,
+        value=None,
+        uplift=net_value,
+        cost=net_value,
+        net_value=net_value,
+        price=0.0,
+        stock_prices=(),
+        segment=None,
+        lifecycle_stage=None,
+        reasons=(),
+        features=b"",
+        facts={},
+        standing={},
+        event_timestamp=None,
+        context={},
+        idempotency_key=None,
+    )
 
 
 def _promised(rows):

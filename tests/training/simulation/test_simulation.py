@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from features.errors import ContractError, NotFoundError
+from features.world.company import joined
 from features.world.history import history
 from features.world.law import OFFERS, World
 from holdfast import app, quiet_dependencies
 from training.judging.findings import Gate
 from training.simulation import rivals
+from training.simulation.ceiling import find_ceiling
 from training.simulation.experience import Experience, askable
 from training.simulation.learning import HELD_BACK, held_back, judge
-from training.simulation.loop import BEST_FIXED, CEILING, LOOP, NO_CONTACT, ORACLE, STATIC, simulate
+from training.simulation.loop import BEST_FIXED, CEILING, LOOP, NO_CONTACT, ORACLE, STATIC, _start, simulate
 from training.simulation.plan import WAVES, alike, make_flight, parse_budget, parse_drift, read_offers
 from training.simulation.rivals import Wave, within_budget
 
@@ -67,6 +69,22 @@ def test_nobody_earns_more_than_the_oracle_and_the_ends_of_the_scale_are_the_sca
 def test_what_features_show_lies_between_the_best_fixed_offer_and_the_oracle(rows):
     # Boosters of other members' noiseless truth: at 1,000 members they see little less than all there is to see.
     assert all(0.1 < row["share"] < 1 for row in of(rows, CEILING))
+
+
+def test_where_traits_can_be_observed_features_show_nearly_all_of_the_oracles_lead():
+    start = _start(make_flight(5_000, observable=True), np.random.default_rng(0))
+    world = start.company.world
+    X = start.company.features(world.waves).to_numpy(dtype=np.float32)
+    asked = askable(start.members, world.waves)
+    rows = np.isin(joined(start.members, world.waves), asked)
+    wave = Wave(world, world.waves, start.members, asked, X[rows], None)
+    ceiling = find_ceiling(world, start.members, start.experience)
+
+    def gain(policy):
+        return float((policy(wave)[:, 1:] * wave.true_net()).sum())
+
+    # who has left is never certain, so it is not all
+    assert gain(ceiling) - gain(rivals.best_fixed) > 0.85 * (gain(rivals.oracle) - gain(rivals.best_fixed))
 
 
 def test_before_anything_was_decided_all_policies_meet_the_same_members(rows):
