@@ -15,6 +15,9 @@ class Answer:
     headers: dict = field(default_factory=dict)
     body: bytes = b""
 
+    def json(self):
+        return json.loads(self.body)
+
 
 class Client:
     """Ask one service; a connection that breaks is an OSError or an EOFError."""

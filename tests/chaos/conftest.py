@@ -40,6 +40,12 @@ def effort():
 
 
 @pytest.fixture(scope="session")
+def hang():
+    """Say how many seconds are too many; in the suite the machine may be busy with other tests."""
+    return 1.0 if LONG else 10.0
+
+
+@pytest.fixture(scope="session")
 def tell():
     """Put a line into the table: what, how many, violations, and what else is worth knowing."""
 

@@ -18,7 +18,6 @@ from serving.app import create_app
 from tests.chaos.hostile import CALLS, MARK, Hostile, hostile
 from tests.serving.run_service import open_desk
 
-ENOUGH = 1.0  # second: a hang
 PAGE = 4096
 FLAT = 40  # megabytes more than after the first tenth
 JSON = st.recursive(
@@ -58,11 +57,11 @@ async def answer(app, request):
     return said[0]["status"], b"".join(message.get("body", b"") for message in said[1:]), took
 
 
-def judged(request, status, body, took):
+def judged(request, status, body, took, hang):
     """Say what is wrong with an answer."""
     if status >= 500 and b"problem:live" not in body:  # there is no store that posts could be brought into
         yield f"answer of {status}"
-    if took > ENOUGH:
+    if took > hang:
         yield "hang"
     if status >= 400 and MARK.encode() in body:
         yield "repeats what came"
@@ -74,13 +73,13 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE // 2**20
 
 
-async def bombard(app, requests):
+async def bombard(app, requests, hang):
     """Send them one after the other; give what went wrong, the answers by status, and the memory used on the way."""
     wrong, statuses, examples, memory = Counter(), Counter(), {}, []
     for count, request in enumerate(requests):
         status, body, took = await answer(app, request)
         statuses[status] += 1
-        for fault in judged(request, status, body, took):
+        for fault in judged(request, status, body, took, hang):
             wrong[fault] += 1
             examples.setdefault(fault, (request, status, body[:300], took))
         if count % 2_000 == 0:
@@ -94,13 +93,13 @@ def told(caplog):
     return caplog
 
 
-def test_a_flood_of_hostile_requests_is_answered_well(release_root, tmp_path, effort, tell, told):
+def test_a_flood_of_hostile_requests_is_answered_well(release_root, tmp_path, effort, tell, told, hang):  # noqa: PLR0917
     rng, count = np.random.default_rng(17), effort(1_500, 1_000_000)
     source = hostile(rng)
 
     async def flood():
         async with running(release_root, tmp_path / "decisions.db") as app:
-            return await bombard(app, (next(source) for _ in range(count)))
+            return await bombard(app, (next(source) for _ in range(count)), hang)
 
     started = time.monotonic()
     wrong, statuses, examples, memory = asyncio.run(flood())
@@ -114,7 +113,7 @@ def test_a_flood_of_hostile_requests_is_answered_well(release_root, tmp_path, ef
     tell("hostile requests: values, texts, bytes, headers", count, wrong.total(), note)
 
 
-def test_bodies_that_hypothesis_makes_up(release_root, tmp_path, effort, tell):
+def test_bodies_that_hypothesis_makes_up(release_root, tmp_path, effort, tell, hang):
     wrong, seen = Counter(), Counter()
 
     with asyncio.Runner() as runner:
@@ -132,7 +131,7 @@ def test_bodies_that_hypothesis_makes_up(release_root, tmp_path, effort, tell):
             request = Hostile(method, path, json.dumps(body).encode())
             status, said, took = runner.run(answer(app, request))
             seen[status] += 1
-            wrong.update(judged(request, status, said, took))
+            wrong.update(judged(request, status, said, took, hang))
 
         ask()
         runner.run(context.__aexit__(None, None, None))

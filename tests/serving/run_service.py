@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.decisions import DecisionLog
+from features.decisions import SharedLog
 from features.home import Home
 from features.live import Live
 from features.programme import Programme
@@ -24,7 +24,7 @@ def open_desk(release_root, log_path):
     release = load_release(Path(release_root))
     clock = service._clock(Programme.model_validate(release.manifest.programme))
     world = World(clock=clock, new_id=lambda: service.uuid.uuid4().hex, rng=np.random.default_rng(5))
-    log = DecisionLog(Path(log_path))
+    log = SharedLog(Path(log_path))
     home = Home(Path(log_path).parent)
     nothing = Live(Home(home.root / "nothing"), members.Memory())
     return Desk(Offering(home, release, log, now=clock()), members.Memory(), log, live=nothing, world=world)
