@@ -94,6 +94,8 @@ class Desk:
             if (standing := self._log.answer(idempotency_key)) is None:
                 return await self._decide(request, digest, idempotency_key=idempotency_key)
             return self._again(standing, digest)
+        except UnwrittenError as error:
+            raise _unwritten() from error
         finally:
             del self._running[idempotency_key]
 

@@ -21,6 +21,10 @@ WAIT_SECONDS: Final = 5  # a keeper that does nothing for so long is gone
 _TOLD: Final = msgspec.msgpack.Decoder(Told)
 
 
+class LostError(UnwrittenError):
+    """Say that the keeper ended before it answered."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """Hold a call that has no answer yet."""
@@ -129,7 +133,7 @@ class Link:
         if not farewell:
             for asked in left:
                 asked.answer.set_exception(
-                    UnwrittenError("the process that keeps the decision log ended; send the entry again")
+                    LostError("the process that keeps the decision log ended; send the entry again")
                 )
         self._ended(self, left if farewell else [])
 

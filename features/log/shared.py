@@ -21,7 +21,7 @@ from features.log.drain import Drain
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed
 from features.log.keeper import Keeper, socket_of
-from features.log.link import Asked, Link
+from features.log.link import Asked, Link, LostError
 from features.log.reading import find
 from features.log.register import Preference
 from features.log.rows import open_to_read
@@ -29,6 +29,7 @@ from features.log.writer import DecisionLog, TakenError
 
 PATIENCE: Final = 10.0  # seconds that a keeper may take to begin or to end
 AGAIN: Final = 0.02
+KEEPERS: Final = 3  # that may die over one call
 ANSWER_SECONDS: Final = 5.0  # that a keeper may take to look something up
 
 
@@ -229,16 +230,20 @@ class SharedLog:
         return asked.answer
 
     def _now(self, name: str, **values: Any) -> Any:  # noqa: ANN401 (of any call)
-        """Make a call that is answered at once."""
-        held = self._held
-        if isinstance(held, _Kept):
-            return getattr(held.log, name)(**values)
-        asked = Asked(CALLS[name], values, Future())
-        self._ask(held, asked)
-        try:
-            return asked.answer.result(ANSWER_SECONDS)
-        except TimeoutError as error:
-            raise UnwrittenError("the process that keeps the decision log does not answer; try again") from error
+        """Make a call that is answered at once; made twice it does no more, so the next keeper is asked if one dies."""
+        for _ in range(KEEPERS):
+            held = self._held
+            if isinstance(held, _Kept):
+                return getattr(held.log, name)(**values)
+            asked = Asked(CALLS[name], values, Future())
+            self._ask(held, asked)
+            try:
+                return asked.answer.result(ANSWER_SECONDS)
+            except TimeoutError as error:
+                raise UnwrittenError("the process that keeps the decision log does not answer; try again") from error
+            except LostError:
+                continue
+        raise LostError("one process after the other that kept the decision log has ended; try again")
 
     def _ask(self, held: "_Kept | Link", asked: Asked) -> None:
         """Ask whoever keeps the log now."""
