@@ -167,6 +167,12 @@ class Serving(_Settings):
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="processes that answer; one keeps up with some thousand decisions a second on one processor"
     )
+    deadline_ms: Annotated[int, Field(ge=10, le=10_000)] = Field(
+        100, description="an answer is wanted so soon, where the request says nothing else: Request-Deadline-Ms"
+    )
+    feature_days: Days = Field(
+        28, description="features older than this are not decided by; what stands in for them is"
+    )
     in_flight: Annotated[int, Field(ge=1, le=10_000)] = Field(
         128,
         description="requests that a process answers at a time, of which one counts once more for every eight members; "

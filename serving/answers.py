@@ -109,6 +109,7 @@ def _known(row: Row, *, at: datetime, release_id: str) -> dict[str, Any]:
         "lifecycle_stage": row["lifecycle_stage"],
         "reasons": row["reasons"],
         "fallback_reason": row["fallback_reason"],
+        "source": row["source"],
         "release_id": release_id,
         "feature_age_seconds": None if time is None else round((at - time).total_seconds()),
     }

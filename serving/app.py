@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -54,6 +55,23 @@ KEY_TEXT: Final = (
     "may be repeated: without it, every call takes new decisions."
 )
 
+DEADLINE_HEADER: Final = "Request-Deadline-Ms"
+DEADLINES: Final = range(10, 10_001)
+DEADLINE_TEXT: Final = (
+    "Milliseconds in which an answer is wanted; without it, those of holdfast.toml. What can't be read in time is "
+    "stood in for, and `fallback_reason` and `source` say so; an answer is never left out."
+)
+KEY: Final = {
+    "name": KEY_HEADER,
+    "description": KEY_TEXT,
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH},
+}
+DEADLINE: Final = {
+    "name": DEADLINE_HEADER,
+    "description": DEADLINE_TEXT,
+    "schema": {"type": "integer", "minimum": DEADLINES[0], "maximum": DEADLINES[-1]},
+}
+
 logger: Final = logging.getLogger("holdfast")
 
 
@@ -95,18 +113,25 @@ def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
 def _add_calls(app: FastAPI) -> None:
     @app.post(
         "/v1/decisions",
-        **_described(DecisionsAnswer, (400, 408, 409, 413, 415, 422, 429, 503), DecisionsRequest, key=True),
+        **_described(
+            DecisionsAnswer, (400, 408, 409, 413, 415, 422, 429, 503), DecisionsRequest, headers=(KEY, DEADLINE)
+        ),
     )
     async def decisions(request: Request) -> Response:
         """Decide for members, log each decision with its propensity, then answer."""
         body = await read_body(request)
         desired = parse(body, DecisionsRequest)
-        return _answer(await _desk(request).decide(desired, body, idempotency_key=_key(request)))
+        desk, key = _desk(request), _key(request)
+        return _answer(await desk.decide(desired, body, idempotency_key=key, deadline_ms=_deadline(request)))
 
-    @app.post("/v1/scores", **_described(ScoresAnswer, (400, 408, 413, 415, 422, 429, 503), ScoresRequest))
+    @app.post(
+        "/v1/scores",
+        **_described(ScoresAnswer, (400, 408, 413, 415, 422, 429, 503), ScoresRequest, headers=(DEADLINE,)),
+    )
     async def scores(request: Request) -> Response:
         """Give the same numbers; nothing is decided, nothing logged."""
-        return _answer(await _desk(request).score(parse(await read_body(request), ScoresRequest)))
+        desired = parse(await read_body(request), ScoresRequest)
+        return _answer(await _desk(request).score(desired, deadline_ms=_deadline(request)))
 
     @app.post(
         "/v1/outcomes", **_described(OutcomeAnswer, (400, 408, 409, 413, 415, 422, 503), OutcomeRequest, status=202)
@@ -219,6 +244,16 @@ def _member(member_id: str) -> str:
     return member_id
 
 
+def _deadline(request: Request) -> int | None:
+    text = request.headers.get(DEADLINE_HEADER)
+    if text is None:
+        return None
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) not in DEADLINES:
+        detail = f"a {DEADLINE_HEADER} from {DEADLINES[0]} to {DEADLINES[-1]} was wanted"
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "deadline", detail)
+    return int(text)
+
+
 def _answer(reply: Reply) -> Response:
     response = _json(reply.body)
     if reply.replayed:
@@ -239,7 +274,7 @@ def _described(
     problems: tuple[int, ...],
     body: type[BaseModel] | None = None,
     *,
-    key: bool = False,
+    headers: tuple[dict[str, Any], ...] = (),
     status: int = 200,
 ) -> dict[str, Any]:
     """Describe a call for the OpenAPI document: the handlers read and write the bytes themselves."""
@@ -247,9 +282,8 @@ def _described(
     extra: dict[str, Any] = {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _whole(body)}}}
-    if key:
-        schema = {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH}
-        extra["parameters"] = [{"name": KEY_HEADER, "in": "header", "schema": schema, "description": KEY_TEXT}]
+    if headers:
+        extra["parameters"] = [{"in": "header", **header} for header in headers]
     return {
         "response_model": answer,
         "status_code": status,

@@ -6,13 +6,14 @@ one before it left; a member who is asked about again, where contacts count, wai
 process has changed meanwhile what a decision rests on, the log refuses it and it is taken again, with the same draw.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
     from serving.decide import Floats
 
+OF_FEATURES: Final = 0.5  # of the time that is left when a group's turn comes; models and log need the rest
+LONGEST: Final = 60.0  # seconds: no caller waits for longer
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -51,6 +55,7 @@ class Ask:
     request: ScoresRequest
     digest: str = ""  # of the body
     idempotency_key: str | None = None
+    due: float = math.inf  # of the monotonic clock: when an answer is wanted
     drawn: Drawn | None = None  # decided before, on what has changed since
 
     @property
@@ -127,9 +132,10 @@ class Clerk:
             self._log.moment() if decider.constraints.longest_days and uniform else None
         )  # before contacts are read
         ids = tuple(chain.from_iterable(ask.request.members for party in parties for ask in party))
-        file = self._look_up(ids, now)
+        file = self._look_up(ids, now, due=min(ask.due for ask in asks))
         started, done = time.perf_counter(), 0
-        scores, worths = decider.score(file.members), dict[str | None, Worth]()
+        file, scores = self._lookup.scored(decider, file)
+        worths = dict[str | None, Worth]()
         for party in parties:
             campaign_id = party[0].campaign_id
             if campaign_id not in worths:
@@ -165,10 +171,11 @@ class Clerk:
         limited = ask.drawn is not None or (decides and campaign is not None and campaign.budget is not None)
         return _Party(decides, campaign_id or "", limited, () if limited else ask.request.offers or ())
 
-    def _look_up(self, member_ids: tuple[str, ...], now: datetime) -> File:
+    def _look_up(self, member_ids: tuple[str, ...], now: datetime, *, due: float) -> File:
         standing = self._offering.standing(member_ids, now)
         started = time.perf_counter()
-        file = self._lookup.file(self._offering.decider, member_ids, standing)
+        seconds = min((due - time.monotonic()) * OF_FEATURES, LONGEST)
+        file = self._lookup.file(self._offering.decider, member_ids, standing, now=now, seconds=seconds)
         self._meters.took("features", time.perf_counter() - started)
         return file
 

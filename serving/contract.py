@@ -35,7 +35,15 @@ ContextValue = Annotated[str, StringConstraints(max_length=256)] | bool | int | 
 Money = Annotated[int, Field(ge=-AMOUNT, le=AMOUNT)]
 Count = Annotated[int, Field(ge=0, le=AMOUNT)]
 Text = Annotated[str, StringConstraints(max_length=256)]
-Fallback = Literal["unknown_member", "features_unavailable", "features_invalid"]
+Fallback = Literal[
+    "unknown_member",
+    "features_unavailable",
+    "features_invalid",
+    "features_late",
+    "features_too_old",
+    "model_unavailable",
+]
+Source = Literal["model", "last_score", "segment_default", "nothing"]
 
 
 def _plausible(time: datetime) -> datetime:
@@ -166,7 +174,11 @@ class _Known(_Answer):
     segment: str | None
     lifecycle_stage: str | None
     reasons: list[Reason] = Field(description="what moves this member's risk most")
-    fallback_reason: Fallback | None
+    fallback_reason: Fallback | None = Field(description="why the models were not asked about this member")
+    source: Source = Field(
+        description="whose the numbers are: model; last_score: what the release said of the member by the last "
+        "snapshot; segment_default: the mean of the segment and life cycle stage; nothing: there are none"
+    )
     release_id: str
     feature_age_seconds: int | None
 

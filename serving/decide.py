@@ -37,8 +37,21 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Column = NDArray[Any]
 
-FALLBACKS: Final = (None, "unknown_member", "features_unavailable", "features_invalid")  # by `Members.fallback`
-UNKNOWN, UNAVAILABLE, INVALID = 1, 2, 3
+FALLBACKS: Final = (  # by `Members.fallback`
+    *(None, "unknown_member", "features_unavailable", "features_invalid"),
+    *("features_late", "features_too_old", "model_unavailable"),
+)
+UNKNOWN, UNAVAILABLE, INVALID, LATE, TOO_OLD, NO_MODEL = range(1, len(FALLBACKS))
+SOURCES: Final = ("model", "last_score", "segment_default", "nothing")  # whose a member's numbers are
+MODEL_SOURCE, LAST_SCORE, SEGMENT_DEFAULT, NOTHING = range(len(SOURCES))
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Hold numbers that stand in for the models' where a member can't be scored."""
+
+    source: NDArray[np.int8]  # (n_members,) places in SOURCES
+    scores: Floats  # (n_members, 2 + 5 n_offers) as `Scores` has them, one after the other; NaN where there are none
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class Members:
     arm: NDArray[np.int8]  # (n_members,) of the experiment
     facts: Mapping[str, Column]  # (n_members,) each: what rules and consent read
     standing: Standing
+    stand_in: StandIn | None = None  # None: for nobody
 
     @property
     def opted_out(self) -> Flags:
@@ -60,21 +74,33 @@ class Members:
         return np.asarray(self.facts[CONSENT] == OPTED_OUT)
 
     @property
+    def source(self) -> NDArray[np.int8]:
+        """Whose numbers there are of each, `(n_members,)` places in SOURCES."""
+        of_others = NOTHING if self.stand_in is None else self.stand_in.source
+        return np.where(self.fallback == 0, np.int8(MODEL_SOURCE), np.asarray(of_others, dtype=np.int8))
+
+    @property
     def known(self) -> Flags:
-        """Who can be scored, `(n_members,)`."""
-        return np.asarray(self.fallback == 0)
+        """Of whom there can be numbers, `(n_members,)`."""
+        return np.asarray(self.source != NOTHING)
 
     @property
     def scored(self) -> Flags:
-        """Whose numbers are the models' own, `(n_members,)`."""
+        """Of whom there are numbers, `(n_members,)`."""
         return self.known & ~self.opted_out
+
+    @property
+    def own(self) -> Flags:
+        """Whose numbers are the models' own, `(n_members,)`."""
+        return np.asarray(self.fallback == 0) & ~self.opted_out
 
     def rows(self, part: slice) -> "Members":
         """Give some of the members."""
         standing = Standing(**{name: values[part] for name, values in vars(self.standing).items()})
         facts = {name: values[part] for name, values in self.facts.items()}
         told = (self.X[part], self.fallback[part], self.number[part], self.arm[part])
-        return Members(*told, facts, standing)
+        given = self.stand_in and StandIn(self.stand_in.source[part], self.stand_in.scores[part])
+        return Members(*told, facts, standing, given)
 
 
 @dataclass(frozen=True)
@@ -170,11 +196,16 @@ class Decider:
         return self.worth(self.score(members), members.scored, campaign_id)
 
     def score(self, members: Members) -> Scores | None:
-        """Score those who can be: a row each, and none of the others; None where nobody can be."""
-        scored = members.scored
+        """Give the scores of those who have any: a row each, and none of the others; None where nobody has."""
+        scored, own = members.scored, members.own
         if not scored.any():
             return None
-        return self.release.score(np.ascontiguousarray(members.X if scored.all() else members.X[scored]))
+        if members.stand_in is None or own.all():
+            return self.release.score(np.ascontiguousarray(members.X if own.all() else members.X[own]))
+        rows = members.stand_in.scores.copy()
+        if own.any():
+            rows[own] = self.release.score(np.ascontiguousarray(members.X[own])).rows
+        return Scores.of_rows(rows[scored])
 
     def worth(self, scores: Scores | None, scored: Flags, campaign_id: str | None) -> Worth:
         """Say what each offer would bring and cost each member.
@@ -259,7 +290,7 @@ class Decider:
         priced = net_values(benefit, worth.cost, price=purse.price, stock_price=purse.stock_prices)
         probabilities = self.probabilities(priced, refusals == 0, members.arm, bar=worth.bar, error=worth.error)
         chosen = draw(probabilities, uniform)
-        fell_back = ~members.known & self._may_fall_back(members, occasion)
+        fell_back = ~members.known & ~members.opted_out & self._may_fall_back(members, occasion)
         costs_of = np.column_stack([np.where(fell_back, self.fallback_cost, 0.0), worth.cost])
         spent = np.take_along_axis(costs_of, chosen[:, None], axis=1)[:, 0]
         used = chosen[:, None] == np.arange(1, len(self.treatments))

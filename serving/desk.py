@@ -29,6 +29,7 @@ from serving.offering import Offering
 from serving.problems import FieldProblem, ProblemError, contract
 from serving.room import Room, Stored
 from serving.sources import FeatureSource, Lookup
+from serving.standby import Standbys
 from serving.world import World
 
 DEFAULTS: Final = Serving()
@@ -53,17 +54,19 @@ class Desk:
         *,
         live: LiveFeatures,
         world: World,
+        standbys: Standbys | None = None,
         settings: Serving = DEFAULTS,
     ) -> None:
         self._offering, self._log, self._world = offering, log, world
         self._intake = Intake(live, world.clock)
         self.meters, self.gate = Meters(), Gate(settings.in_flight)
-        self._lookup = Lookup(source, log)
+        self._lookup = Lookup(source, log, standbys=standbys, settings=settings)
         self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
         release_id = self.decider.release.release_id
         self.meters.serve(
             release_id, log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog
         )
+        self._deadline_ms = settings.deadline_ms
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
 
     @property
@@ -71,8 +74,14 @@ class Desk:
         """What decides now."""
         return self._offering.decider
 
-    async def decide(self, request: DecisionsRequest, body: bytes, *, idempotency_key: str | None) -> Reply:
+    async def decide(
+        self, request: DecisionsRequest, body: bytes, *, idempotency_key: str | None, deadline_ms: int | None = None
+    ) -> Reply:
         """Answer with decisions that are on the disk.
+
+        Parameters
+        ----------
+        deadline_ms : how soon; None: as the settings say
 
         Raises
         ------
@@ -82,8 +91,9 @@ class Desk:
         """
         self._check_offers(request)
         self._check_campaign(request)
+        due = self._due(deadline_ms)
         if idempotency_key is None:
-            return await self._decide(request, "", idempotency_key=None)
+            return await self._decide(Ask(request, due=due))
         digest = hashlib.sha256(body).hexdigest()
         running = self._running.setdefault(idempotency_key, digest)
         if running is not digest:  # the very object says who came first
@@ -92,17 +102,17 @@ class Desk:
             raise ProblemError(HTTPStatus.CONFLICT, "idempotency-running", detail, headers={"Retry-After": "1"})
         try:
             if (standing := self._log.answer(idempotency_key)) is None:
-                return await self._decide(request, digest, idempotency_key=idempotency_key)
+                return await self._decide(Ask(request, digest, idempotency_key, due))
             return self._again(standing, digest)
         except UnwrittenError as error:
             raise _unwritten() from error
         finally:
             del self._running[idempotency_key]
 
-    async def score(self, request: ScoresRequest) -> Reply:
+    async def score(self, request: ScoresRequest, *, deadline_ms: int | None = None) -> Reply:
         """Answer with what is known of members; nothing is decided, nothing logged."""
         self._check_offers(request)
-        return Reply((await self._serve(Ask(request))).decided.text)
+        return Reply((await self._serve(Ask(request, due=self._due(deadline_ms)))).decided.text)
 
     async def record(self, request: OutcomeRequest) -> bool:
         """Store an outcome; True if the same one had come before.
@@ -171,14 +181,18 @@ class Desk:
         """Finish what is being written, then let go."""
         self._intake.close()
         self._room.close()
+        self._lookup.close()
         self._log.close()
 
-    async def _decide(self, request: DecisionsRequest, digest: str, *, idempotency_key: str | None) -> Reply:
+    def _due(self, deadline_ms: int | None) -> float:
+        return time.monotonic() + (deadline_ms or self._deadline_ms) / 1000
+
+    async def _decide(self, ask: Ask) -> Reply:
         started = time.perf_counter()
-        stored = await self._serve(Ask(request, digest, idempotency_key))
+        stored = await self._serve(ask)
         self.meters.took("decision", time.perf_counter() - started)
         if stored.standing is not stored.decided.answer and stored.standing is not None:
-            return self._again(stored.standing, digest)
+            return self._again(stored.standing, ask.digest)
         self.meters.decided(stored.decided.decisions)
         return Reply(stored.decided.text)
 

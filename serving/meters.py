@@ -37,6 +37,9 @@ class Meters:
             ["outcome", "fallback_reason", "treatment"],
             registry=self.registry,
         )
+        self._fallbacks = Counter(
+            "holdfast_fallbacks", "Decisions without the models", ["reason", "source"], registry=self.registry
+        )
         self._outcomes = Counter("holdfast_outcomes", "Outcomes received", ["duplicate"], registry=self.registry)
         self._rows = Counter("holdfast_live_rows", "Rows taken live", ["table", "status"], registry=self.registry)
         self._replays = Counter("holdfast_replays", "Answers given again for the same key", registry=self.registry)
@@ -63,6 +66,8 @@ class Meters:
         """Count decisions once they are stored."""
         for decision in decisions:
             self._decisions.labels(decision.outcome, decision.fallback_reason or "", decision.treatment).inc()
+            if decision.fallback_reason:
+                self._fallbacks.labels(decision.fallback_reason, decision.source).inc()
             if decision.event_timestamp is not None:
                 self._age.observe((decision.decided_at - decision.event_timestamp).total_seconds())
 

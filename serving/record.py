@@ -1,7 +1,7 @@
 """What is known of members, and decisions about them, as the log and the caller get them: explained plain values."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from features.decisions import Decided, Decision
 from features.rules import known_facts
 from features.schema import CONTROL
-from serving.decide import FALLBACKS, INVALID, UNAVAILABLE, UNKNOWN, Choice, Decider, Members, Occasion, Worth
+from serving.decide import FALLBACKS, INVALID, SOURCES, UNAVAILABLE, UNKNOWN, Choice, Decider, Members, Occasion, Worth
 from training.constraints import CONSENT, OPTED_OUT, REFUSALS, Standing
 from training.policy import HELD_OUT, RANDOM
 from training.prediction import contributions
@@ -66,12 +66,14 @@ def open_file(decider: Decider, features: "MemberFeatures", standing: Standing) 
     return File(features.member_ids, members, reasons_of(decider, members), *told)
 
 
-def blank_file(decider: Decider, member_ids: Sequence[str], standing: Standing) -> File:
-    """Say that nothing of members can be read."""
+def blank_file(
+    decider: Decider, member_ids: Sequence[str], standing: Standing, fallback_code: int = UNAVAILABLE
+) -> File:
+    """Say that nothing of members can be had."""
     n = len(member_ids)
     X = np.full((n, len(decider.release.feature_names)), np.nan, dtype=np.float32)
     facts = {name: fact_column(name, [None] * n) for name in decider.facts}
-    fallback = np.full(n, UNAVAILABLE, dtype=np.int8)
+    fallback = np.full(n, fallback_code, dtype=np.int8)
     members = Members(X, fallback, *decider.drawn(member_ids), facts, standing)
     return File(tuple(member_ids), members, ((),) * n, *((None,) * n,) * 3)
 
@@ -101,9 +103,16 @@ def silent_file(
     return File(tuple(member_ids), members, *map(tuple, told))
 
 
+def marked(file: File, fallback_code: int, where: NDArray[np.bool_]) -> File:
+    """Say of some members that they can't be scored after all, and give no reasons for what nobody says."""
+    fallback = np.where(where, np.int8(fallback_code), file.members.fallback)
+    reasons = tuple(() if gone else told for gone, told in zip(where.tolist(), file.reasons, strict=True))
+    return replace(file, members=replace(file.members, fallback=fallback), reasons=reasons)
+
+
 def reasons_of(decider: Decider, members: Members) -> tuple[Reasons, ...]:
-    """Say why each member is at risk, `(n_members,)`; nothing of who is not scored."""
-    scored = members.scored
+    """Say why each member is at risk, `(n_members,)`; nothing of whom the models were not asked about."""
+    scored = members.own
     if not scored.any():
         return ((),) * len(scored)
     X = members.X if scored.all() else members.X[scored]
@@ -135,6 +144,8 @@ def known_of(file: File, worth: Worth, net_value: Floats) -> list[dict[str, Any]
         file.reasons,
         file.event_timestamp,
         scored,
+        file.members.source.tolist(),
+        _stood_in(file.members),
         strict=True,
     )
     return [
@@ -149,8 +160,10 @@ def known_of(file: File, worth: Worth, net_value: Floats) -> list[dict[str, Any]
             "lifecycle_stage": stage,
             "reasons": reasons,
             "event_timestamp": time,
+            "source": SOURCES[whose],
+            "scores": given,
         }
-        for member_id, fallback, churn, value, uplift, net, segment, stage, reasons, time, fine in columns
+        for member_id, fallback, churn, value, uplift, net, segment, stage, reasons, time, fine, whose, given in columns
     ]
 
 
@@ -196,10 +209,19 @@ def record(decider: Decider, file: File, *, worth: Worth, choice: Choice, reques
     )
 
 
+def _stood_in(members: Members) -> list[bytes]:
+    """Give the numbers that stood in for the models', as the log keeps them; nothing where none did."""
+    if members.stand_in is None:
+        return [b""] * len(members.fallback)
+    stood_in = (members.scored & ~members.own).tolist()
+    rows = members.stand_in.scores.astype("<f8")
+    return [row.tobytes() if there else b"" for there, row in zip(stood_in, rows, strict=True)]
+
+
 def _outcomes(members: Members) -> Iterator[Decided]:
     arms: dict[int, Decided] = {int(HELD_OUT): "hold_out", int(RANDOM): "random"}
     for fallback, opted_out, arm in zip(members.fallback, members.opted_out, members.arm.tolist(), strict=True):
-        yield "fallback" if fallback else "opt_out" if opted_out else arms.get(arm, "model")
+        yield "opt_out" if opted_out else "fallback" if fallback else arms.get(arm, "model")
 
 
 def _treatments(decider: Decider, members: Members, worth: Worth, choice: Choice) -> Iterator[dict[str, Any]]:

@@ -17,9 +17,9 @@ from features.log.rows import encode
 from features.offers import catalogue_from_json
 from features.programme import Programme
 from features.sheet import Progress, Sheet
-from serving.decide import FALLBACKS, Decider, Members, Occasion, Purse, Worth
+from serving.decide import FALLBACKS, SOURCES, Decider, Members, Occasion, Purse, StandIn, Worth
 from serving.record import File, Request, fact_column, reasons_of, record
-from training.artifacts import load_release
+from training.artifacts import OF_OFFERS, load_release
 from training.constraints import Standing
 
 BLOCK: Final = 1_000  # decisions scored at once
@@ -102,7 +102,8 @@ def as_json(row: Row) -> dict[str, Any]:
     """Give a row of the log in JSON values; a missing feature is null."""
     features = [None if np.isnan(value) else float(value) for value in row["features"]]
     times = {name: value.isoformat() for name, value in row.items() if isinstance(value, datetime)}
-    return {**row, **times, "features": features}
+    stood_in = np.frombuffer(row["scores"], dtype="<f8").tolist()
+    return {**row, **times, "features": features, "scores": stood_in}
 
 
 def decide_again(decider: Decider, rows: Sequence[Row], campaign_id: str | None) -> list[Decision]:
@@ -165,9 +166,16 @@ def _file(decider: Decider, rows: Sequence[Row]) -> File:
         arm=arm,
         facts={name: fact_column(name, [row["facts"][name] for row in rows]) for name in decider.facts},
         standing=_standing(decider, [row["standing"] for row in rows]),
+        stand_in=_stand_in(decider, rows),
     )
     told = ([row[name] for row in rows] for name in ("segment", "lifecycle_stage", "event_timestamp"))
     return File(member_ids, members, reasons_of(decider, members), *map(tuple, told))
+
+
+def _stand_in(decider: Decider, rows: Sequence[Row]) -> StandIn:
+    width = 2 + len(OF_OFFERS) * len(decider.release.offer_ids)
+    scores = [np.frombuffer(row["scores"], dtype="<f8") if row["scores"] else np.full(width, np.nan) for row in rows]
+    return StandIn(np.array([SOURCES.index(row["source"]) for row in rows], dtype=np.int8), np.array(scores))
 
 
 def _standing(decider: Decider, seen: Sequence[Row]) -> Standing:

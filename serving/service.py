@@ -28,6 +28,7 @@ from features.programme import Programme, read_programme
 from serving.app import create_app
 from serving.desk import Desk
 from serving.offering import Offering
+from serving.standby import Standbys
 from serving.workers import supervise
 from serving.world import World
 from training.artifacts import load_release
@@ -87,7 +88,7 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
     settings, engine = read_programme(home.settings).serving, read_programme(home.settings).engine
     if worker == 0 and engine.decisions != "sqlite":
         log.drain_to(engine.decisions)
-    return Desk(offering, store, log, live=Live(home, store), world=world, settings=settings)
+    return Desk(offering, store, log, live=Live(home, store), world=world, standbys=Standbys(home), settings=settings)
 
 
 def serve(

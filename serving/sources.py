@@ -5,18 +5,26 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
+from xgboost.core import XGBoostError
 
-from serving.decide import Decider
-from serving.record import File, blank_file, open_file, silent_file
+from features.programme import Serving
+from serving.decide import FALLBACKS, LATE, NO_MODEL, TOO_OLD, UNAVAILABLE, Decider
+from serving.patience import LateError, Patience
+from serving.record import File, blank_file, marked, open_file, silent_file
+from serving.standby import Standbys
+from training.artifacts import Scores
 from training.constraints import Standing
 
 if TYPE_CHECKING:
     from features.store import MemberFeatures
 
 logger: Final = logging.getLogger("holdfast")
+DEFAULTS: Final = Serving()
+_REASONS: Final[dict[type[Exception], int]] = {LateError: LATE, XGBoostError: NO_MODEL}
 
 
 class FeatureSource(Protocol):
@@ -38,21 +46,41 @@ class Consent(Protocol):
 class Lookup:
     """Look members up: first whether they may be, then their features; of who opted out none is read."""
 
-    def __init__(self, source: FeatureSource, consent: Consent) -> None:
-        self._source, self._consent = source, consent
+    def __init__(
+        self, source: FeatureSource, consent: Consent, *, standbys: Standbys | None = None, settings: Serving = DEFAULTS
+    ) -> None:
+        self._patience, self._consent, self._standbys = Patience(source), consent, standbys
+        self._oldest = timedelta(days=settings.feature_days)
         self._looking = threading.Lock()
         self._withdrawing: Counter[str] = Counter()
 
-    def file(self, decider: Decider, member_ids: Sequence[str], standing: Standing) -> File:
-        """Say what is known of members, a row each in order."""
+    def file(
+        self, decider: Decider, member_ids: Sequence[str], standing: Standing, *, now: datetime, seconds: float
+    ) -> File:
+        """Say what is known of members, a row each in order; where nothing is in time, what stands in for it."""
+        if self._standbys:
+            self._standbys.follow(decider.release)
         with self._looking:
             out = self._opted_out(member_ids)
             if not any(out):
-                return self._read(decider, member_ids, standing)
+                return self._filled(decider, self._read(decider, member_ids, standing, now, seconds))
             asked = [member for member, silent in zip(member_ids, out, strict=True) if not silent]
             places = np.flatnonzero(~np.array(out))
-            file = self._read(decider, asked, standing.take(places)) if asked else None
-        return silent_file(decider, member_ids, standing, known=file, places=places)
+            file = self._read(decider, asked, standing.take(places), now, seconds) if asked else None
+            return self._filled(decider, silent_file(decider, member_ids, standing, known=file, places=places))
+
+    def scored(self, decider: Decider, file: File) -> tuple[File, Scores | None]:
+        """Score members; where the models fail, by what stands in for them."""
+        try:
+            return file, decider.score(file.members)
+        except XGBoostError as error:
+            logger.warning("model_unavailable: %s", type(error).__name__)
+            file = self._filled(decider, marked(file, NO_MODEL, file.members.own))
+            return file, decider.score(file.members)
+
+    def close(self) -> None:
+        """Begin no more reads."""
+        self._patience.close()
 
     @contextmanager
     def withdrawing(self, member_id: str) -> Iterator[None]:
@@ -80,10 +108,23 @@ class Lookup:
             return out
         return [silent or member in self._withdrawing for member, silent in zip(member_ids, out, strict=True)]
 
-    def _read(self, decider: Decider, member_ids: Sequence[str], standing: Standing) -> File:
+    def _read(
+        self, decider: Decider, member_ids: Sequence[str], standing: Standing, now: datetime, seconds: float
+    ) -> File:
         try:
-            features = self._source.online(member_ids, decider.release.feature_names, facts=decider.facts)
+            features = self._patience.read(decider, member_ids, seconds=seconds)
+            return self._aged(open_file(decider, features, standing), now)
         except Exception as error:  # noqa: BLE001 (whatever a store raises, the member gets an answer that says so)
-            logger.warning("features_unavailable: %s", type(error).__name__)  # its message may hold ids
-            return blank_file(decider, member_ids, standing)
-        return open_file(decider, features, standing)
+            code = _REASONS.get(type(error), UNAVAILABLE)
+            logger.warning("%s: %s", FALLBACKS[code], type(error).__name__)  # its message may hold ids
+            return blank_file(decider, member_ids, standing, code)
+
+    def _aged(self, file: File, now: datetime) -> File:
+        oldest = now - self._oldest
+        old = np.array([time is not None and time < oldest for time in file.event_timestamp])
+        return marked(file, TOO_OLD, old & file.members.own) if old.any() else file
+
+    def _filled(self, decider: Decider, file: File) -> File:
+        if self._standbys is None or not file.members.fallback.any():
+            return file
+        return self._standbys.fill(decider, file)

@@ -66,6 +66,8 @@ def _decision(decision_id, **changes):
         "facts": {},
         "standing": {},
         "event_timestamp": None,
+        "source": "model",
+        "scores": b"",
         "context": {},
         "idempotency_key": None,
     }

@@ -50,6 +50,16 @@ class Scores:
     redemption: Floats  # (n_members, n_offers) probability of redeeming within the horizon an offer that is sent
 
     @property
+    def rows(self) -> Floats:
+        """All of them one after the other, `(n_members, 2 + 5 n_offers)`."""
+        return np.column_stack([self.churn_probability, self.value, *(getattr(self, name) for name in OF_OFFERS)])
+
+    @classmethod
+    def of_rows(cls, rows: Floats) -> "Scores":
+        """Take what `rows` gave."""
+        return cls(rows[:, 0], rows[:, 1], *np.split(rows[:, 2:], len(OF_OFFERS), axis=1))
+
+    @property
     def margin_by_treatment(self) -> Floats:
         """Expect margin under every treatment, control first, before contact costs: `(n_members, 1 + n_offers)`."""
         return np.hstack([self.value[:, None], self.value[:, None] + self.uplift])

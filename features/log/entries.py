@@ -46,6 +46,8 @@ class Decision:
     facts: dict[str, float | str | None]  # what rules and consent read
     standing: dict[str, Any]  # what caps, stock and budget saw: see `serving.decide`
     event_timestamp: datetime | None
+    source: str  # whose the numbers are: model, or what stood in for it: last_score, segment_default, nothing
+    scores: bytes  # what stood in: float64, little-endian, as `training.artifacts.Scores` gives rows; else empty
     context: dict[str, Any]
     idempotency_key: str | None
 

@@ -23,7 +23,7 @@ ERASED: Final = "erased-"  # what ids of nobody begin with
 _BLANK: Final = """
 UPDATE decisions SET decision_id = ?, member_id = ?, decided_at = ?, fallback_reason = NULL, draw = 0, asked = 'null',
   churn_probability = NULL, value = NULL, uplift = '[]', net_value = '[]', segment = NULL, lifecycle_stage = NULL,
-  reasons = '[]', features = x'', facts = '{}', standing = '{}', event_timestamp = NULL, context = ?,
+  reasons = '[]', features = x'', scores = x'', facts = '{}', standing = '{}', event_timestamp = NULL, context = ?,
   idempotency_key = NULL
 WHERE decision_id = ?
 """

@@ -83,4 +83,6 @@ def _plain(name: str, value: Any) -> Any:  # noqa: ANN401 (any column)
         return np.frombuffer(value or b"", dtype="<f4")
     if name in BY_OFFER and None in value:  # nothing is made of who opted out
         return []
+    if name == "scores":  # batches ask the models alone
+        return b""
     return value.astimezone(UTC) if isinstance(value, datetime) else value

@@ -13,7 +13,7 @@ import numpy as np
 
 from features.errors import CorruptError, NotFoundError
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 SCHEMA: Final = """
 CREATE TABLE decisions (
   decision_id TEXT PRIMARY KEY, member_id TEXT NOT NULL, campaign_id TEXT, decided_at TEXT NOT NULL,
@@ -22,7 +22,8 @@ CREATE TABLE decisions (
   probabilities TEXT NOT NULL, asked TEXT NOT NULL, refusals TEXT NOT NULL, churn_probability REAL, value INTEGER,
   uplift TEXT NOT NULL, cost TEXT NOT NULL, net_value TEXT NOT NULL, price REAL NOT NULL, stock_prices TEXT NOT NULL,
   segment TEXT, lifecycle_stage TEXT, reasons TEXT NOT NULL, features BLOB NOT NULL, facts TEXT NOT NULL,
-  standing TEXT NOT NULL, event_timestamp TEXT, context TEXT NOT NULL, idempotency_key TEXT
+  standing TEXT NOT NULL, event_timestamp TEXT, source TEXT NOT NULL, scores BLOB NOT NULL,
+  context TEXT NOT NULL, idempotency_key TEXT
 );
 CREATE INDEX decisions_by_member ON decisions (member_id, decided_at);
 CREATE INDEX decisions_by_time ON decisions (decided_at);

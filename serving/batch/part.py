@@ -115,6 +115,7 @@ def _shared(decider: Decider, batch: Batch, purse: Purse) -> dict[str, Any]:
         "treatments": decider.treatments,
         "price": purse.price,
         "stock_prices": purse.stock_prices.tolist(),
+        "source": "model",
         "reasons": [],  # they take longer than all the rest; `holdfast decisions show` gives them
         "context": {},
     }

@@ -42,7 +42,7 @@ def decided(decision_id, member_id="m1", treatment="A", *, at=NOW, campaign_id="
     return Decision(
         decision_id, member_id, campaign_id, at, "r1", "c1", "model", None, treatment, 0.5, 0.25, ("control", *OFFERS),
         (0.2, 0.5, 0.3), None, ("", ""), 0.5, 900, (300, 200), (50, 7), (250, 193), 0.0, (0.0, 0.0), None, None, (),
-        np.zeros(2, "<f4").tobytes(), {}, {}, None, {}, None,
+        np.zeros(2, "<f4").tobytes(), {}, {}, None, "model", b"", {}, None,
     )  # fmt: skip
 
 

@@ -67,6 +67,8 @@ def decision(decision_id, **changes):
         "facts": {"region": "north", "personalisation": None},
         "standing": {"in_period": 1},
         "event_timestamp": NOW - timedelta(days=1),
+        "source": "last_score",
+        "scores": FEATURES.astype("<f8").tobytes(),
         "context": {"till": 7},
         "idempotency_key": None,
     }
@@ -207,7 +209,7 @@ def test_a_log_of_another_format_is_refused(path):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(CorruptError, match="format 99, 3 was wanted"):
+    with pytest.raises(CorruptError, match="format 99, 4 was wanted"):
         DecisionLog(path)
 
 

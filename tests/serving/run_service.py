@@ -9,7 +9,7 @@ import numpy as np
 from features.decisions import SharedLog
 from features.home import Home
 from features.live import Live
-from features.programme import Programme
+from features.programme import Programme, Serving
 from serving import service
 from serving.desk import Desk
 from serving.offering import Offering
@@ -27,7 +27,9 @@ def open_desk(release_root, log_path):
     log = SharedLog(Path(log_path))
     home = Home(Path(log_path).parent)
     nothing = Live(Home(home.root / "nothing"), members.Memory())
-    return Desk(Offering(home, release, log, now=clock()), members.Memory(), log, live=nothing, world=world)
+    patient = Serving(deadline_ms=10_000)  # a busy machine is no fault
+    offering = Offering(home, release, log, now=clock())
+    return Desk(offering, members.Memory(), log, live=nothing, world=world, settings=patient)
 
 
 def main(release_root, log_path, ready=lambda address: print(address, flush=True)):  # noqa: T201 (the test reads it)

@@ -113,10 +113,10 @@ def test_one_key_twice_in_a_group_is_decided_once(serve):
 def test_an_error_is_that_of_its_request_alone(serve, monkeypatch):
     reading = Lookup.file
 
-    def fail(self, decider, member_ids, standing):
+    def fail(self, decider, member_ids, standing, **when):
         if "m7" in member_ids:
             raise ZeroDivisionError
-        return reading(self, decider, member_ids, standing)
+        return reading(self, decider, member_ids, standing, **when)
 
     monkeypatch.setattr(Lookup, "file", fail)
     waiting = [Ask(DecisionsRequest(members=(f"m{n}",))) for n in range(9)]

@@ -39,7 +39,8 @@ def log(tmp_path):
 
 
 def look_up(lookup, decider, *member_ids):
-    return lookup.file(decider, member_ids, nobody_contacted(len(member_ids), len(decider.release.offer_ids)))
+    standing, now = nobody_contacted(len(member_ids), len(decider.release.offer_ids)), decider.programme.replay_from
+    return lookup.file(decider, member_ids, standing, now=now, seconds=60.0)
 
 
 def test_no_feature_is_read_after_an_opt_out_is_on_the_disk(decider, members, log):

@@ -13,6 +13,7 @@ from features.errors import UnwrittenError
 from features.home import Home
 from features.journal import Posted
 from features.live import Live
+from features.programme import Serving
 from serving.app import create_app
 from serving.desk import Desk
 from serving.offering import Offering
@@ -45,7 +46,7 @@ def opened(decider, tmp_path):
         )
         log, live = DecisionLog(tmp_path / "decisions.db"), live or Live(Home(tmp_path), source)
         offering = Offering(Home(tmp_path), decider.release, log, now=world.clock())
-        desk = Desk(offering, source, log, live=live, world=world)
+        desk = Desk(offering, source, log, live=live, world=world, settings=Serving(deadline_ms=10_000))
         app = create_app(lambda: desk)
         app.state.desk = desk
         try:

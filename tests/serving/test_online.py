@@ -19,6 +19,7 @@ from features.decisions import DecisionLog, read_decisions
 from features.definitions import NUMBERS, VIEW, WORDS
 from features.home import Home
 from features.live import Live
+from features.programme import Serving
 from features.store import open_store
 from features.stores.packed import Batch, Schema, microseconds
 from serving.contract import ScoresRequest
@@ -81,7 +82,14 @@ def test_the_age_is_that_of_each_members_own_features(home, decider, now, filled
     filled(home)  # again: the snapshot is older than what m1 has
     world = World(clock=lambda: now, new_id=lambda: "d", rng=np.random.default_rng(1))
     log = DecisionLog(home.decisions)
-    desk = Desk(Offering(home, decider.release, log, now=now), store, log, live=Live(home, store), world=world)
+    desk = Desk(
+        Offering(home, decider.release, log, now=now),
+        store,
+        log,
+        live=Live(home, store),
+        world=world,
+        settings=Serving(deadline_ms=10_000),
+    )
     try:
         reply = asyncio.run(desk.score(ScoresRequest(members=("m0", "m1", "nobody"), offers=None)))
     finally:
@@ -102,6 +110,9 @@ def served(home):
     finally:
         process.kill()
         process.communicate()
+
+
+GONE = {"features_late", "features_unavailable"}  # as the deadline or the store's own time-out comes first
 
 
 def decide(service):
@@ -137,12 +148,12 @@ def test_the_service_answers_in_time_while_redis_hangs_or_is_down_and_reads_on_a
             one = decide(service)
             assert time.perf_counter() - start < 1
             assert (one["outcome"], one["treatment"]) == ("fallback", "control")
-            assert one["fallback_reason"] == "features_unavailable"
+            assert one["fallback_reason"] in GONE
             assert one["feature_age_seconds"] is None
             mend()
             if mend == own_redis.start:
-                assert decide(service)["fallback_reason"] == "features_unavailable"  # it lost everybody
+                assert decide(service)["fallback_reason"] in GONE  # it lost everybody
                 store.materialize(now - TWO_DAYS)
             again = decided_by_the_model(service)
             assert again["churn_probability"] == first["churn_probability"]
-        assert {row["fallback_reason"] for row in read_decisions(home.decisions)} == {None, "features_unavailable"}
+        assert {row["fallback_reason"] for row in read_decisions(home.decisions)} - GONE == {None}

@@ -102,6 +102,8 @@ def _service_decision(decision_id, treatments, refusals, net_value, probabilitie
         facts={},
         standing={},
         event_timestamp=None,
+        source="model",
+        scores=b"",
         context={},
         idempotency_key=None,
     )
