@@ -12,11 +12,22 @@ import numpy as np
 from scipy.optimize import nnls
 
 from training.judging.evidence import Z, estimate
-from training.learning.learners import Experiment, Flags, Floats, Ints, Matrix, estimate_effects, fit_nuisance
+from training.learning.learners import (
+    LARGER,
+    NAMES,
+    Experiment,
+    Flags,
+    Floats,
+    Ints,
+    Matrix,
+    estimate_effects,
+    fit_nuisance,
+)
 from training.metrics import Estimate
 
 TOGETHER: Final = "all together"
 CONSTANT: Final = "constant"  # the average effect of each offer: the best single offer for everybody
+MANY: Final = 2  # times the sample: so many others teach more than they and the sample together
 MOST_KEPT: Final = 1.5  # regularised trees are timid; further than this a slope is more likely luck
 
 
@@ -61,6 +72,7 @@ class Choice:
     gains: dict[str, Estimate]
     held_out: Floats  # (n, n_offers) what the learner says of every row by models that have not seen its member
     contrast: Floats  # (n, n_offers) doubly robust, likewise
+    close: tuple[str, ...]  # the contenders that were not told from the best; the learner is one of them
 
     @property
     def kept(self) -> Floats:
@@ -91,7 +103,8 @@ def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> 
         missed[name] = float(((contrast - uplift) ** 2).sum())
         held_out[name] = uplift
     gains = {name: estimate(earned[name] - earned[CONSTANT], log.cluster) for name in missed}
-    learner = _believed(earned, missed, gains, log.cluster)
+    close = _close(earned, gains, log.cluster)
+    learner = min(close, key=lambda name: missed[name]) if close else CONSTANT
     effects = [estimate(column, log.cluster) for column in contrast.T]
     say: dict[str, Floats] = {}
     if learner != CONSTANT:
@@ -102,19 +115,47 @@ def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> 
     )
     values = {name: estimate(earning, log.cluster) for name, earning in earned.items()}
     learner = learner if say else CONSTANT
-    return Choice(learner, say, teacher, effects, values, gains, held_out[learner], contrast)
+    return Choice(learner, say, teacher, effects, values, gains, held_out[learner], contrast, close)
 
 
 def learn_from_all(choice: Choice, log: Experiment, sample: Flags, rng: np.random.Generator, *, threads: int) -> Choice:
-    """Let the learners that were chosen on a sample learn from every row what they say of the sample.
+    """Let the learners that were chosen on a sample learn from every row; the average effects are those of all rows.
 
-    How their words are weighed stays as chosen; the average effects are those of all rows.
+    Where the others are many, all that were close learn from them alone, with larger trees, for there is more to be
+    seen; of what they say of the sample, of which they have seen nothing, that is taken which explains its effects
+    best, weighed anew. Else what was chosen, and its weights, stay.
     """
+    if np.count_nonzero(~sample) >= MANY * np.count_nonzero(sample):
+        return _learn_from_others(choice, log, sample, rng, threads=threads)
     nuisance = fit_nuisance(log, rng=rng, threads=threads)
     effects = [estimate(column, log.cluster) for column in nuisance.contrasts.T]
     said = estimate_effects(nuisance, log.X[sample], choice.weights)
     teacher = _teacher(effects, choice.weights, said, n=int(sample.sum()))
     return replace(choice, teacher=teacher, average_effect=effects)
+
+
+def _learn_from_others(
+    choice: Choice, log: Experiment, sample: Flags, rng: np.random.Generator, *, threads: int
+) -> Choice:
+    nuisance = fit_nuisance(log.take(~sample), rng=rng, threads=threads, effect_trees=LARGER)
+    contrast = np.vstack([nuisance.contrasts, choice.contrast])
+    cluster = np.concatenate([log.cluster[~sample], log.cluster[sample]])
+    effects = [estimate(column, cluster) for column in contrast.T]
+    found = replace(choice, average_effect=effects)
+    if choice.learner == CONSTANT:
+        return replace(found, teacher=_teacher(effects, {}, {}, n=int(sample.sum())))
+    names = [name for name in NAMES if name in choice.close or TOGETHER in choice.close]
+    said = estimate_effects(nuisance, log.X[sample], names)
+    words = np.stack([said[name] - said[name].mean(axis=0) for name in names])
+    contenders = {name: weigh for name, weigh in _contenders(names).items() if name in choice.close}
+    weighed = {name: weigh(words, choice.contrast, log.cluster[sample]) for name, weigh in contenders.items()}
+    teachers = {
+        name: _teacher(effects, dict(zip(names, weights, strict=True)), said, n=int(sample.sum()))
+        for name, weights in weighed.items()
+    }
+    learner = min(teachers, key=lambda name: float(((choice.contrast - teachers[name]) ** 2).sum()))
+    say = {name: weight for name, weight in zip(names, weighed[learner], strict=True) if weight.any()}
+    return replace(found, learner=learner, weights=say, teacher=teachers[learner], held_out=teachers[learner])
 
 
 def _teacher(
@@ -127,13 +168,13 @@ def _teacher(
     return teacher
 
 
-def _believed(earned: dict[str, Floats], missed: dict[str, float], gains: dict[str, Estimate], cluster: Ints) -> str:
+def _close(earned: dict[str, Floats], gains: dict[str, Estimate], cluster: Ints) -> tuple[str, ...]:
+    """Name the contenders whose policy is not told from the best one's; none if that does not beat the averages."""
     best = max(gains, key=lambda name: gains[name].value)
     if gains[best].value <= _standard_error(gains[best]):
-        return CONSTANT
+        return ()
     behind = {name: estimate(earned[best] - earned[name], cluster) for name in gains if name != best}
-    close = [best, *(name for name, lead in behind.items() if lead.value <= _standard_error(lead))]
-    return min(close, key=lambda name: missed[name])
+    return (best, *(name for name, lead in behind.items() if lead.value <= _standard_error(lead)))
 
 
 def _standard_error(found: Estimate) -> float:

@@ -66,6 +66,7 @@ class Trees:
 
 BASELINE: Final = Trees(depth=4, rate=0.06, rounds=100, leaf_share=0.002)
 EFFECT: Final = Trees()
+LARGER: Final = Trees(depth=3, rate=0.06, rounds=100, leaf_share=0.002)  # for some hundred thousand rows and more
 
 
 @dataclass(frozen=True)
