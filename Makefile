@@ -37,7 +37,7 @@ bench: demo .oracles/ready ## benchmarks, each against its rival in the same run
 	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
 
 chaos: .venv/ready ## kills, failing disks, backends away, hostile inputs: what is tried, and what broke (15 minutes)
-	@CHAOS=long $(BIN)/pytest tests/chaos -p no:randomly -q
+	@CHAOS=long $(BIN)/pytest tests/chaos -n 2 --dist worksteal --durations 12
 
 lock: ## compile requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \

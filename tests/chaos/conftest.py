@@ -30,7 +30,7 @@ min_days_between_contacts = {DAYS}
 budget = {BUDGET}
 """
 LIMITS = Limits(budgets={"spring": BUDGET}, stock={"B": STOCK}, days_between=DAYS)
-TOLD = []
+TABLE = "chaos"
 
 
 @pytest.fixture(scope="session")
@@ -45,23 +45,25 @@ def hang():
     return 1.0 if LONG else 10.0
 
 
-@pytest.fixture(scope="session")
-def tell():
+@pytest.fixture
+def tell(request):
     """Put a line into the table: what, how many, violations, and what else is worth knowing."""
 
     def told(what, count, violations, note=""):
-        TOLD.append((what, count, violations, note))
+        request.node.user_properties.append((TABLE, (what, count, violations, note)))
         assert violations == 0, (what, violations, note)
 
     return told
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not LONG or not TOLD:
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    rows = [row for report in reports if report.when == "call" for name, row in report.user_properties if name == TABLE]
+    if not LONG or not rows:
         return
-    width = max(len(row[0]) for row in TOLD)
+    width = max(len(row[0]) for row in rows)
     terminalreporter.write_line(f"\n{'what':{width}}  {'how many':>10}  violations")
-    for what, count, wrong, note in TOLD:
+    for what, count, wrong, note in rows:
         terminalreporter.write_line(f"{what:{width}}  {count:>10,}  {wrong:>10}  {note}".rstrip())
 
 

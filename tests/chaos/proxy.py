@@ -15,6 +15,7 @@ class Proxy:
 
     def __init__(self, port):
         self._server_port, self.mode = port, "pass"
+        self.swallowed = threading.Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self._connections = set()
@@ -70,6 +71,7 @@ class Proxy:
                 if answers and self.mode == "slow":
                     await asyncio.sleep(DELAY)
                 if self.mode == "black hole":
+                    self.swallowed.set()
                     continue
                 if answers and self.mode == "cut":
                     writer.write(data[: len(data) // 2])

@@ -1,4 +1,4 @@
-"""Redis refused, black-holed, slowed, resetting or cut off: every valid request is answered, and soon."""
+"""Redis or Postgres refused, black-holed, slowed, resetting or cut off: every valid request is answered, and soon."""
 
 import asyncio
 import subprocess
@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from features.decisions import read_decisions
 from features.live import materialize
 from features.snapshots import built
 from features.store import open_store
@@ -21,26 +22,34 @@ MEMBERS = [f"m{number}" for number in range(20)]
 
 
 @pytest.fixture(scope="module")
-def proxy(redis_server):
+def redis(redis_server):
     proxy = Proxy(redis_server.port)
     yield proxy
     proxy.close()
 
 
 @pytest.fixture(scope="module")
-def address(company, proxy):  # noqa: F811 (the fixture is asked for)
-    """Serve a company whose features lie in Redis, behind the proxy."""
+def postgres(postgres_server):
+    proxy = Proxy(postgres_server.port)
+    proxy.address = postgres_server.address.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="module")
+def service(company, redis, postgres):  # noqa: F811 (the fixture is asked for)
+    """Serve a company whose features lie in Redis and whose log is copied to Postgres, each behind a proxy."""
     settings = company.settings.read_text()
-    company.settings.write_text(f'{settings}[engine]\nonline = "redis://127.0.0.1:{proxy.port}/0"\n')
+    engine = f'[engine]\nonline = "redis://127.0.0.1:{redis.port}/0"\ndecisions = "{postgres.address}"\n'
+    company.settings.write_text(settings + engine)
     store = open_store(company)
     store.apply()
     materialize(store, built(company)[-1], now=START)
     command = [sys.executable, "-m", "holdfast", "serve", "--home", str(company.root), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.terminate()
+        process.address = process.stdout.readline().split()[-1]
+        yield process
+        process.kill()
 
 
 async def asked(address, count, name):
@@ -58,18 +67,51 @@ async def asked(address, count, name):
     return times, statuses, outcomes
 
 
-def test_every_request_is_answered_whatever_redis_does(address, proxy, effort, tell, hang):
-    count, wrong, notes = effort(40, 1_000), 0, []
-    asyncio.run(asked(address, 50, "warm"))
+def through_all_modes(address, proxy, count, hang):
+    """Ask in every mode; give what was wrong, what is worth saying, and how often only a fallback answered."""
+    wrong, notes, fallbacks = 0, [], {}
     for mode in MODES:
         proxy.turn(mode)
-        times, statuses, outcomes = asyncio.run(asked(address, count, mode))
+        times, statuses, outcomes = asyncio.run(asked(address, count, f"{id(proxy)}-{mode}"))
         wrong += count - statuses[200] + sum(took > hang for took in times)
-        notes.append(f"{mode} {1000 * np.quantile(times, 0.99):.0f} ms, {outcomes['fallback']} fallbacks")
-        if mode == "refuse":
-            assert outcomes["fallback"] == count  # it did refuse
+        notes.append(f"{mode} {1000 * np.quantile(times, 0.99):.0f} ms")
+        fallbacks[mode] = outcomes["fallback"]
     proxy.turn("pass")
+    return wrong, "p99: " + ", ".join(notes), fallbacks
+
+
+def test_every_request_is_answered_whatever_redis_does(service, redis, effort, tell, hang):
+    count = effort(40, 1_000)
+    asyncio.run(asked(service.address, 50, "warm"))
+    wrong, note, fallbacks = through_all_modes(service.address, redis, count, hang)
+    assert fallbacks["refuse"] == fallbacks["black hole"] == count  # it was away
     until = time.monotonic() + 10
-    while asyncio.run(asked(address, 5, f"again{time.monotonic()}"))[2]["fallback"]:
+    while asyncio.run(asked(service.address, 5, f"again{time.monotonic()}"))[2]["fallback"]:
         assert time.monotonic() < until, "it does not come back"
-    tell("requests while Redis is away, by mode", count * len(MODES), wrong, "p99 by mode: " + "; ".join(notes))
+    tell("requests while Redis is away, by mode", count * len(MODES), wrong, f"{note}; fallbacks {fallbacks}")
+
+
+def test_every_request_is_answered_whatever_postgres_does_and_all_of_it_arrives(  # noqa: PLR0917
+    service,
+    company,  # noqa: F811 (the fixture is asked for)
+    postgres,
+    postgres_server,
+    effort,
+    tell,
+    hang,
+):
+    count = effort(40, 1_000)
+    wrong, note, _ = through_all_modes(service.address, postgres, count, hang)
+    logged = len(read_decisions(company.decisions))
+    until = time.monotonic() + 100  # the drain waits longer after each failure
+    while int(postgres_server.run("SELECT count(*) FROM decisions")[0]) < logged:
+        assert time.monotonic() < until, "what was decided does not arrive"
+    tell("requests while Postgres is away, by mode", count * len(MODES), wrong, f"{note}; {logged:,} arrived")
+
+
+def test_a_service_ends_when_told_to_though_postgres_hangs(service, postgres):
+    postgres.turn("black hole")
+    asyncio.run(asked(service.address, 20, "last"))
+    assert postgres.swallowed.wait(30)  # the drain has begun, and hears nothing
+    service.terminate()
+    assert service.wait(timeout=30) == 0

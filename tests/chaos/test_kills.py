@@ -79,7 +79,7 @@ def lives(nursery, house, orders):
 
 def test_kill_9_at_random_loses_nothing_and_doubles_nothing(nursery, houses, effort, tell):
     rng, found, answered = np.random.default_rng(11), Counter(), 0
-    homes, each = effort((1, 8), (28, LIVES))
+    homes, each = effort((1, 8), (20, LIVES))
     for number in range(homes):
         house = houses(number)
         answered += lives(nursery, house, [(float(seconds), {}) for seconds in rng.exponential(0.04, each)])

@@ -140,7 +140,7 @@ def nursery_service(nursery, template, tmp_path_factory):
 
 
 def test_many_of_them_over_sockets_leave_a_service_as_it_was(nursery, house, effort, tell, hang):
-    rng, wrong, count = np.random.default_rng(23), Counter(), effort(120, 20_000)
+    rng, wrong, count = np.random.default_rng(23), Counter(), effort(120, 4_000)
     source, names = hostile(rng), list(set(RAW) - OWED - {"too many chunks", "rubbish after a request"})
 
     def wire():
