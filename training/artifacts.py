@@ -3,11 +3,16 @@
 The folder holds boosters as JSON (of uplift, with `effects.json`, only where there are offers), the calibration, golden
 rows with their expected scores, and `manifest.json` with the size and sha256 of each. The release's id is a hash of the
 manifest, so that it vouches for everything. A release is read in this order, and refused at the first thing that is
-wrong: manifest, sizes and hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are
-checked before parsing and scores after.
+wrong: sizes, hashes, structure, golden rows. A corrupted XGBoost JSON file can still parse, so bytes are checked before
+parsing and scores after.
+
+That refuses whatever is not what was released: the ledger names the id, the id vouches for the manifest (but for its
+runs, which serve nothing), the manifest for every file. Who writes a wrong release, signs it and promotes it by its new
+id is held up by structure and golden rows alone: a tree that is wrong where no golden row comes passes.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from hashlib import sha256
@@ -20,13 +25,13 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.errors import ContractError, CorruptError
-from features.files import sha256 as sha256_of
 from features.files import write_json, write_whole
 from training.calibration import Calibration, calibration_from_json
 from training.learning.effects import Effects, effects_from_json
 from training.prediction import predict
 from training.releases.manifest import Manifest, read_manifest
 from training.releases.manifest import identity as identity_of
+from training.releases.sealed import parse, read_files
 
 Matrix = NDArray[np.float32]  # (n_members, n_features), in the release's order, NaN where missing
 Floats = NDArray[np.float64]
@@ -192,33 +197,37 @@ def load_release(root: Path) -> Release:
     """
     manifest = read_manifest(root)
     names = (*ALWAYS, "uplift", "effects") if manifest.offers else ALWAYS
-    missing = {f"{name}.json" for name in (*names, "calibration", "golden")} - set(manifest.files)
-    if missing:
-        raise CorruptError(f"release {manifest.release_id} does not list {sorted(missing)}")
-    for name, wanted in manifest.files.items():
-        _check_bytes(root / name, wanted)
+    files = read_files(root, manifest.files, [f"{name}.json" for name in (*names, "calibration", "golden")])
     try:
-        models = Models(
-            **{name: _booster(root / f"{name}.json") for name in ALWAYS},
-            uplift=effects_from_json(_read(root / "effects.json"), _booster(root / "uplift.json"))
-            if manifest.offers
-            else None,
-            calibration=calibration_from_json(_read(root / "calibration.json")),
-        )
-        rows, golden = _golden(root)
+        models = _models(files)
+        rows, golden = _golden(files["golden.json"])
         expected = {name: np.array(golden[name], dtype=np.float64) for name in Scores.__dataclass_fields__}
         scores = models.score(rows)
         _check_fit(manifest, models, scores)
-    except (xgb.core.XGBoostError, ValueError, TypeError, KeyError) as error:
+    except (xgb.core.XGBoostError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise CorruptError(f"release {manifest.release_id} does not parse: {error}") from error
     release = Release(manifest, models)
     _check_golden(release, scores, expected)
     return release
 
 
+def open_release(releases: Path, release_id: str) -> Release:
+    """Verify and load the release that has an id: a folder may have been put in its place that vouches for itself.
+
+    Raises
+    ------
+    NotFoundError, CorruptError
+        As `load_release`, and if it is another.
+    """
+    release = load_release(releases / release_id)
+    if release.release_id != release_id:
+        raise CorruptError(f"{releases / release_id} holds release {release.release_id}; `holdfast rollback` goes back")
+    return release
+
+
 def latency(root: Path, release: Release, members: int, *, repeats: int = 30) -> float:
     """Measure how many milliseconds it takes to score so many members at once, the median of some repeats."""
-    rows, _ = _golden(root)
+    rows, _ = _golden((root / "golden.json").read_bytes())
     X = np.resize(rows, (members, rows.shape[1]))
     took = []
     for _ in range(repeats):
@@ -228,20 +237,18 @@ def latency(root: Path, release: Release, members: int, *, repeats: int = 30) ->
     return float(np.median(took)) * 1e3
 
 
-def _golden(root: Path) -> tuple[Matrix, dict[str, Any]]:
-    golden = _read(root / "golden.json")
+def _models(files: Mapping[str, bytes]) -> Models:
+    effects = files.get("effects.json")
+    return Models(
+        **{name: _booster(files[f"{name}.json"]) for name in ALWAYS},
+        uplift=None if effects is None else effects_from_json(parse(effects), _booster(files["uplift.json"])),
+        calibration=calibration_from_json(parse(files["calibration.json"])),
+    )
+
+
+def _golden(body: bytes) -> tuple[Matrix, dict[str, Any]]:
+    golden = parse(body)
     return np.array(golden["rows"], dtype=np.float32), golden["scores"]
-
-
-def _check_bytes(path: Path, wanted: dict[str, Any]) -> None:
-    if not path.exists():
-        raise CorruptError(f"{path} is missing from its release; `holdfast rollback` goes back to the one before")
-    size, digest = path.stat().st_size, sha256_of(path)
-    if size != wanted["bytes"] or digest != wanted["sha256"]:
-        raise CorruptError(
-            f"{path} is not the file that was released: {size} bytes, sha256 {digest[:12]}… came, "
-            f"{wanted['bytes']} bytes, sha256 {wanted['sha256'][:12]}… was wanted; `holdfast rollback` goes back"
-        )
 
 
 def _check_fit(manifest: Manifest, models: Models, scores: Scores) -> None:
@@ -261,15 +268,10 @@ def _check_golden(release: Release, scores: Scores, expected: dict[str, Floats])
             raise CorruptError(f"release {release.release_id} scores its golden rows otherwise than when made: {name}")
 
 
-def _booster(path: Path) -> xgb.Booster:
+def _booster(body: bytes) -> xgb.Booster:
     booster = xgb.Booster({"nthread": 1})
-    booster.load_model(bytearray(path.read_bytes()))
+    booster.load_model(bytearray(body))
     return booster
-
-
-def _read(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_bytes())
-    return value
 
 
 def _fill(path: Path, *, body: bytes) -> None:

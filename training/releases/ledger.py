@@ -44,6 +44,17 @@ def champion_id(home: Home) -> str | None:
     return changes[-1].to_release if changes else None
 
 
+def champions(home: Home) -> tuple[str, ...]:
+    """Name the releases whose promotion stands, the champion last; those that were taken back are left out."""
+    standing: list[str] = []
+    for change in ledger(home):
+        if change.action == "promotion":
+            standing.append(change.to_release)
+        else:
+            standing.pop()
+    return tuple(standing)
+
+
 def ledger(home: Home) -> tuple[Change, ...]:
     """Read every promotion and rollback, oldest first.
 
@@ -100,12 +111,7 @@ def rollback(home: Home, *, who: str, now: datetime) -> str:
         If there is none before, or its folder is gone.
     """
     with _locked(home):
-        standing: list[str] = []
-        for change in ledger(home):
-            if change.action == "promotion":
-                standing.append(change.to_release)
-            else:
-                standing.pop()
+        standing = champions(home)
         if len(standing) < 2:  # noqa: PLR2004 (one to leave, one to return to)
             raise NotFoundError("there is no champion before this one to go back to; `holdfast releases` lists all")
         serving, before = standing[-1], standing[-2]

@@ -9,6 +9,7 @@ import numpy as np
 
 from features.errors import CorruptError, NotFoundError
 from features.files import fingerprint
+from training.releases.sealed import MANIFEST_BYTES, parse, read_bytes
 
 FORMAT: Final = 1
 
@@ -58,8 +59,9 @@ def read_manifest(root: Path) -> Manifest:
     path = root / "manifest.json"
     if not path.exists():
         raise NotFoundError(f"{root} holds no release (no manifest.json); `holdfast releases` lists those that exist")
+    body = read_bytes(path, most=MANIFEST_BYTES)
     try:
-        value = json.loads(path.read_bytes())
+        value = parse(body)
         if value["format"] != FORMAT:
             raise CorruptError(f"{path} has format {value['format']}, {FORMAT} was wanted; train a new release")
         value["features"] = tuple(FeatureSpec(**feature) for feature in value["features"])
@@ -67,7 +69,7 @@ def read_manifest(root: Path) -> Manifest:
         value["reference_as_of"] = tuple(value["reference_as_of"])
         manifest = Manifest(**value)
         came = identity(manifest)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptError(
             f"{path} is not the manifest of a release: {error}; `holdfast rollback` goes back"
         ) from error
