@@ -281,7 +281,7 @@ def train(
     """Tune, train and judge churn, value and uplift, and write a release that `promote` may put to work."""
     from features.programme import read_programme
     from monitoring.watch import reference_of
-    from training.artifacts import load_release
+    from training.artifacts import open_release
     from training.model_card import sheets
     from training.pipeline import train as train_release
     from training.preparation import Settings, parse_as_of
@@ -290,7 +290,7 @@ def train(
     with working() as progress:
         manifest, fresh = train_release(Home(home), settings=settings, progress=progress, name=challenger)
         # while what it learned from still stands
-        reference_of(Home(home), load_release(Home(home).releases / manifest.release_id), progress=progress)
+        reference_of(Home(home), open_release(Home(home).releases, manifest.release_id), progress=progress)
     for sheet in sheets(manifest):
         _show(sheet)
     _say(

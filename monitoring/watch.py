@@ -27,7 +27,7 @@ from monitoring.verdict import Verdict
 from monitoring.windows import floats
 from serving.batch.audience import active_rule
 from serving.decide import Decider
-from training.artifacts import Release, load_release
+from training.artifacts import Release, open_release
 from training.labels import label_rows, margins, spells
 from training.metrics import Estimate
 from training.releases.ledger import champion_id
@@ -48,7 +48,7 @@ def watch_drift(home: Home, *, weeks: int, now: datetime, progress: Progress) ->
     serving = champion_id(home)
     if serving is None:
         raise NotFoundError("nothing serves yet, so there is nothing to compare with; `holdfast promote` first")
-    release = load_release(home.releases / serving)
+    release = open_release(home.releases, serving)
     programme = Programme.model_validate(release.manifest.programme)
     dates = current_window(home, weeks=weeks)
     reference = reference_of(home, release, progress=progress)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from serving.champion import Refused
 from serving.decide import Decider
 
 Row = Mapping[str, Any]
@@ -52,13 +53,14 @@ def record_answer(row: Row) -> bytes:
     )
 
 
-def release_answer(decider: Decider, *, now: datetime) -> bytes:
+def release_answer(decider: Decider, refused: Refused | None, *, now: datetime) -> bytes:
     """Write what is being served as a `ReleaseAnswer`."""
     manifest, experiment = decider.release.manifest, decider.programme.experiment
     return dump(
         {
             **_source(decider),
             "release_id": manifest.release_id,
+            "refused": None if refused is None else asdict(refused),
             "reference_as_of": manifest.reference_as_of,
             "features": decider.release.feature_names,
             "offers": [asdict(offer) for offer in manifest.offers],

@@ -183,8 +183,8 @@ def _add_probes(app: FastAPI) -> None:
     @app.get("/readyz", **_described(StateAnswer, (503,)))
     async def readyz(request: Request) -> Response:
         """Say whether requests are taken."""
-        _desk(request)
-        return _json(dump({"status": "ready"}))
+        refused = _desk(request).refused
+        return _json(dump({"status": "ready"} | ({"refused_release": refused.release_id} if refused else {})))
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics(request: Request) -> Response:

@@ -282,10 +282,18 @@ class OfferAnswer(_Answer):
     valid_until: str
 
 
+class RefusedAnswer(_Answer):
+    """Name the champion that does not serve, and say why."""
+
+    release_id: str
+    reason: str
+
+
 class ReleaseAnswer(_Batch):
     """Say what is being served."""
 
     release_id: str
+    refused: RefusedAnswer | None = Field(description="null while the champion serves")
     reference_as_of: list[str]
     features: list[str]
     offers: list[OfferAnswer]
@@ -300,3 +308,4 @@ class StateAnswer(_Answer):
     """Say whether the service lives, or takes requests."""
 
     status: Literal["alive", "ready"]
+    refused_release: str | None = Field(None, description="the champion, where the one before it serves")

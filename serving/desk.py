@@ -12,6 +12,7 @@ from features.decisions import Answer, Log, Outcome, Preference
 from features.errors import ConflictError, UnwrittenError
 from features.programme import Serving
 from serving.answers import dump, record_answer, release_answer
+from serving.champion import Refused, Watch
 from serving.clerk import Ask, Clerk
 from serving.contract import (
     DecisionsRequest,
@@ -44,7 +45,12 @@ class Reply:
 
 
 class Desk:
-    """Serve one release; what takes time happens on threads beside the event loop."""
+    """Serve one release at a time; what takes time happens on threads beside the event loop.
+
+    Parameters
+    ----------
+    watch : follows the champion; none: the release stays
+    """
 
     def __init__(
         self,
@@ -56,23 +62,32 @@ class Desk:
         world: World,
         standbys: Standbys | None = None,
         settings: Serving = DEFAULTS,
+        watch: Watch | None = None,
     ) -> None:
         self._offering, self._log, self._world = offering, log, world
         self._intake = Intake(live, world.clock)
         self.meters, self.gate = Meters(), Gate(settings.in_flight)
         self._lookup = Lookup(source, log, standbys=standbys, settings=settings)
         self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
-        release_id = self.decider.release.release_id
-        self.meters.serve(
-            release_id, log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog
+        self.meters.watch(
+            log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog
         )
         self._deadline_ms = settings.deadline_ms
+        self.meters.release(self.decider.release.release_id, None)
+        self._watch = watch
+        if watch:
+            watch.start(self.meters)
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
 
     @property
     def decider(self) -> Decider:
-        """What decides now."""
-        return self._offering.decider
+        """What decides about the next request."""
+        return self._offering.upcoming
+
+    @property
+    def refused(self) -> Refused | None:
+        """The champion, if it does not serve."""
+        return self._watch.refused if self._watch else None
 
     async def decide(
         self, request: DecisionsRequest, body: bytes, *, idempotency_key: str | None, deadline_ms: int | None = None
@@ -171,7 +186,7 @@ class Desk:
 
     def release(self) -> Reply:
         """Answer with what is being served."""
-        return Reply(release_answer(self.decider, now=self._world.clock()))
+        return Reply(release_answer(self.decider, self.refused, now=self._world.clock()))
 
     def warm(self) -> None:
         """Score nobody in particular once, so that the first caller does not wait for lazy set-up."""
@@ -179,6 +194,8 @@ class Desk:
 
     def close(self) -> None:
         """Finish what is being written, then let go."""
+        if self._watch:
+            self._watch.stop()
         self._intake.close()
         self._room.close()
         self._lookup.close()

@@ -47,6 +47,9 @@ class Meters:
             "holdfast_feature_age_seconds", "Age of the features decided on", buckets=AGES, registry=self.registry
         )
         self._release = self._gauge("holdfast_release", "The release that serves", ["release_id"])
+        self._refused = self._gauge("holdfast_release_refused", "A champion that does not serve", ["release_id"])
+        self._swaps = Counter("holdfast_release_swaps", "Releases taken up while serving", registry=self.registry)
+        self._named: tuple[str | None, str | None] = (None, None)
         self._backlog = self._gauge("holdfast_log_backlog", "Entries that wait for the disk")
         self._undrained = self._gauge("holdfast_drain_backlog", "Changes of the log that its Postgres lacks")
         self._owed = self._gauge("holdfast_live_backlog", "Requests with live rows that wait, and members owed")
@@ -84,11 +87,19 @@ class Meters:
         for status in statuses:
             self._rows.labels(table, status).inc()
 
-    def serve(
-        self, release_id: str, *, log: Callable[[], int], drain: Callable[[], int], live: Callable[[], int]
-    ) -> None:
-        """Name the release that serves, and where to read the backlogs."""
-        self._release.labels(release_id).set(1)
+    def release(self, serving: str, refused: str | None) -> None:
+        """Name the release that serves, and the champion that does not, if that is another."""
+        before, self._named = self._named, (serving, refused)
+        if before[0] not in {None, serving}:
+            self._swaps.inc()
+        for gauge, last, now in zip((self._release, self._refused), before, self._named, strict=True):
+            if last is not None:
+                gauge.labels(last).set(0)
+            if now is not None:
+                gauge.labels(now).set(1)
+
+    def watch(self, *, log: Callable[[], int], drain: Callable[[], int], live: Callable[[], int]) -> None:
+        """Say where to read the backlogs."""
         self._watched = ((self._backlog, log), (self._undrained, drain), (self._owed, live))
 
     def text(self) -> bytes:

@@ -1,7 +1,9 @@
 """The offering: the release that serves with the catalogue that stands on the disk, followed while the service runs."""
 
 import logging
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -23,8 +25,17 @@ from training.constraints import Standing
 logger: Final = logging.getLogger("holdfast")
 
 
+@dataclass(frozen=True)
+class Found:
+    """Hold what one release and the files of a moment come to."""
+
+    files: tuple[int, ...]  # when they were written
+    decider: Decider
+    others: OtherContacts
+
+
 class Offering:
-    """Know what may be sent to whom now; one thread at a time may ask.
+    """Know what may be sent to whom now; one thread at a time may ask, another may prepare the next release.
 
     Raises
     ------
@@ -33,22 +44,62 @@ class Offering:
     """
 
     def __init__(self, home: Home, release: Release, log: Log, *, now: datetime) -> None:
-        self._home, self._release, self._log = home, release, log
-        self._files = self._times()
-        self.decider, self._others = self._read(now)
+        self._home, self._log = home, log
+        self._changing = threading.Lock()
+        self._next: Found | None = None
+        self._found = self.read(release, now)
+
+    @property
+    def decider(self) -> Decider:
+        """What decides, until somebody says `follow`."""
+        return self._found.decider
+
+    @property
+    def upcoming(self) -> Decider:
+        """What decides from the next `follow` on; any thread may ask."""
+        found = self._next or self._found
+        return found.decider
+
+    def succeed(self, found: Found) -> None:
+        """Let what was read for another release decide from the next `follow` on; any thread may say so."""
+        with self._changing:
+            self._next = found
 
     def follow(self, now: datetime) -> None:
         """Take up what changed on the disk; what is wrong is refused with a line in the log, and the old one stays."""
-        if (files := self._times()) == self._files:
+        with self._changing:
+            self._found, self._next = self._next or self._found, None
+        if (files := self._times()) == self._found.files:
             return
         try:
-            self.decider, self._others = self._read(now)
+            self._found = self.read(self.decider.release, now)
             logger.info("the offers are those of catalogue %s", self.decider.catalogue.catalogue_id)
         except HoldfastError as error:
             logger.warning("the new offers or settings are refused, the old ones stay: %s", error)
+            self._found = replace(self._found, files=files)
         except FileNotFoundError:  # an ingest has put other files in their place meanwhile: look again
             return
-        self._files = files
+
+    def read(self, release: Release, now: datetime) -> Found:
+        """Read what a release would decide by now; any thread may.
+
+        Raises
+        ------
+        ContractError
+            If the settings or the offers are wrong.
+        """
+        files = self._times()
+        programme, warehouse = read_programme(self._home.settings), self._warehouse()
+        if warehouse is None:
+            catalogue = catalogue_of(released_offers(release), programme)
+        else:
+            catalogue = read_catalogue(warehouse, programme)
+        if faults := check_catalogue(catalogue.offers, programme):
+            raise ContractError(f"{'; '.join(faults)}; mend the table of offers or holdfast.toml")
+        decider = Decider(release, catalogue)
+        others = OtherContacts(warehouse, now=now, longest_days=decider.constraints.longest_days)
+        self._log.keep_catalogue(catalogue.catalogue_id, catalogue.to_json(), now=now).result()
+        return Found(files, decider, others)
 
     def standing(self, member_ids: Sequence[str], now: datetime) -> Standing:
         """Say when members were contacted last, by this service or another system."""
@@ -58,7 +109,7 @@ class Offering:
             return nobody_contacted(len(member_ids), len(offer_ids))
         since = now - timedelta(days=days)
         contacts = self._log.contacts(member_ids, since=since)
-        contacts += self._others.of(member_ids, since=microseconds(since))
+        contacts += self._found.others.of(member_ids, since=microseconds(since))
         period_days = decider.catalogue.policy.period_days
         return standing_of(contacts, member_ids, offer_ids, now=now, period_days=period_days)
 
@@ -79,19 +130,6 @@ class Offering:
             base, spent=spent, budget=campaign.budget, starts=campaign.starts, ends=campaign.ends, now=now
         )
         return Purse(float(campaign.budget - spent), stock, price, stock_prices)
-
-    def _read(self, now: datetime) -> tuple[Decider, OtherContacts]:
-        programme, warehouse = read_programme(self._home.settings), self._warehouse()
-        if warehouse is None:
-            catalogue = catalogue_of(released_offers(self._release), programme)
-        else:
-            catalogue = read_catalogue(warehouse, programme)
-        if faults := check_catalogue(catalogue.offers, programme):
-            raise ContractError(f"{'; '.join(faults)}; mend the table of offers or holdfast.toml")
-        decider = Decider(self._release, catalogue)
-        others = OtherContacts(warehouse, now=now, longest_days=decider.constraints.longest_days)
-        self._log.keep_catalogue(catalogue.catalogue_id, catalogue.to_json(), now=now).result()
-        return decider, others
 
     def _warehouse(self) -> Warehouse | None:
         try:

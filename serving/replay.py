@@ -19,7 +19,7 @@ from features.programme import Programme
 from features.sheet import Progress, Sheet
 from serving.decide import FALLBACKS, SOURCES, Decider, Members, Occasion, Purse, StandIn, Worth
 from serving.record import File, Request, fact_column, reasons_of, record
-from training.artifacts import OF_OFFERS, load_release
+from training.artifacts import OF_OFFERS, open_release
 from training.constraints import Standing
 
 BLOCK: Final = 1_000  # decisions scored at once
@@ -153,7 +153,7 @@ def _source(row: Row) -> tuple[str, str, str]:
 
 def _decider(home: Home, release_id: str, catalogue_id: str) -> Decider:
     catalogue = catalogue_from_json(read_catalogue_body(home.decisions, catalogue_id))
-    return Decider(load_release(home.releases / release_id), catalogue)
+    return Decider(open_release(home.releases, release_id), catalogue)
 
 
 def _file(decider: Decider, rows: Sequence[Row]) -> File:

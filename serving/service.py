@@ -22,17 +22,16 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from features.decisions import SharedLog
-from features.errors import ContractError, HoldfastError, NotFoundError
+from features.errors import ContractError, HoldfastError
 from features.home import Home
 from features.programme import Programme, read_programme
 from serving.app import create_app
+from serving.champion import Watch, open_champion
 from serving.desk import Desk
 from serving.offering import Offering
 from serving.standby import Standbys
 from serving.workers import supervise
 from serving.world import World
-from training.artifacts import load_release
-from training.releases.ledger import champion_id
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML reads it when imported; "1" would not do
 import bentoml
@@ -50,7 +49,7 @@ LEAN: Final[dict[str, Any]] = {
 
 
 def open_desk(home: Home, *, worker: int = 0) -> Desk:
-    """Open the champion, the feature store and the decision log.
+    """Open the champion, or the one before it that is whole, the feature store and the decision log.
 
     Parameters
     ----------
@@ -65,11 +64,7 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
     ContractError
         If the settings or offers are wrong, or another process has the log and lets nobody in.
     """
-    if (release_id := champion_id(home)) is None:
-        raise NotFoundError(
-            f"nothing to serve: {home.releases} has no champion; `holdfast demo`, or `train` and `promote`"
-        )
-    release = load_release(home.releases / release_id)
+    release, refused = open_champion(home)
     programme = Programme.model_validate(release.manifest.programme)
     from features.live import Live
     from features.store import open_store  # Feast takes seconds to import: after all that can be refused
@@ -88,7 +83,11 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
     settings, engine = read_programme(home.settings).serving, read_programme(home.settings).engine
     if worker == 0 and engine.decisions != "sqlite":
         log.drain_to(engine.decisions)
-    return Desk(offering, store, log, live=Live(home, store), world=world, standbys=Standbys(home), settings=settings)
+    watch = Watch(home, offering, store, clock=world.clock, refused=refused)
+    standbys = Standbys(home)
+    return Desk(
+        offering, store, log, live=Live(home, store), world=world, standbys=standbys, settings=settings, watch=watch
+    )
 
 
 def serve(

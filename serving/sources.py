@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from xgboost.core import XGBoostError
 
+from features.errors import ContractError
 from features.programme import Serving
 from serving.decide import FALLBACKS, LATE, NO_MODEL, TOO_OLD, UNAVAILABLE, Decider
 from serving.patience import LateError, Patience
@@ -128,3 +129,19 @@ class Lookup:
         if self._standbys is None or not file.members.fallback.any():
             return file
         return self._standbys.fill(decider, file)
+
+
+def check_features(source: FeatureSource, decider: Decider) -> None:
+    """Read what a release wants to know of nobody in particular; a store that is down says nothing against it.
+
+    Raises
+    ------
+    ContractError
+        If the store has no such feature.
+    """
+    try:
+        source.online(("nobody",), decider.release.feature_names, facts=decider.facts)
+    except ContractError:
+        raise
+    except Exception as error:  # noqa: BLE001 (the store's own trouble)
+        logger.warning("features_unavailable: %s", type(error).__name__)

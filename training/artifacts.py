@@ -195,20 +195,7 @@ def load_release(root: Path) -> Release:
     NotFoundError, CorruptError
         Nothing of a release that fails any check is ever used.
     """
-    manifest = read_manifest(root)
-    names = (*ALWAYS, "uplift", "effects") if manifest.offers else ALWAYS
-    files = read_files(root, manifest.files, [f"{name}.json" for name in (*names, "calibration", "golden")])
-    try:
-        models = _models(files)
-        rows, golden = _golden(files["golden.json"])
-        expected = {name: np.array(golden[name], dtype=np.float64) for name in Scores.__dataclass_fields__}
-        scores = models.score(rows)
-        _check_fit(manifest, models, scores)
-    except (xgb.core.XGBoostError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise CorruptError(f"release {manifest.release_id} does not parse: {error}") from error
-    release = Release(manifest, models)
-    _check_golden(release, scores, expected)
-    return release
+    return _loaded(*_sealed(root))
 
 
 def open_release(releases: Path, release_id: str) -> Release:
@@ -219,10 +206,18 @@ def open_release(releases: Path, release_id: str) -> Release:
     NotFoundError, CorruptError
         As `load_release`, and if it is another.
     """
-    release = load_release(releases / release_id)
-    if release.release_id != release_id:
-        raise CorruptError(f"{releases / release_id} holds release {release.release_id}; `holdfast rollback` goes back")
-    return release
+    return _loaded(*_named(releases, release_id))
+
+
+def check_bytes(releases: Path, release_id: str) -> None:
+    """Verify that every byte of a release is one of that which has this id; nothing is made of them.
+
+    Raises
+    ------
+    NotFoundError, CorruptError
+        If one is not.
+    """
+    _named(releases, release_id)
 
 
 def latency(root: Path, release: Release, members: int, *, repeats: int = 30) -> float:
@@ -235,6 +230,35 @@ def latency(root: Path, release: Release, members: int, *, repeats: int = 30) ->
         release.score(X)
         took.append(perf_counter() - start)
     return float(np.median(took)) * 1e3
+
+
+def _named(releases: Path, release_id: str) -> tuple[Manifest, dict[str, bytes]]:
+    manifest, files = _sealed(releases / release_id)
+    if manifest.release_id != release_id:
+        raise CorruptError(
+            f"{releases / release_id} holds release {manifest.release_id}, not its own; `holdfast rollback` goes back"
+        )
+    return manifest, files
+
+
+def _sealed(root: Path) -> tuple[Manifest, dict[str, bytes]]:
+    manifest = read_manifest(root)
+    names = (*ALWAYS, "uplift", "effects") if manifest.offers else ALWAYS
+    return manifest, read_files(root, manifest.files, [f"{name}.json" for name in (*names, "calibration", "golden")])
+
+
+def _loaded(manifest: Manifest, files: Mapping[str, bytes]) -> Release:
+    try:
+        models = _models(files)
+        rows, golden = _golden(files["golden.json"])
+        expected = {name: np.array(golden[name], dtype=np.float64) for name in Scores.__dataclass_fields__}
+        scores = models.score(rows)
+        _check_fit(manifest, models, scores)
+    except (xgb.core.XGBoostError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise CorruptError(f"release {manifest.release_id} does not parse: {error}") from error
+    release = Release(manifest, models)
+    _check_golden(release, scores, expected)
+    return release
 
 
 def _models(files: Mapping[str, bytes]) -> Models:

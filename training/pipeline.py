@@ -23,7 +23,7 @@ from features.sheet import Progress
 from features.store import Store, open_store
 from features.warehouse import Warehouse, open_warehouse
 from training import model_card, registry, steps
-from training.artifacts import Models, Release, golden_rows, latency, load_release, write_release
+from training.artifacts import Models, Release, golden_rows, latency, load_release, open_release, write_release
 from training.cache import Step, cached
 from training.calibration import calibration_from_json
 from training.judging.grounds import Trained, evidence_of
@@ -115,7 +115,7 @@ def begin(inputs: Inputs, progress: Progress) -> Begun:
     store = open_store(inputs.home)
     streams = dict(zip(STREAMS, np.random.default_rng(inputs.programme.seed).spawn(len(STREAMS)), strict=True))
     serving = champion_id(inputs.home)
-    champion = load_release(inputs.home.releases / serving) if serving else None
+    champion = open_release(inputs.home.releases, serving) if serving else None
     progress("joining features, point in time", 0, 1)
     prepared = prepare(inputs.warehouse, store, inputs.programme, inputs.settings)
     offers = offer_specs(inputs.warehouse)

@@ -20,7 +20,7 @@ from features.programme import Objective, read_programme
 from features.warehouse import Warehouse, open_warehouse
 from serving.batch.audience import Audience, find_audience
 from serving.decide import Decider, Members
-from training.artifacts import load_release
+from training.artifacts import open_release
 from training.releases.ledger import champion_id
 
 WORDS: Final = ("segment", "lifecycle_stage")  # of the snapshot, that a decision carries
@@ -140,7 +140,7 @@ def plan_batch(home: Home, request: Request) -> Plan:
     audience = find_audience(population, request.audience, programme)
     if not audience.chosen.any():
         raise ContractError(f"the audience, {audience.asked}, is nobody of {len(audience.chosen):,} members")
-    release = load_release(home.releases / champion)
+    release = open_release(home.releases, champion)
     if not release.offer_ids:
         raise ContractError(
             f"release {champion} knows no offer, so there is nothing to decide; bring offers, and train"

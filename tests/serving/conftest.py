@@ -1,5 +1,6 @@
 """A tiny release of real boosters on random data, and a feature source in memory."""
 
+import json
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
+from features.errors import ContractError
+from features.files import sha256
 from features.offers import catalogue_of
 from features.programme import Campaign, Policy, Programme
 from features.rules import known_facts
@@ -21,7 +24,9 @@ from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
 from training.learning.effects import EffectBands, Effects, Student
 from training.policy import HELD_OUT, arms
-from training.releases.manifest import FeatureSpec, Manifest, OfferSpec
+from training.promotion import Verdict
+from training.releases.ledger import champion_id, promote
+from training.releases.manifest import FeatureSpec, Manifest, OfferSpec, identity
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 AS_OF = NOW - timedelta(days=2)
@@ -59,7 +64,8 @@ class Memory:
     """
 
     def online(self, member_ids, features, *, facts):
-        assert features == tuple(feature.name for feature in FEATURES)
+        if features != tuple(feature.name for feature in FEATURES):
+            raise ContractError(f"{features}: not among the numbers that a decision reads")
         if "down" in member_ids:
             raise ConnectionError(f"cannot read {member_ids}")
         known = np.array([name.startswith("m") or name == "infinite" for name in member_ids])
@@ -102,7 +108,16 @@ def effects(margin, redemption, X):
 
 @pytest.fixture(scope="session")
 def release_root(tmp_path_factory):
-    rng = np.random.default_rng(7)
+    return made_release(tmp_path_factory.mktemp("releases"), np.random.default_rng(7))
+
+
+@pytest.fixture(scope="session")
+def other_root(tmp_path_factory):
+    """Another release of the same features and offers, which scores otherwise."""
+    return made_release(tmp_path_factory.mktemp("others"), np.random.default_rng(8))
+
+
+def made_release(folder, rng):
     X = np.array([random_row(f"m{i}") for i in range(800)], dtype=np.float32)
     churned = (rng.random(800) < 1 / (1 + np.exp(-(X[:, 0] - 30) / 10))).astype(float)
     effect = np.column_stack([40 * X[:, 0] - 900, 10 * X[:, 1] + 10, np.full(800, 5000.0)])
@@ -120,7 +135,6 @@ def release_root(tmp_path_factory):
         experiment="simulated",
         evidence={},
     )
-    folder = tmp_path_factory.mktemp("releases")
     return folder / write_release(folder, manifest, models, X[:64]).release_id
 
 
@@ -159,6 +173,34 @@ def held_out():
 @pytest.fixture(scope="session")
 def members():
     return Memory()
+
+
+def sign(root):
+    """Describe a folder's files as they are now and name it so, as one who writes a release could."""
+    read = json.loads((root / "manifest.json").read_bytes())
+    for name in read["files"]:
+        path = root / name
+        read["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    named = root.with_name(identity(Manifest(**read)))
+    (root / "manifest.json").write_text(json.dumps(read | {"release_id": named.name}))
+    return root.rename(named)
+
+
+@pytest.fixture(scope="session")
+def signed():
+    return sign
+
+
+def crown(home, release_id):
+    """Make a release champion, whatever it is worth."""
+    promote(
+        home, release_id, expected=champion_id(home), who="test", now=NOW, verdict=Verdict(promote=True, reasons=())
+    )
+
+
+@pytest.fixture(scope="session")
+def promoted():
+    return crown
 
 
 @pytest.fixture(scope="session")

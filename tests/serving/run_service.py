@@ -11,6 +11,7 @@ from features.home import Home
 from features.live import Live
 from features.programme import Programme, Serving
 from serving import service
+from serving.champion import Watch
 from serving.desk import Desk
 from serving.offering import Offering
 from serving.world import World
@@ -29,7 +30,8 @@ def open_desk(release_root, log_path):
     nothing = Live(Home(home.root / "nothing"), members.Memory())
     patient = Serving(deadline_ms=10_000)  # a busy machine is no fault
     offering = Offering(home, release, log, now=clock())
-    return Desk(offering, members.Memory(), log, live=nothing, world=world, settings=patient)
+    watch = Watch(home, offering, members.Memory(), clock=clock, interval=0.02)
+    return Desk(offering, members.Memory(), log, live=nothing, world=world, settings=patient, watch=watch)
 
 
 def main(release_root, log_path, ready=lambda address: print(address, flush=True)):  # noqa: T201 (the test reads it)

@@ -13,7 +13,7 @@ from features.offers import Catalogue, read_catalogue
 from features.programme import read_programme
 from features.store import open_store
 from features.warehouse import open_warehouse
-from training.artifacts import Release, load_release
+from training.artifacts import Release, open_release
 from training.judging.estimators import dr
 from training.judging.evidence import estimate
 from training.judging.tables import CHURN_METRICS, VALUE_METRICS
@@ -54,7 +54,7 @@ def compare_releases(home: Home, first_id: str, second_id: str) -> Comparison:
     ContractError
         If one of them reads features that are no longer computed, or the history is too short.
     """
-    releases = [load_release(home.releases / name) for name in (first_id, second_id)]
+    releases = [open_release(home.releases, name) for name in (first_id, second_id)]
     store = open_store(home)
     prepared = prepare(open_warehouse(home), store, read_programme(home.settings), Settings())
     log_stream, rng = np.random.default_rng(prepared.programme.seed).spawn(2)  # the first is the log's in a training

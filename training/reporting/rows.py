@@ -22,7 +22,7 @@ from features.programme import Programme
 from features.schema import CONTROL
 from features.snapshots import built
 from features.warehouse import Warehouse
-from training.artifacts import load_release
+from training.artifacts import open_release
 from training.releases.ledger import champion_id
 from training.reporting.attribution import attribute
 
@@ -189,7 +189,7 @@ def _by_champion(frame: pd.DataFrame, offers: Sequence[str], home: Home) -> Floa
     net, champion = np.full((len(frame), len(offers)), np.nan), champion_id(home)
     if champion is None:
         return net
-    release = load_release(home.releases / champion)
+    release = open_release(home.releases, champion)
     learned = pd.Timestamp(release.manifest.evidence["data"]["known_until"])
     if learned > frame["contacted_at"].min() or not set(offers) <= set(release.offer_ids):
         return net
