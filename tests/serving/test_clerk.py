@@ -62,7 +62,8 @@ def serve(deciders, members, tmp_path_factory):
         world = World(lambda: decider.programme.replay_from, lambda: f"{next(ids):06}", np.random.default_rng(seed))
         with DecisionLog(home.decisions) as log:
             offering = Offering(home, decider.release, log, now=world.clock())
-            offering.decider = decider
+            offering.succeed(replace(offering.read(decider.release, world.clock()), decider=decider))
+            offering.follow(world.clock())
             clerk = Clerk(offering, Lookup(members, log), log, world=world, meters=Meters())
             served = {ask: one for group in groups for ask, one in clerk.serve(group)}
             stored = {ask: one.stored.result() for ask, one in served.items() if getattr(one, "stored", None)}
