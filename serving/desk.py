@@ -69,9 +69,7 @@ class Desk:
         self.meters, self.gate = Meters(), Gate(settings.in_flight)
         self._lookup = Lookup(source, log, standbys=standbys, settings=settings)
         self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
-        self.meters.watch(
-            log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog
-        )
+        self.meters.watch(log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog)
         self._deadline_ms = settings.deadline_ms
         self.meters.release(self.decider.release.release_id, None)
         self._watch = watch
