@@ -206,7 +206,7 @@ class Desk:
         started = time.perf_counter()
         stored = await self._serve(ask)
         self.meters.took("decision", time.perf_counter() - started)
-        if stored.standing is not stored.decided.answer and stored.standing is not None:
+        if stored.standing is not None and stored.standing != stored.decided.answer:  # it may have come over a socket
             return self._again(stored.standing, ask.digest)
         self.meters.decided(stored.decided.decisions)
         return Reply(stored.decided.text)
