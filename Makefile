@@ -13,10 +13,10 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := passive
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run demo test lint bench chaos lock clean
+.PHONY: help run demo test lint bench bench-serving chaos lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 run: .venv/ready ## the whole loop on a retailer's year, then a service on http://127.0.0.1:3000
 	@$(BIN)/holdfast demo --serve
@@ -38,6 +38,9 @@ bench: demo .oracles/ready ## benchmarks, each against its rival in the same run
 
 chaos: .venv/ready ## kills, failing disks, backends away, hostile inputs: what is tried, and what broke (15 minutes)
 	@CHAOS=long $(BIN)/pytest tests/chaos -n 2 --dist worksteal --durations 12
+
+bench-serving: .venv/ready ## decisions a second, latencies and overload beside rivals, over real sockets (needs `make demo` before, and wrk)
+	@$(BIN)/pytest tests/bench/serving -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
 
 lock: ## compile requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \

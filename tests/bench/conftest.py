@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["oracles"]
+collect_ignore = ["oracles", "serving/rivals"]
 MINUTES = float(os.environ.get("HOLDFAST_BENCH_MINUTES", "60"))
 SIZES = ("HOLDFAST_", "GATE_", "JOIN_", "REWARDS_", "COVERAGE_")  # what variables of sizes begin with
 LIBRARIES = ("numpy", "xgboost-cpu", "pandas", "duckdb", "feast", "bentoml", "mlflow", "evidently")
