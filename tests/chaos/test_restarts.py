@@ -40,6 +40,7 @@ class Shop:
         finally:
             self.stopped = True
             await asyncio.gather(*asking)
+            await asyncio.sleep(0.01)  # the loop closes what was closed
 
 
 async def _gone(pid):
