@@ -118,6 +118,7 @@ def wrk(address, bodies, tmp_path, *, connections=CONNECTIONS, seconds=SECONDS):
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, address]
     said = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    assert refused is None or int(refused.group(1)) < int(re.search(r"(\d+) requests", said).group(1)), said
     answers, took = re.search(r"(\d+) requests in ([\d.]+)s", said).groups()
     return (int(answers) - (int(refused.group(1)) if refused else 0)) / float(took)
 

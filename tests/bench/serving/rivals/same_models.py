@@ -12,7 +12,8 @@ class SameModels(mlflow.pyfunc.PythonModel):
             self.boosters[name].load_model(context.artifacts[name])
 
     def predict(self, context, model_input, params=None):  # noqa: ARG002 (MLflow's signature)
-        return {name: booster.inplace_predict(model_input).tolist() for name, booster in self.boosters.items()}
+        rows = model_input.astype("float32")  # a column of nulls comes as objects
+        return {name: booster.inplace_predict(rows).tolist() for name, booster in self.boosters.items()}
 
 
 mlflow.models.set_model(SameModels())
