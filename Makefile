@@ -33,11 +33,11 @@ lint: .venv/ready ## ruff, the type checker, the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: demo .oracles/ready ## benchmarks, each against its rival in the same run, and their report; ends within about an hour
+bench: demo .oracles/ready ## benchmarks, each against its rival in the same run, and their report; begins none after HOLDFAST_BENCH_MINUTES (60)
 	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
 
 chaos: .venv/ready ## kills, failing disks, backends away, hostile inputs: what is tried, and what broke (15 minutes)
-	@CHAOS=long $(BIN)/pytest tests/chaos -n 2 --dist worksteal --durations 12
+	@CHAOS=long HOLDFAST_CORRUPTED=10000 $(BIN)/pytest tests/chaos tests/serving/test_corrupted_releases.py -n 2 --dist worksteal --durations 12
 
 bench-serving: .venv/ready ## decisions a second, latencies and overload beside rivals, over real sockets (needs `make demo` before, and wrk)
 	@$(BIN)/pytest tests/bench/serving -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
