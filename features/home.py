@@ -54,6 +54,11 @@ class Home:
         return self.root / "online.db"
 
     @property
+    def keys(self) -> Path:
+        """The hashes of the API keys."""
+        return self.root / "keys.json"
+
+    @property
     def journal(self) -> Path:
         """Purchases and events that came after the last ingest."""
         return self.root / "live.db"

@@ -178,6 +178,15 @@ class Serving(_Settings):
         description="requests that a process answers at a time, of which one counts once more for every eight members; "
         "who comes above it is told to come back (429)",
     )
+    requests_per_second: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="what a client may ask of one process whose key does not say; none: as much as it likes"
+    )
+    stop_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        0.5,
+        description="when told to stop, the service says for so long that it is not ready and still answers: longer "
+        "than a load balancer takes to see it",
+    )
+    answer_days: Days = Field(30, description="an Idempotency-Key gives the same answer for so long")
 
 
 class Programme(_Settings):

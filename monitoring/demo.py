@@ -3,6 +3,7 @@
 It stands in the last layer because it walks through all of them.
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -127,6 +128,8 @@ def service(home: Home, port: int) -> Iterator[tuple[str, "subprocess.Popen[str]
     """Start `holdfast serve` as its own process, wait until it answers, and stop it at the end."""
     command = [sys.executable, "-m", "holdfast", "serve", "--home", str(home.root), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (our own verb)
+        # whoever tells this process to stop means the service too
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             line = process.stdout.readline() if process.stdout else ""
             if "http://" not in line:
@@ -136,6 +139,7 @@ def service(home: Home, port: int) -> Iterator[tuple[str, "subprocess.Popen[str]
             yield line.split()[-1], process
         finally:
             process.terminate()
+            signal.signal(signal.SIGTERM, previous)
 
 
 def decide(address: str, home: Home) -> list[dict[str, Any]]:

@@ -2,19 +2,16 @@
 
 import gc
 import json
-import logging
 import re
-import time
-import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from features.schema import ID_LENGTH
 from serving.answers import dump
@@ -27,6 +24,7 @@ from serving.contract import (
     OutcomeRequest,
     PreferencesAnswer,
     PreferencesRequest,
+    ReadyAnswer,
     ReleaseAnswer,
     RowsAnswer,
     ScoresAnswer,
@@ -35,6 +33,9 @@ from serving.contract import (
     TransactionsRequest,
 )
 from serving.desk import Desk, Reply
+from serving.door import CLIENT, Door
+from serving.guard import Guard
+from serving.keys import Keyring
 from serving.lane import Lane
 from serving.problems import (
     MEDIA_TYPE,
@@ -45,10 +46,13 @@ from serving.problems import (
     contract,
     parse,
     read_body,
+    unready,
 )
+from serving.traces import Traces
 
 KEY_HEADER: Final = "Idempotency-Key"
 KEY_LENGTH: Final = 255
+BETWEEN: Final = "\x1f"  # a client's name and its key: each client has keys of its own
 KEY_TEXT: Final = (
     "Names this request. The same key and body give the same bytes again, with `Idempotency-Replayed: true`; "
     "with another body 422; while the first is still being answered 409. Optional, and recommended wherever a request "
@@ -72,11 +76,23 @@ DEADLINE: Final = {
     "schema": {"type": "integer", "minimum": DEADLINES[0], "maximum": DEADLINES[-1]},
 }
 
-logger: Final = logging.getLogger("holdfast")
 
+def create_app(
+    open_desk: Callable[[], Desk],
+    *,
+    keyring: Keyring,
+    now: Callable[[], datetime],
+    per_second: int | None = None,
+    traces: Traces | None = None,
+) -> FastAPI:
+    """Make the application.
 
-def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
-    """Make the application; `open_desk` is called once, when it starts."""
+    Parameters
+    ----------
+    open_desk : called once, when it starts
+    now : the time by which keys end, which is never a past programme's own
+    per_second : how often a client may ask whose key does not say; none: as often as it likes
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -89,6 +105,8 @@ def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
         finally:
             app.state.desk = None
             desk.close()
+            if traces:
+                traces.close()
             gc.unfreeze()  # or extension modules report all of it as leaked when the process ends
 
     app = FastAPI(
@@ -101,9 +119,10 @@ def create_app(open_desk: Callable[[], Desk]) -> FastAPI:
         redirect_slashes=False,  # it would send the caller where the Host header says
         exception_handlers={ProblemError: answer_problem, HTTPException: answer_http},
     )
-    app.state.desk = None
+    app.state.desk, app.state.closing = None, False
     app.add_middleware(Lane)  # first, so that it is the innermost: what guards other calls guards these
-    app.add_middleware(Guard)
+    app.add_middleware(Door, keyring=keyring, now=now, per_second=per_second)
+    app.add_middleware(Guard, traces=traces)
     _add_calls(app)
     _add_member_calls(app)
     _add_probes(app)
@@ -180,11 +199,16 @@ def _add_probes(app: FastAPI) -> None:
         """Say that the process lives."""
         return _json(dump({"status": "alive"}))
 
-    @app.get("/readyz", **_described(StateAnswer, (503,)))
+    @app.get("/readyz", **_described(ReadyAnswer, (503,)))
     async def readyz(request: Request) -> Response:
-        """Say whether requests are taken."""
-        refused = _desk(request).refused
-        return _json(dump({"status": "ready"} | ({"refused_release": refused.release_id} if refused else {})))
+        """Say whether requests are taken, and what is wrong; degraded: all are answered, some by a fallback."""
+        desk = _desk(request)
+        if request.app.state.closing:
+            raise unready("the service is stopping")
+        health, refused = await desk.look(), desk.refused
+        told = {"refused_release": refused.release_id} if refused else {}
+        status = HTTPStatus.OK if health.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json(dump({"status": health.status, "checks": health.checks, **told}), status)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics(request: Request) -> Response:
@@ -192,41 +216,10 @@ def _add_probes(app: FastAPI) -> None:
         return Response(_desk(request).meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-class Guard:
-    """Count and time every answer, and answer what nobody foresaw without a word of the request in any log."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 0
-
-        async def watch(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            logger.error("%s at %s:%d", type(error).__name__, place.filename, place.lineno)  # noqa: TRY400 (a traceback holds ids)
-            if status:  # too late for another answer: the connection is cut
-                raise
-            await _unforeseen().response()(scope, receive, watch)
-        if desk := scope["app"].state.desk:
-            desk.meters.answered(getattr(scope.get("route"), "path", "unknown"), status, time.perf_counter() - started)
-
-
 def _desk(request: Request) -> Desk:
     desk = request.app.state.desk
     if not isinstance(desk, Desk):
-        detail = "the service is starting or stopping"
-        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, headers={"Retry-After": "1"})
+        raise unready("the service is starting or stopping")
     return desk
 
 
@@ -235,7 +228,8 @@ def _key(request: Request) -> str | None:
     if key is not None and not (0 < len(key) <= KEY_LENGTH and key.isascii() and key.isprintable()):
         detail = f"an {KEY_HEADER} of 1 to {KEY_LENGTH} printable ASCII characters was wanted"
         raise ProblemError(HTTPStatus.BAD_REQUEST, "idempotency-key", detail)
-    return key
+    client = request.scope.get(CLIENT)
+    return f"{client}{BETWEEN}{key}" if client and key else key
 
 
 def _member(member_id: str) -> str:
@@ -263,10 +257,6 @@ def _answer(reply: Reply) -> Response:
 
 def _json(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:
     return Response(body, status_code=status, media_type="application/json")
-
-
-def _unforeseen() -> ProblemError:
-    return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "unforeseen", "something went wrong here; repeat the request")
 
 
 def _described(

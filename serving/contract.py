@@ -305,7 +305,14 @@ class ReleaseAnswer(_Batch):
 
 
 class StateAnswer(_Answer):
-    """Say whether the service lives, or takes requests."""
+    """Say that the service lives."""
 
-    status: Literal["alive", "ready"]
+    status: Literal["alive"]
+
+
+class ReadyAnswer(_Answer):
+    """Say whether the service takes requests, and how it is with what it stands on."""
+
+    status: Literal["ready", "degraded", "not_ready"]
+    checks: dict[Literal["store", "log", "release"], str]
     refused_release: str | None = Field(None, description="the champion, where the one before it serves")

@@ -12,6 +12,7 @@ from features.decisions import Answer, Log, Outcome, Preference
 from features.errors import ConflictError, UnwrittenError
 from features.programme import Serving
 from serving.answers import dump, record_answer, release_answer
+from serving.canary import Canary, Health
 from serving.champion import Refused, Watch
 from serving.clerk import Ask, Clerk
 from serving.contract import (
@@ -75,6 +76,7 @@ class Desk:
         self._watch = watch
         if watch:
             watch.start(self.meters)
+        self._canary = Canary(self._serve, log, lambda: self.decider, world.clock)
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
 
     @property
@@ -185,6 +187,10 @@ class Desk:
     def release(self) -> Reply:
         """Answer with what is being served."""
         return Reply(release_answer(self.decider, self.refused, now=self._world.clock()))
+
+    async def look(self) -> Health:
+        """Say how it is with the store, the log and the release; asked often, it looks once a second."""
+        return await self._canary.look()
 
     def warm(self) -> None:
         """Score nobody in particular once, so that the first caller does not wait for lazy set-up."""

@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from serving.shape import too_much
+
 BODY_BYTES: Final = 256 * 1024
 BODY_SECONDS: Final = 10  # that a caller may take to send one
 MEDIA_TYPE: Final = "application/problem+json"
@@ -68,6 +70,11 @@ class ProblemError(Exception):
 def contract(detail: str, *errors: FieldProblem) -> ProblemError:
     """Refuse well-formed JSON that does not meet the contract."""
     return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "contract", detail, errors=errors)
+
+
+def unready(detail: str) -> ProblemError:
+    """Refuse while the service is not up, or no longer."""
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, headers={"Retry-After": "1"})
 
 
 async def answer_problem(_: Request, problem: Exception) -> Response:
@@ -127,8 +134,11 @@ def parse(body: bytes, model: type[R]) -> R:
     Raises
     ------
     ProblemError
-        400 for what is no strict JSON (NaN, infinity and repeated keys are none), 422 for what breaks the contract.
+        400 for what is no strict JSON (NaN, infinity and repeated keys are none) or breaks a limit of `serving.shape`,
+        422 for what breaks the contract.
     """
+    if limit := too_much(body):
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "json", f"the body is too much: {limit}")
     try:
         json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:

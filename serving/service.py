@@ -5,10 +5,10 @@ when stopped; so `holdfast serve` runs the same BentoML service under uvicorn. A
 """
 
 import errno
-import ipaddress
 import os
 import signal
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -28,8 +28,13 @@ from features.programme import Programme, read_programme
 from serving.app import create_app
 from serving.champion import Watch, open_champion
 from serving.desk import Desk
+from serving.door import is_loopback
+from serving.keys import Keyring
+from serving.lines import write_lines
 from serving.offering import Offering
+from serving.protocol import Protocol
 from serving.standby import Standbys
+from serving.traces import Traces
 from serving.workers import supervise
 from serving.world import World
 
@@ -109,21 +114,33 @@ def serve(
     Raises
     ------
     ContractError
-        If the address is not of this machine alone, or taken.
+        If the address is not of this machine alone and there are no keys, or if it is taken.
+    CorruptError
+        If the file of keys is none.
     """
     count = workers or read_programme(home.settings).serving.workers
-    with _listen(host, port) as listening:
+    with _listen(host, port, keys=Keyring(lambda: home.keys).keys() is not None) as listening:
         if count == 1:
-            run(open_desk(home), listening, ready=ready)
+            run(open_desk(home), listening, home=home, ready=ready)
         else:
             supervise(home, listening, count, ready=ready or (lambda _: None))
 
 
-def run(desk: Desk, listening: socket.socket, *, ready: Callable[[str], None] | None = None) -> None:
+def run(desk: Desk, listening: socket.socket, *, home: Home, ready: Callable[[str], None] | None = None) -> None:
     """Serve a desk on a bound socket until told to stop, and close the desk."""
-    application = bento(create_app(lambda: desk)).to_asgi()
+    write_lines(sys.stderr)
+    settings = read_programme(home.settings).serving
+    app = create_app(
+        lambda: desk,
+        keyring=Keyring(lambda: home.keys),
+        now=_now,
+        per_second=settings.requests_per_second,
+        traces=Traces.open(os.environ),
+    )
     config = uvicorn.Config(
-        application,
+        bento(app).to_asgi(),
+        http=Protocol,
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
@@ -134,7 +151,8 @@ def run(desk: Desk, listening: socket.socket, *, ready: Callable[[str], None] | 
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     previous = signal.signal(signal.SIGTERM, _stop)  # uvicorn raises the signal again once it has stopped
     try:
-        _Server(config, lambda: ready(address) if ready else None).run(sockets=[listening])
+        server = _Server(config, app, grace=settings.stop_seconds, ready=lambda: ready(address) if ready else None)
+        server.run(sockets=[listening])
     except (KeyboardInterrupt, SystemExit) as stopped:
         if isinstance(stopped, SystemExit) and stopped.code:
             raise
@@ -163,32 +181,46 @@ class _Front:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    """Say for a while that no more is taken, before no more is taken."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, *, grace: float, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._app, self._grace, self._ready = app, grace, ready
+        self._until: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._ready()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Stop once told to and the grace is over; whoever asks meanwhile is answered, and its connection ended."""
+        if not await super().on_tick(counter):
+            return False
+        if self._until is None:
+            self._app.state.closing, self._until = True, time.monotonic() + self._grace
+        return self.force_exit or time.monotonic() >= self._until
+
 
 def _clock(programme: Programme) -> Callable[[], datetime]:
     """Give the time; a programme of the past goes on from its own."""
     start, since = programme.replay_from, time.monotonic()
     if start is None:
-        return lambda: datetime.now(UTC)  # noqa: TID251 (the one clock of serving)
+        return _now
     return lambda: start.astimezone(UTC) + timedelta(seconds=time.monotonic() - since)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 (the one clock of serving)
+
+
+def _listen(host: str, port: int, *, keys: bool) -> socket.socket:
     address = "127.0.0.1" if host == "localhost" else host
-    try:
-        loopback = ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ContractError(f"--host {host} came; without keys only this machine may ask, so 127.0.0.1 was wanted")
+    if not keys and not is_loopback(address):
+        raise ContractError(
+            f"--host {host} came; without keys only this machine may ask, so 127.0.0.1 was wanted; "
+            "or make a key first: holdfast keys create NAME --scope decide"
+        )
     listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -209,4 +241,4 @@ def _home() -> Home:
     return Home(Path(os.environ.get("HOLDFAST_HOME", ".holdfast")))
 
 
-service = bento(create_app(lambda: open_desk(_home())))
+service = bento(create_app(lambda: open_desk(_home()), keyring=Keyring(lambda: _home().keys), now=_now))

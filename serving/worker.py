@@ -18,11 +18,11 @@ def main(root: str, descriptor: str, number: str) -> None:
     threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
     listening = socket.socket(fileno=int(descriptor))
     try:
-        desk = open_desk(Home(Path(root)), worker=int(number))
+        desk = open_desk(home := Home(Path(root)), worker=int(number))
     except HoldfastError as error:
         _say(f"error {error}")
         raise SystemExit(2) from None
-    run(desk, listening, ready=lambda address: _say(f"{READY} {address}"))
+    run(desk, listening, home=home, ready=lambda address: _say(f"{READY} {address}"))
 
 
 def _follow_parent() -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -15,11 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.app import create_app
+from serving.keys import Keyring
 from tests.chaos.hostile import CALLS, MARK, Hostile, hostile
 from tests.serving.run_service import open_desk
 
 PAGE = 4096
 AT_ONCE = 16
+HOST = {"host": "127.0.0.1:3000"}  # of this machine, or nothing would come past the door
 FLAT = 40  # megabytes more than after the first tenth
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
@@ -30,7 +33,10 @@ JSON = st.recursive(
 
 @asynccontextmanager
 async def running(release_root, log):
-    app = create_app(lambda: open_desk(release_root, log))
+    keyring = Keyring(lambda: Path(log).with_name("keys.json"))
+    app = create_app(
+        lambda: open_desk(release_root, log), keyring=keyring, now=lambda: datetime(2026, 1, 1, tzinfo=UTC)
+    )
     async with app.router.lifespan_context(app):
         yield app
 
@@ -42,7 +48,7 @@ async def answer(app, request):
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method, "scheme": "http",
         "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()],
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in (HOST | request.headers).items()],
         "client": ("127.0.0.1", 9), "server": ("127.0.0.1", 3000), "app": app, "state": {},
     }  # fmt: skip
 

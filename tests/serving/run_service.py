@@ -36,8 +36,8 @@ def open_desk(release_root, log_path):
 
 def main(release_root, log_path, ready=lambda address: print(address, flush=True)):  # noqa: T201 (the test reads it)
     desk = open_desk(release_root, log_path)
-    with service._listen("127.0.0.1", 0) as listening:
-        service.run(desk, listening, ready=ready)
+    with service._listen("127.0.0.1", 0, keys=False) as listening:
+        service.run(desk, listening, home=Home(Path(log_path).parent), ready=ready)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from features.live import Live
 from features.programme import Serving
 from serving.app import create_app
 from serving.desk import Desk
+from serving.keys import Keyring
 from serving.offering import Offering
 from serving.world import World
 
@@ -47,10 +48,10 @@ def opened(decider, tmp_path):
         log, live = DecisionLog(tmp_path / "decisions.db"), live or Live(Home(tmp_path), source)
         offering = Offering(Home(tmp_path), decider.release, log, now=world.clock())
         desk = Desk(offering, source, log, live=live, world=world, settings=Serving(deadline_ms=10_000))
-        app = create_app(lambda: desk)
+        app = create_app(lambda: desk, keyring=Keyring(lambda: tmp_path / "keys.json"), now=world.clock)
         app.state.desk = desk
         try:
-            yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
+            yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
         finally:
             desk.close()
 

@@ -234,7 +234,8 @@ def test_bytes_that_are_no_http_are_refused(service):
 
 def test_probes_release_and_document_answer(service, decider):
     assert service.get("/livez").json() == {"status": "alive"}
-    assert service.get("/readyz").json() == {"status": "ready"}
+    well = {"store": "ok", "log": "ok", "release": "ok"}
+    assert service.get("/readyz").json() == {"status": "ready", "checks": well}
     release = contract.ReleaseAnswer.model_validate_json(service.get("/v1/release").content)
     assert release.release_id == decider.release.release_id
     assert (release.clock - decider.programme.replay_from).total_seconds() < 600

@@ -1,0 +1,210 @@
+"""The door: who may ask for what, how often, and how long a body is waited for; all else happens behind it.
+
+A layer around every call, the hot ones too. Behind it nobody ever waits for a client: a body is here, whole, before a
+request is let in, or its connection is given up.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from http import HTTPStatus
+from time import time
+from typing import Final
+
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from features.errors import CorruptError
+from serving.keys import Key, Keyring
+from serving.problems import BODY_BYTES, ProblemError
+
+ANY: Final = ""  # a key is wanted, whatever it opens
+OPEN: Final = frozenset({"/livez", "/readyz"})
+WANTED: Final = {
+    "/v1/decisions": "decide",
+    "/v1/scores": "decide",
+    "/v1/outcomes": "outcome",
+    "/v1/transactions": "outcome",
+    "/v1/events": "outcome",
+    "/v1/batches": "batch",
+    "/metrics": "metrics",
+    "/v1/release": ANY,
+    "/openapi.json": ANY,
+}
+BELOW: Final = {"/v1/decisions/": "decide", "/v1/members/": "privacy", "/v1/batches/": "batch"}
+ELSEWHERE: Final = "admin"  # what nobody has thought of yet is not open by that
+HEAD_BYTES: Final = 16 * 1024
+BODY_SECONDS: Final = 5.0
+BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+CLIENT: Final = "holdfast.client"  # in a request's scope: the name of its key
+NOBODY: Final = ""  # the client's name where no key is asked for
+
+
+class Door:
+    """Let requests in."""
+
+    def __init__(
+        self, app: ASGIApp, *, keyring: Keyring, now: Callable[[], datetime], per_second: int | None = None
+    ) -> None:
+        self._app, self._keyring, self._now, self._per_second = app, keyring, now, per_second
+        self._limits = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or say why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope[CLIENT] = self._let_in(scope)
+            whole = receive if scope["method"] in BODILESS else await _wait_for_body(scope, receive)
+        except ProblemError as refused:
+            await refused.response()(scope, receive, send)
+            return
+        if whole is not None:
+            await self._app(scope, whole, send)
+
+    def _let_in(self, scope: Scope) -> str:
+        """Give the name of who asks."""
+        size, shown, hosts = len(scope["raw_path"]) + len(scope["query_string"]), [], []
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"authorization":
+                shown.append(value)
+            elif name == b"host":
+                hosts.append(value)
+        if size > HEAD_BYTES:
+            _too_long()
+        try:
+            keys_exist = self._keyring.keys() is not None
+        except CorruptError as error:
+            detail = "the file of keys can't be read, so nobody is let in"
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "keys", detail) from error
+        if not keys_exist:
+            _check_local(scope, hosts)
+            self._check_rate(NOBODY, self._per_second)
+            return NOBODY
+        if scope["path"] in OPEN:
+            return NOBODY
+        key = self._known(shown)
+        _check_scope(key, scope["path"])
+        self._check_rate(key.name, key.per_second or self._per_second)
+        return key.name
+
+    def _known(self, shown: list[bytes]) -> Key:
+        word, _, token = shown[0].decode("latin-1").partition(" ") if len(shown) == 1 else ("", "", "")
+        key = self._keyring.find(token.strip(), self._now()) if word.lower() == "bearer" else None
+        if key is None:
+            reason = ', error="invalid_token"' if shown else ""
+            detail = "the header Authorization: Bearer with a valid key was wanted; holdfast keys create makes one"
+            headers = {"WWW-Authenticate": f'Bearer realm="holdfast"{reason}'}
+            raise ProblemError(HTTPStatus.UNAUTHORIZED, "key", detail, headers=headers)
+        return key
+
+    def _check_rate(self, name: str, per_second: int | None) -> None:
+        if per_second is None:
+            return
+        limit = RateLimitItemPerSecond(per_second)
+        if not self._limits.hit(limit, name):
+            wait = max(1, round(self._limits.get_window_stats(limit, name).reset_time - time() + 0.5))
+            detail = f"this client may ask {per_second} times a second; repeat after the seconds of Retry-After"
+            headers = {"Retry-After": str(wait)}
+            raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "rate", detail, headers=headers)
+
+
+def wanted(path: str) -> str:
+    """Name the scope that a call at an address needs.
+
+    >>> wanted("/v1/decisions"), wanted("/v1/members/m1/export"), wanted("/v1/anything")
+    ('decide', 'privacy', 'admin')
+    """
+    if (exact := WANTED.get(path)) is not None:
+        return exact
+    return next((scope for start, scope in BELOW.items() if path.startswith(start)), ELSEWHERE)
+
+
+def _check_scope(key: Key, path: str) -> None:
+    if (scope := wanted(path)) not in {ANY, *key.scopes}:
+        detail = f"a key with the scope {scope} was wanted"
+        challenge = f'Bearer realm="holdfast", error="insufficient_scope", scope="{scope}"'
+        raise ProblemError(HTTPStatus.FORBIDDEN, "scope", detail, headers={"WWW-Authenticate": challenge})
+
+
+def _check_local(scope: Scope, hosts: list[bytes]) -> None:
+    """Refuse, where no key is asked for, whoever is not of this machine, and pages whose name was bound anew to it."""
+    here = scope.get("server") or ("", None)
+    if not is_loopback(here[0]):
+        detail = "without keys only this machine may ask; holdfast keys create makes one"
+        raise ProblemError(HTTPStatus.FORBIDDEN, "exposed", detail)
+    if len(hosts) != 1 or not _names_loopback(hosts[0]):
+        detail = "a Host header that names this machine (127.0.0.1, [::1] or localhost) was wanted"
+        raise ProblemError(HTTPStatus.MISDIRECTED_REQUEST, "host", detail)
+
+
+@lru_cache(64)
+def is_loopback(address: str) -> bool:
+    """Say whether an address is of this machine alone.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("example.org")
+    (True, True, False, False)
+    """
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+@lru_cache(64)
+def _names_loopback(host: bytes) -> bool:
+    name = host.decode("latin-1").lower()
+    if name.startswith("["):
+        name, bracket, port = name[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            return False
+        port = port[1:]
+    else:
+        name, _, port = name.partition(":")
+    return (name == "localhost" or is_loopback(name)) and (not port or (port.isascii() and port.isdecimal()))
+
+
+async def _wait_for_body(scope: Scope, receive: Receive) -> Receive | None:
+    """Read a body and give what hands it on; none where the client has gone.
+
+    One whose length is told and is too large is left alone, and of any other no more is read than shows that it is.
+    """
+    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    if int(told if told.isdigit() else b"0") > BODY_BYTES:
+        return receive
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _read(receive)
+    except TimeoutError:
+        detail = f"the whole body was wanted within {BODY_SECONDS:g} seconds"
+        headers = {"Connection": "close"}
+        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, "slow", detail, headers=headers) from None
+    if body is None:
+        return None
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def hand_on() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return hand_on
+
+
+async def _read(receive: Receive) -> bytes | None:
+    message = await receive()
+    body = bytearray(message.get("body", b""))
+    while message.get("more_body") and len(body) <= BODY_BYTES:
+        message = await receive()
+        body += message.get("body", b"")
+    return None if message["type"] == "http.disconnect" else bytes(body)
+
+
+def _too_long() -> None:
+    detail = f"an address and headers of at most {HEAD_BYTES} bytes were wanted"
+    headers = {"Connection": "close"}
+    raise ProblemError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head", detail, headers=headers)
