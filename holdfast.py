@@ -39,9 +39,11 @@ features = typer.Typer(
 )
 monitor = typer.Typer(help="Is it still true? A verdict, and an exit code that says it.", no_args_is_help=True)
 decisions = typer.Typer(help="What was decided, why, and whether it can be taken again.", no_args_is_help=True)
+member = typer.Typer(help="What is held about a member: show it, erase it.", no_args_is_help=True)
 report = typer.Typer(help="Whether what was sent paid.", no_args_is_help=True)
 app.add_typer(features, name="features", rich_help_panel="The loop")
 app.add_typer(decisions, name="decisions", rich_help_panel="The loop")
+app.add_typer(member, name="member", rich_help_panel="The loop")
 app.add_typer(report, name="report", rich_help_panel="The loop")
 app.add_typer(monitor, name="monitor", rich_help_panel="The loop")
 keys = typer.Typer(help="Who may ask the service for what.", no_args_is_help=True)
@@ -498,18 +500,22 @@ def decisions_show(
     decision_id: Annotated[str, typer.Argument(help="As the answer of /v1/decisions named it.")],
     home: Where = DEFAULT_HOME,
     *,
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the explanation.")] = "en",
     json: AsJson = False,
 ) -> None:
     """Show one decision: what was possible, why not the rest, what each would bring and cost, and what was drawn."""
     from features.decisions import find_decision
     from features.programme import read_programme
-    from serving.replay import as_json, decision_sheet
+    from serving.explanation import explain
+    from serving.replay import as_json, decider_of, decision_sheet
 
     row = find_decision(Home(home).decisions, decision_id)
     if json:
         out.print_json(data=as_json(row))
     else:
         _show(decision_sheet(row, read_programme(Home(home).settings)))
+        for line in explain(decider_of(Home(home), row), row, language):
+            _say(line)
 
 
 @decisions.command("drain")
@@ -594,6 +600,42 @@ def outcomes(
         out.print_json(data=asdict(received), default=str)
     else:
         _show(received_sheet(received))
+
+
+@member.command("export")
+def member_export(
+    member_id: Annotated[str, typer.Argument(help="As the company's tables have it.")], home: Where = DEFAULT_HOME
+) -> None:
+    """Print everything that is held about a member, as JSON lines; `held_in` says where."""
+    from features.privacy.export import export_lines
+    from features.store import open_store
+
+    for line in export_lines(Home(home), member_id, open_store(Home(home))):
+        sys.stdout.write(line)
+
+
+@member.command("erase")
+def member_erase(
+    member_id: Annotated[str, typer.Argument(help="As the company's tables have it.", show_default=False)] = "",
+    home: Where = DEFAULT_HOME,
+    *,
+    file: Annotated[Path | None, typer.Option(help="Many at once: CSV or Parquet with a column member_id.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Erase members everywhere, also beside a running service, and print the receipt."""
+    from features.decisions import SharedLog
+    from features.privacy.erasure import erase, ids_of, receipt_sheet
+    from features.store import open_store
+
+    if bool(member_id) == bool(file):
+        raise ContractError("one of a member's id and --file was wanted: holdfast member erase ID")
+    ids = ids_of(file) if file else (member_id,)
+    with SharedLog(Home(home).decisions) as log:
+        receipt = erase(Home(home), ids, log=log, store=open_store(Home(home)), clock=_now)
+    if json:
+        out.print_json(data=asdict(receipt))
+    else:
+        _show(receipt_sheet(receipt))
 
 
 @report.command("campaign")

@@ -20,6 +20,7 @@ from features.intake.arrival import Batch, stage_batch
 from features.intake.batch import Judged, judge, refusal, write_rows
 from features.intake.conform import Notes, written
 from features.intake.databases import database_parts
+from features.intake.erased import leave_out
 from features.intake.held import hold
 from features.intake.mapping import SourceMapping, TableMapping
 from features.intake.offered import catalogue_faults
@@ -30,6 +31,7 @@ from features.intake.shifts import refusals
 from features.intake.sources import Source, table_paths
 from features.intake.workbench import Workbench, open_workbench
 from features.offers import OFFERS
+from features.privacy.consent import read_consent
 from features.programme import Programme, read_programme
 from features.sheet import Sheet
 from features.warehouse import NewTable, Warehouse, add_tables, open_warehouse, replace_tables
@@ -231,6 +233,7 @@ def _judge(home: Home, bench: Workbench, batch: Batch, programme: Programme) -> 
     standing, adds = _standing(home), batch.mapping.adds
     held = hold(bench.queries, standing if adds else None)
     staged, notes = stage_batch(bench, batch, programme)
+    staged = leave_out(bench.queries, staged, read_consent(home), notes)
     allow = batch.allow | {"shrink"} if adds else batch.allow
     judged = judge(bench.queries, staged, held=held, standing=standing, allow=allow)
     if OFFERS not in judged.verdicts:

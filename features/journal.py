@@ -90,6 +90,7 @@ class Journal:
         self._db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = TRUNCATE")
         self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten, not only let go of
         self._db.executescript(_TABLES)
         self._turn = path.with_name(f"{path.name}.lock").open("w")
         self._version = self._data_version()
@@ -127,6 +128,13 @@ class Journal:
         with self._writing() as db:
             as_of = self._tick(now)
             return [_add(db, post, known_at=as_of - 1) for post in posts], _time(as_of)
+
+    def erase(self, member_ids: Iterable[str]) -> int:
+        """Delete the entries of members, and say how many there were."""
+        with self._writing() as db:
+            ids = json.dumps(list(member_ids))
+            query = "DELETE FROM entries WHERE member_id IN (SELECT value FROM json_each(?))"
+            return db.execute(query, (ids,)).rowcount
 
     def members(self, since: datetime | None = None) -> list[str]:
         """Name the members with entries, or with entries that became known at a time or later."""

@@ -17,6 +17,7 @@ from features.as_of.plan import read_plan, write_plan
 from features.as_of.vectors import Vectors
 from features.home import Home
 from features.journal import OWN_ID, Entry, Journal, Posted
+from features.privacy.consent import Consent, read_consent
 from features.stores.packed import Schema
 from features.warehouse import open_warehouse
 
@@ -42,8 +43,9 @@ class Live:
     `owed` are the members whose vectors lack something: a rewrite that fails is made up for by the next.
     """
 
-    def __init__(self, home: Home, store: OnlineStore) -> None:
+    def __init__(self, home: Home, store: OnlineStore, consent: Consent | None = None) -> None:
         self._home, self._store = home, store
+        self._consent = consent or read_consent(home)
         self._journal: Journal | None = None
         self._vectors: Vectors | None = None
         self._files: tuple[int, ...] = ()
@@ -75,17 +77,21 @@ class Live:
         The moment is never before the snapshot that is online.
         """
         earliest = self._current().plan.as_of
-        posted, as_of = self._open().add(posts, max(now, earliest))
-        for post, kept in zip(posts, posted, strict=True):
+        gone = [self._consent.erased([entry.member_id for entry in post]) for post in posts]
+        taken = [[entry for entry, out in zip(*pair, strict=True) if not out] for pair in zip(posts, gone, strict=True)]
+        posted, as_of = self._open().add(taken, max(now, earliest))
+        for post, kept in zip(taken, posted, strict=True):
             self.owed |= set() if kept.conflicts else {entry.member_id for entry in post}
-        return posted, as_of
+        return [_among(kept, out) for kept, out in zip(posted, gone, strict=True)], as_of
 
     def rewrite(self, as_of: datetime) -> frozenset[str]:
         """Rewrite the vectors that are owed, as of a moment that `keep` gave, and name the members who have one."""
         journal, known = self._open(), set()
         while self.owed:
             part = sorted(self.owed)[:PART]
-            rows = self._compute(as_of, part, journal.of_members(part, as_of=as_of))
+            # of who opted out nothing is made; a snapshot makes up for it once that is taken back
+            willing = [one for one, out in zip(part, self._consent.opted_out(part), strict=True) if not out]
+            rows = self._compute(as_of, willing, journal.of_members(willing, as_of=as_of))
             self._store.rewrite(rows, self._current().plan.schema)
             known |= set(rows["member_id"].to_pylist())
             self.owed -= set(part)
@@ -131,6 +137,17 @@ class Live:
                 self._vectors.close()
             self._vectors, self._files = Vectors(plan, warehouse), files
         return self._vectors
+
+
+def _among(kept: Posted, gone: Sequence[bool]) -> Posted:
+    """Put what became of entries in their places among those of members who were erased, which are not kept."""
+    if not any(gone):
+        return kept
+    places = [place for place, out in enumerate(gone) if not out]
+    fresh = [True] * len(gone)
+    for place, new in zip(places, kept.fresh, strict=True):
+        fresh[place] = new
+    return Posted(tuple(fresh), tuple(places[conflict] for conflict in kept.conflicts))
 
 
 def materialize(store: "Store", as_of: datetime, *, now: datetime) -> None:

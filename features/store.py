@@ -78,6 +78,10 @@ class Store:
         """Delete what the online store holds."""
         self._table.forget(VIEW)
 
+    def erase(self, member_ids: Sequence[str]) -> int:
+        """Delete the vectors of members, and say how many there were."""
+        return self._table.erase(VIEW, member_ids)
+
     def vectors(self, member_ids: Sequence[str]) -> Vectors:
         """Read every feature of members as it stands online: `NUMBERS` as they are, and `WORDS`."""
         return self._table.read(VIEW, member_ids, numbers=NUMBERS, words=WORDS)

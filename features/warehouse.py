@@ -6,9 +6,10 @@ ingest that is killed leaves the previous state.
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -129,6 +130,30 @@ def add_tables(standing: Warehouse, key: str, batch: Mapping[str, NewTable]) -> 
     chained = fingerprint(standing.source_fingerprint, key)
     after = replace(standing, source_fingerprint=chained, tables=ordered)
     return standing if after.fingerprint == standing.fingerprint else _count(after)
+
+
+def without_members(home: Home, member_ids: Collection[str]) -> dict[str, int]:
+    """Take members' rows out of every table, at once; give how many there were of each."""
+    from features.privacy.rows import count_rows, rewrite
+
+    try:
+        standing = open_warehouse(home)
+    except NotFoundError:
+        return {}
+    found = {name: count_rows(standing.path(name), member_ids) for name in standing.tables}
+    batch = {
+        name: NewTable(
+            partial(rewrite, standing.path(name), member_ids=member_ids), standing.tables[name].rows - rows, 0
+        )
+        for name, rows in found.items()
+        if rows
+    }
+    files = {
+        name: replace(file, quarantined=standing.tables[name].quarantined) for name, file in _write(home, batch).items()
+    }
+    if files:
+        _count(replace(standing, tables=standing.tables | files))
+    return found
 
 
 def _write(home: Home, batch: Mapping[str, NewTable]) -> dict[str, TableFile]:

@@ -31,7 +31,7 @@ def scores_answer(rows: Sequence[Row], eligible: Sequence[Sequence[bool]], decid
     return dump({**_source(decider), "scores": scores})
 
 
-def record_answer(row: Row) -> bytes:
+def record_answer(row: Row, language: str, explanation: Sequence[str]) -> bytes:
     """Write one row of the log as a `DecisionRecord`."""
     return dump(
         {
@@ -49,6 +49,8 @@ def record_answer(row: Row) -> bytes:
             "standing": row["standing"],
             "catalogue_id": row["catalogue_id"],
             "context": row["context"],
+            "language": language,
+            "explanation": explanation,
         }
     )
 

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -19,6 +20,7 @@ from serving.contract import (
     DecisionRecord,
     DecisionsAnswer,
     DecisionsRequest,
+    ErasureAnswer,
     EventsRequest,
     OutcomeAnswer,
     OutcomeRequest,
@@ -34,6 +36,7 @@ from serving.contract import (
 )
 from serving.desk import Desk, Reply
 from serving.door import CLIENT, Door
+from serving.explanation import language_of
 from serving.guard import Guard
 from serving.keys import Keyring
 from serving.lane import Lane
@@ -50,6 +53,7 @@ from serving.problems import (
 )
 from serving.traces import Traces
 
+JSON_LINES: Final = "application/x-ndjson"
 KEY_HEADER: Final = "Idempotency-Key"
 KEY_LENGTH: Final = 255
 BETWEEN: Final = "\x1f"  # a client's name and its key: each client has keys of its own
@@ -172,9 +176,10 @@ def _add_calls(app: FastAPI) -> None:
         return _answer(await _desk(request).take("events", parse(await read_body(request), EventsRequest)))
 
     @app.get("/v1/decisions/{decision_id}", **_described(DecisionRecord, (404, 503)))
-    async def decision(request: Request, decision_id: str) -> Response:
-        """Show a decision with its explanation."""
-        return _answer(_desk(request).look_up(decision_id))
+    async def decision(request: Request, decision_id: str, language: Literal["en", "zh"] | None = None) -> Response:
+        """Show a decision with its explanation, in the language that is asked for, or that Accept-Language names."""
+        tongue = language_of(language, request.headers.get("accept-language", ""))
+        return _answer(await _desk(request).look_up(decision_id, tongue))
 
     @app.get("/v1/release", **_described(ReleaseAnswer, (503,)))
     async def release(request: Request) -> Response:
@@ -191,6 +196,20 @@ def _add_member_calls(app: FastAPI) -> None:
         """Note what a member wants; it counts from the very next decision, and repeating it changes nothing."""
         desired = parse(await read_body(request), PreferencesRequest)
         return _answer(await _desk(request).prefer(_member(member_id), desired))
+
+    @app.get(
+        "/v1/members/{member_id}/export",
+        response_class=StreamingResponse,
+        responses={200: {"content": {JSON_LINES: {}}, "description": "a JSON object a line; `held_in` says where"}},
+    )
+    async def export(request: Request, member_id: str) -> Response:
+        """Give everything that is held about a member, as JSON lines; nothing about a stranger."""
+        return StreamingResponse(_desk(request).members.export(_member(member_id)), media_type=JSON_LINES)
+
+    @app.delete("/v1/members/{member_id}", **_described(ErasureAnswer, (422, 503)))
+    async def erase(request: Request, member_id: str) -> Response:
+        """Erase a member everywhere; answered with a receipt once nothing is left. Repeating it does no harm."""
+        return _json(await _desk(request).members.erase(_member(member_id)))
 
 
 def _add_probes(app: FastAPI) -> None:

@@ -221,6 +221,11 @@ class DecisionRecord(MemberDecision):
     )
     catalogue_id: str
     context: dict[str, ContextValue]
+    language: Literal["en", "zh"]
+    explanation: list[str] = Field(
+        description="in plain language: what was decided and why, why not the rest, and what, changed alone, would "
+        "have changed it, found by taking the decision again; none where its release is gone"
+    )
 
 
 class _Batch(_Answer):
@@ -254,6 +259,15 @@ class PreferencesAnswer(_Answer):
     """Confirm what a member wants; it is on the disk."""
 
     personalisation: bool
+
+
+class ErasureAnswer(_Answer):
+    """Give the receipt of an erasure."""
+
+    receipt_id: str
+    erased_at: datetime
+    members: list[str] = Field(description="not the id: a hash of it under a key that only this installation has")
+    removed: dict[str, int] = Field(description="by place: how many rows or files were removed or made nobody's")
 
 
 class RowsAnswer(_Answer):

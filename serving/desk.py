@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, Protocol
 
 from features.decisions import Answer, Log, Outcome, Preference
-from features.errors import ConflictError, UnwrittenError
+from features.errors import ConflictError, HoldfastError, UnwrittenError
 from features.programme import Serving
 from serving.answers import dump, record_answer, release_answer
 from serving.canary import Canary, Health
@@ -24,17 +25,24 @@ from serving.contract import (
     TransactionsRequest,
 )
 from serving.decide import Decider
+from serving.explanation import Language, explain
 from serving.gate import Gate
 from serving.intake import Intake, LiveFeatures
+from serving.members import MemberFiles, MemberStore
 from serving.meters import Meters
 from serving.offering import Offering
 from serving.problems import FieldProblem, ProblemError, contract
+from serving.replay import decider_of
 from serving.room import Room, Stored
 from serving.sources import FeatureSource, Lookup
 from serving.standby import Standbys
 from serving.world import World
 
 DEFAULTS: Final = Serving()
+
+
+class Source(FeatureSource, MemberStore, Protocol):
+    """Know members' features, and let go of them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Desk:
     def __init__(
         self,
         offering: Offering,
-        source: FeatureSource,
+        source: Source,
         log: Log,
         *,
         live: LiveFeatures,
@@ -69,6 +77,7 @@ class Desk:
         self._intake = Intake(live, world.clock)
         self.meters, self.gate = Meters(), Gate(settings.in_flight)
         self._lookup = Lookup(source, log, standbys=standbys, settings=settings)
+        self.members = MemberFiles(offering.home, source, log, world.clock)
         self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
         self.meters.watch(log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog)
         self._deadline_ms = settings.deadline_ms
@@ -172,17 +181,28 @@ class Desk:
         with nullcontext() if preference.personalisation else self._lookup.withdrawing(preference.member_id):
             self._log.prefer(preference, now=self._world.clock()).result()
 
-    def look_up(self, decision_id: str) -> Reply:
-        """Answer with a decision as it was logged.
+    async def look_up(self, decision_id: str, language: Language) -> Reply:
+        """Answer with a decision as it was logged, and why, in plain language.
 
         Raises
         ------
         ProblemError
             404 if there is none.
         """
-        if (row := self._log.decision(decision_id)) is None:
+        row = await asyncio.to_thread(self._log.decision, decision_id)
+        if row is None:
             raise ProblemError(HTTPStatus.NOT_FOUND, "not-found", "no decision has this id")
-        return Reply(record_answer(row))
+        said = await asyncio.to_thread(self._explain, row, language)
+        return Reply(record_answer(row, language, said))
+
+    def _explain(self, row: Mapping[str, Any], language: Language) -> tuple[str, ...]:
+        decider = self.decider
+        if (row["release_id"], row["catalogue_id"]) != (decider.release.release_id, decider.catalogue.catalogue_id):
+            try:
+                decider = decider_of(self._offering.home, row)
+            except (HoldfastError, OSError):
+                return ()
+        return explain(decider, row, language)
 
     def release(self) -> Reply:
         """Answer with what is being served."""

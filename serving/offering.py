@@ -65,6 +65,11 @@ class Offering:
         with self._changing:
             self._next = found
 
+    @property
+    def home(self) -> Home:
+        """Where everything is kept."""
+        return self._home
+
     def follow(self, now: datetime) -> None:
         """Take up what changed on the disk; what is wrong is refused with a line in the log, and the old one stays."""
         with self._changing:

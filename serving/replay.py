@@ -8,8 +8,9 @@ from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from features.decisions import Decision, find_decision, read_catalogue_body, read_decisions
+from features.decisions import Decision, find_decision, is_erased, read_catalogue_body, read_decisions
 from features.errors import ContractError
 from features.home import Home
 from features.log.entries import DECISION
@@ -21,6 +22,8 @@ from serving.decide import FALLBACKS, SOURCES, Decider, Members, Occasion, Purse
 from serving.record import File, Request, fact_column, reasons_of, record
 from training.artifacts import OF_OFFERS, open_release
 from training.constraints import Standing
+
+Floats = NDArray[np.float64]
 
 BLOCK: Final = 1_000  # decisions scored at once
 
@@ -49,7 +52,7 @@ def rows_to_replay(
         raise ContractError("one of a decision's id, --sample N and --all was wanted: holdfast decisions replay --all")
     if decision_id:
         return [find_decision(home.decisions, decision_id)]
-    rows = read_decisions(home.decisions)
+    rows = [row for row in read_decisions(home.decisions) if not is_erased(row)]
     if every or sample is None or sample >= len(rows):
         return rows
     return [rows[place] for place in sorted(rng.choice(len(rows), sample, replace=False).tolist())]
@@ -114,6 +117,25 @@ def decide_again(decider: Decider, rows: Sequence[Row], campaign_id: str | None)
         _again(decider, row, file.rows(slice(place, place + 1)), worth.rows(slice(place, place + 1)))
         for place, row in enumerate(rows)
     ]
+
+
+def grounds_again(decider: Decider, row: Row) -> tuple[Members, Worth, Occasion, Floats]:
+    """Put together again what a decision rested on: the member, what offers were worth, the occasion, and the draw."""
+    members = _file(decider, [row]).members
+    asked = None if row["asked"] is None else tuple(row["asked"])
+    occasion = Occasion(row["decided_at"], row["campaign_id"], asked, _purse(decider, row))
+    return members, decider.weigh(members, row["campaign_id"]), occasion, np.array([row["draw"]])
+
+
+def decider_of(home: Home, row: Row) -> Decider:
+    """Load the release and the catalogue that a decision was taken by.
+
+    Raises
+    ------
+    NotFoundError, CorruptError
+        If one is gone or is not what it was.
+    """
+    return _decider(home, row["release_id"], row["catalogue_id"])
 
 
 def _again(decider: Decider, row: Row, file: File, worth: Worth) -> Decision:

@@ -5,6 +5,7 @@ when stopped; so `holdfast serve` runs the same BentoML service under uvicorn. A
 """
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import uvicorn
@@ -40,6 +41,11 @@ from serving.world import World
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML reads it when imported; "1" would not do
 import bentoml
+
+if TYPE_CHECKING:
+    from features.store import Store
+
+logger: Final = logging.getLogger("holdfast")
 
 BACKLOG: Final = 2048
 STOP_SECONDS: Final = 10
@@ -88,11 +94,22 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
     settings, engine = read_programme(home.settings).serving, read_programme(home.settings).engine
     if worker == 0 and engine.decisions != "sqlite":
         log.drain_to(engine.decisions)
+    _finish_erasures(home, log, store, world.clock)
     watch = Watch(home, offering, store, clock=world.clock, refused=refused)
-    standbys = Standbys(home)
-    return Desk(
-        offering, store, log, live=Live(home, store), world=world, standbys=standbys, settings=settings, watch=watch
-    )
+    live, standbys = Live(home, store, log), Standbys(home)
+    return Desk(offering, store, log, live=live, world=world, standbys=standbys, settings=settings, watch=watch)
+
+
+def _finish_erasures(home: Home, log: SharedLog, store: "Store", clock: Callable[[], datetime]) -> None:
+    """Go on with what an erasure that was killed still had to erase."""
+    if not log.keeps or not log.pending_erasures():
+        return
+    from features.privacy.erasure import finish_pending
+
+    try:
+        logger.info("finished %d erasures that had begun", finish_pending(home, log=log, store=store, clock=clock))
+    except HoldfastError as error:
+        logger.warning("erasures wait (%s); the next one goes on with them", type(error).__name__)
 
 
 def serve(

@@ -18,6 +18,7 @@ from features.errors import CorruptError, NotFoundError
 from features.files import fingerprint
 from features.home import Home
 from features.offers import read_catalogue
+from features.privacy.consent import opted_out
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.store import Store, open_store
@@ -56,7 +57,10 @@ class Inputs:
     def data(self) -> str:
         """Fingerprint what every step depends on: rows, programme, code, and how the dates are split."""
         settings = (self.settings.test_days, self.settings.as_of)
-        return fingerprint(self.warehouse.fingerprint, self.programme.model_dump(mode="json"), settings, *_code())
+        silent = fingerprint(sorted(opted_out(self.home)))
+        return fingerprint(
+            self.warehouse.fingerprint, silent, self.programme.model_dump(mode="json"), settings, *_code()
+        )
 
     @cached_property
     def churn(self) -> str:

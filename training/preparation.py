@@ -13,12 +13,14 @@ from features.as_of.canary import DECIDED, HAPPENED
 from features.catalogue.entries import CATALOGUE
 from features.definitions import MODEL_FEATURES, model_features
 from features.errors import ContractError
+from features.privacy.consent import opted_out
 from features.programme import Programme
 from features.schema import KNOWN_AT
 from features.snapshots import as_of_dates
 from features.store import Store
 from features.warehouse import Warehouse
 from training import labels, splits
+from training.constraints import CONSENT
 from training.releases.manifest import FeatureSpec
 
 
@@ -45,6 +47,7 @@ class Prepared:
     split: splits.Split
     folds: list[splits.Split]
     subscribed: pd.DataFrame | None = None  # spells, where churn is the end of a contract
+    silent: frozenset[str] = frozenset()  # who opted out: nothing is learned from them
 
     @property
     def known_until(self) -> datetime:
@@ -84,9 +87,20 @@ def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: 
     if programme.churn == "contract":
         subscribed = labels.spells(known(warehouse, "subscriptions", dates[-1]), programme)
     labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme, subscribed=subscribed)
+    silent = silent_members(warehouse)
+    labelled = labelled[~labelled["member_id"].isin(silent)].reset_index(drop=True)
     frame = store.training_frame(labelled)
     _check_finite(frame)
-    return Prepared(warehouse, programme, frame, visits, tuple(dates), split, folds, subscribed)
+    return Prepared(warehouse, programme, frame, visits, tuple(dates), split, folds, subscribed, silent)
+
+
+def silent_members(warehouse: Warehouse) -> frozenset[str]:
+    """Name who opted out, by the company's table or by their own word: nothing is learned from them."""
+    own = opted_out(warehouse.home)
+    if CONSENT not in warehouse.expression("members").columns:
+        return own
+    members = warehouse.frame("members", ["member_id", CONSENT])
+    return own | frozenset(members.loc[members[CONSENT].eq(other=False), "member_id"])
 
 
 def _check_finite(frame: pd.DataFrame) -> None:

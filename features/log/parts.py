@@ -64,6 +64,12 @@ def find_in_part(folder: Path, part: Part, columns: Sequence[str], decision_id: 
     return {name: _plain(name, whole[name]) for name in columns}
 
 
+def rows_of_member(folder: Path, part: Part, member_id: str) -> list[dict[str, Any]]:
+    """Read the decisions of a part on one member."""
+    found = pq.read_table(folder / part.path, filters=pc.field("member_id") == member_id)
+    return [{**_shared(found.schema), **row} for row in found.to_pylist()]
+
+
 def held_by_part(folder: Path, part: Part, decision_ids: Collection[str]) -> list[str]:
     """Say which of some decisions a part holds."""
     among = pc.field("decision_id").isin(list(decision_ids))

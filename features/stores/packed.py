@@ -112,6 +112,10 @@ class PackedTable(Protocol):
         """Delete every row of a view."""
         ...
 
+    def erase(self, view: str, member_ids: Sequence[str]) -> int:
+        """Delete the rows of members, and say how many there were."""
+        ...
+
     def read(self, view: str, member_ids: Sequence[str], *, numbers: Sequence[str], words: Sequence[str]) -> Vectors:
         """Read features of members.
 

@@ -78,6 +78,11 @@ class RedisTable:
         """Delete every row of a view."""
         self._writer.delete(f"{_literally(f'{self._prefix}:{view}')}:{{*")
 
+    def erase(self, view: str, member_ids: Sequence[str]) -> int:
+        """Delete the rows of members, and say how many there were."""
+        keys, _ = _keys(self._prefix, view, member_ids)
+        return sum(self._writer.send([Command(key, ("DEL", key)) for key in keys]))
+
     def read(self, view: str, member_ids: Sequence[str], *, numbers: Sequence[str], words: Sequence[str]) -> Vectors:
         """Read features of members.
 

@@ -16,9 +16,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from features.errors import NotFoundError
+from features.errors import NotFoundError, UnwrittenError
 from features.stores.packed import Batch, Row, Schema, Vectors, text, vectors
 
+_WAIT_SECONDS: Final = 5.0
+_TRIES: Final = 10  # of as many seconds each, to empty the write-ahead log
 _ASKED: Final = 10_000  # ids in one statement; SQLite takes 32,766
 _PAGE: Final = 16_384  # the larger, the faster a snapshot is written; a quarter is what a row may fill before it spills
 _TABLES: Final = """
@@ -63,6 +65,14 @@ class SqliteTable:
         with self._writing() as db:
             db.execute("DELETE FROM vectors WHERE view = ?", (view,))
 
+    def erase(self, view: str, member_ids: Sequence[str]) -> int:
+        """Delete the rows of members, and say how many there were; no byte of them stays in the file."""
+        with self._writing() as db:
+            query = "DELETE FROM vectors WHERE view = ? AND member_id IN (SELECT value FROM json_each(?))"
+            found = db.execute(query, (view, json.dumps(list(member_ids)))).rowcount
+        self._wipe()
+        return found
+
     def read(self, view: str, member_ids: Sequence[str], *, numbers: Sequence[str], words: Sequence[str]) -> Vectors:
         """Read features of members, all of one state of the table.
 
@@ -83,6 +93,16 @@ class SqliteTable:
             if self._reader:
                 self._reader.close()
             self._reader = None
+
+    def _wipe(self) -> None:
+        """Empty the write-ahead log, where rows still stand, as soon as nobody reads them."""
+        with self._alone() as db:
+            for _ in range(_TRIES):
+                if not db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    return
+        raise UnwrittenError(
+            f"{self.path} is being read all the time; what was erased goes from the disk the next time"
+        )
 
     def _fetch(self, view: str, member_ids: Sequence[str]) -> list[Row]:
         if self._reader is None:
@@ -105,21 +125,27 @@ class SqliteTable:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Wait to be the only writer, and keep all that is written or nothing."""
+        with self._alone() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=_WAIT_SECONDS)) as db:
                 db.execute(f"PRAGMA page_size = {_PAGE}")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes, the snapshots still have
+                db.execute("PRAGMA secure_delete = ON")  # what is erased or replaced is overwritten
                 db.executescript(_TABLES)
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield db
-                except BaseException:
-                    db.execute("ROLLBACK")
-                    raise
-                db.execute("COMMIT")
+                yield db
 
 
 def _rows(view: str, schema: Schema, batch: Batch) -> Iterator[tuple[Any, ...]]:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.errors import ContractError, NotFoundError
@@ -16,11 +17,13 @@ from features.log.standing import Audience as Contacts
 from features.log.standing import audience_contacts
 from features.offers import Catalogue, check_catalogue, read_catalogue
 from features.population import Population, facts, latest_population, matrix
+from features.privacy.consent import opted_out
 from features.programme import Objective, read_programme
 from features.warehouse import Warehouse, open_warehouse
 from serving.batch.audience import Audience, find_audience
 from serving.decide import Decider, Members
 from training.artifacts import open_release
+from training.constraints import CONSENT, OPTED_OUT
 from training.releases.ledger import champion_id
 
 WORDS: Final = ("segment", "lifecycle_stage")  # of the snapshot, that a decision carries
@@ -56,6 +59,11 @@ class Plan:
         return fingerprint(asked, *by, self.population.path)[:12]
 
     @cached_property
+    def opted_out(self) -> pa.Array:
+        """Who opted out by their own word before the batch began, or went on."""
+        return pa.array(sorted(opted_out(self.home)), pa.string())
+
+    @cached_property
     def parts(self) -> tuple[int, ...]:
         """The parts of the snapshot that hold somebody of the audience."""
         return tuple(part for part in range(len(self.population.sizes)) if self._chosen(part).any())
@@ -69,9 +77,9 @@ class Plan:
         names, chosen = self.decider.release.feature_names, self._chosen(part)
         rows = self.population.read(["member_id", *WORDS, *self.decider.facts, *names], part)
         rows = rows if chosen.all() else rows.filter(pa.array(chosen))
-        return Rows(
-            self.first(part), rows.select(["member_id", *WORDS]), matrix(rows, names), facts(rows, self.decider.facts)
-        )
+        known = facts(rows, self.decider.facts)
+        known[CONSENT][pc.is_in(rows["member_id"], value_set=self.opted_out).to_numpy()] = OPTED_OUT
+        return Rows(self.first(part), rows.select(["member_id", *WORDS]), matrix(rows, names), known)
 
     def contacts(self, now: datetime) -> Contacts:
         """Read who of the audience was contacted before, as far back as it matters."""

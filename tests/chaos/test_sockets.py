@@ -13,32 +13,32 @@ from tests.chaos.history import Diary
 from tests.chaos.hostile import MARK, hostile
 
 BODY = b'{"members": ["m1"]}'
-HEAD = b"POST /v1/decisions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/decisions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNK = b"13\r\n" + BODY + b"\r\n0\r\n\r\n"
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 SECRET = MARK.encode()
 RAW = {
     "nothing": b"",
     "http/0.9": b"GET /livez\r\n",
     "http/1.0": b"GET /livez HTTP/1.0\r\n\r\n",
-    "http/3.0": b"GET /livez HTTP/3.0\r\nHost: x\r\n\r\n",
+    "http/3.0": b"GET /livez HTTP/3.0\r\nHost: localhost\r\n\r\n",
     "http/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "tls hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
     "redis": b"*1\r\n$4\r\nPING\r\n",
     "no host": b"GET /livez HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
     "bare line feeds": b"GET /livez HTTP/1.1\nHost: x\n\n",
-    "absolute address": b"GET http://example.org/livez HTTP/1.1\r\nHost: x\r\n\r\n",
-    "connect": b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    "absolute address": b"GET http://example.org/livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "connect": b"CONNECT example.org:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "space before colon": b"GET /livez HTTP/1.1\r\nHost : x\r\n\r\n",
-    "folded header": b"GET /livez HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
-    "nul in header": b"GET /livez HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n",
-    "high bytes in the line": b"GET /\xff\xfe" + SECRET + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "long line": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "long header": b"GET /livez HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 200_000 + b"\r\n\r\n",
-    "many headers": b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 5_000 + b"\r\n",
+    "folded header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n",
+    "nul in header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: b\x00c\r\n\r\n",
+    "high bytes in the line": b"GET /\xff\xfe" + SECRET + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "long line": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "long header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 200_000 + b"\r\n\r\n",
+    "many headers": b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 5_000 + b"\r\n",
     "absurd length": HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n" + BODY,
     "large length": HEAD + b"Content-Length: 9999999999\r\n\r\n" + BODY,
     "negative length": HEAD + b"Content-Length: -1\r\n\r\n" + BODY,
@@ -65,13 +65,14 @@ RAW = {
     "rubbish after a request": GET + b"\x00\x01" + SECRET,
     "smuggled": HEAD + b"Content-Length: 23\r\n\r\n" + BODY + b"\r\n\r\nDELETE /v1/members/m1 HTTP/1.1\r\nA:\r\n\r\n",
     "expect": HEAD + b"Content-Length: 19\r\nExpect: 100-continue\r\n\r\n" + BODY,
-    "upgrade": b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-    "websocket": b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "upgrade": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    "websocket": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
     "secret in a wrong line": SECRET + b" " + SECRET + b"\r\n\r\n",
 }  # fmt: skip
 # what waits for more, and so may be left without an answer: the sender owes it
 OWED = {"nothing", "http/0.9", "large length", "huge chunk", "absurd length", "chunk without an end", "redis"}
+OWED |= {"long line", "long header", "many headers"}  # hung up on as soon as the head is too long
 
 
 async def raw(address, sent, *, wait=0.5):

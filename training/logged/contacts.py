@@ -41,6 +41,7 @@ def contact_rows(prepared: Prepared, offers: Sequence[OfferSpec]) -> ContactRows
         "its propensity is 0, and yet it happened": rows["propensity"] <= 0,
         "nothing else could have happened: its propensity is 1": rows["propensity"] >= 1,
         "its horizon has not passed": _label_end(rows, prepared) > pd.Timestamp(prepared.known_until),
+        "the member opted out": rows["member_id"].isin(prepared.silent),
         "the member had no features yet": ~(rows["member_id"].map(joined) < rows["as_of"]),
         "the member was contacted twice at once": rows.duplicated(["member_id", "contacted_at"], keep=False),
     }

@@ -1,0 +1,1 @@
+"""What a member may ask of us: to be left alone, to see what we hold, and to be forgotten."""
