@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import os
-from datetime import time
+from datetime import UTC, datetime, time
 
 import httpx
 import numpy as np
@@ -22,6 +22,7 @@ from features.world.law import World
 from features.world.source import world_settings
 from holdfast import app, quiet_dependencies
 from serving.app import create_app
+from serving.keys import Keyring
 from serving.service import open_desk
 
 # MLflow, about its own types, when its `pyfunc` is imported
@@ -75,6 +76,8 @@ def erased(home, source, tmp_path_factory):
     quiet_dependencies()
     folder, ids = source
     home.settings.write_text(f"{world_settings(World(MEMBERS, shape='retail'))}snapshot_days = 14\n")
+    with home.settings.open("a", encoding="utf-8") as settings:
+        settings.write("[campaigns.spring]\nattribution_days = 2\n")
     assert run(home, "ingest", folder).exit_code == 0
     for words in (("features", "build"), ("features", "apply"), ("features", "materialize"), ("train", "--trials", 1)):
         assert run(home, *words).exit_code == 0
@@ -95,11 +98,13 @@ def erased(home, source, tmp_path_factory):
 async def served(home, work, *arguments):
     """Have the service itself, without a socket, answer."""
     desk = await asyncio.to_thread(open_desk, home)
-    served_app = create_app(lambda: desk)
+    served_app = create_app(
+        lambda: desk, keyring=Keyring(lambda: home.keys), now=lambda: datetime(2026, 1, 1, tzinfo=UTC)
+    )
     served_app.state.desk = desk
     try:
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(served_app), base_url="http://service", timeout=120
+            transport=httpx.ASGITransport(served_app), base_url="http://127.0.0.1", timeout=120
         ) as client:
             return await work(home, client, *arguments)
     finally:
@@ -164,7 +169,7 @@ def hits(home, mark=MARK):
 def test_the_loop_left_marks_in_every_place_that_is_said_to_hold_members(erased):
     places = {name.split("/")[0].removesuffix("-wal") for name in erased["found"]}
     tables = {"warehouse", "features", "history", "batches", "quarantine"}
-    assert places == tables | {"online.db", "live.db", "decisions.db"}
+    assert places == tables | {"online.db", "live.db", "live", "decisions.db"}
 
 
 def test_after_the_erasure_no_byte_of_them_is_left(erased, home):

@@ -75,10 +75,18 @@ def erase(db: sqlite3.Connection, marks: Marks, erasure: Erasure, *, now: dateti
         for decision_id, decided_at, key in rows:
             counts["outcomes"] += release_outcomes(db, marks, decision_id, new := nobody(), decided_at, now=now)
             if key is not None:
-                counts["answers"] += _release_answer(db, marks, key, member_id)
+                mark = key.removeprefix(ERASED) if key.startswith(ERASED) else marks.of(key)
+                counts["answers"] += _release_answer(db, key, mark, member_id)
+                # the decisions on others of that request name it by the mark, too
+                db.execute("UPDATE decisions SET idempotency_key = ? WHERE idempotency_key = ?", (ERASED + mark, key))
             on = datetime.fromisoformat(decided_at)
             db.execute(_BLANK, (new, nobody(), day(on), to_json({"erased_on": day(now)}), decision_id))
         counts["decisions"] += len(rows)
+        # a caller may have named the member in what it wanted kept with the decisions on others
+        told = to_json(member_id)[1:-1]
+        counts["contexts"] += db.execute(
+            "UPDATE decisions SET context = '{}' WHERE instr(context, ?) > 0", (told,)
+        ).rowcount
         for table in ("contacts", "preferences"):
             counts[table] += db.execute(f"DELETE FROM {table} WHERE member_id = ?", (member_id,)).rowcount  # noqa: S608 (own names)
     for contact_id in erasure.contact_ids:
@@ -149,13 +157,13 @@ def without(body: bytes, member_ids: Iterable[str]) -> bytes:
     return json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _release_answer(db: sqlite3.Connection, marks: Marks, key: str, member_id: str) -> int:
+def _release_answer(db: sqlite3.Connection, key: str, mark: str, member_id: str) -> int:
     """Keep an answer under the mark of its key: it may name the member, as may the request whose hash stood there."""
-    found = db.execute("SELECT body FROM answers WHERE idempotency_key IN (?, ?)", (key, marks.of(key))).fetchone()
+    found = db.execute("SELECT body FROM answers WHERE idempotency_key IN (?, ?)", (key, mark)).fetchone()
     if found is None:
         return 0
     db.execute(
         "UPDATE answers SET idempotency_key = ?, body_sha256 = '', body = ? WHERE idempotency_key IN (?, ?)",
-        (marks.of(key), without(found[0], [member_id]), key, marks.of(key)),
+        (mark, without(found[0], [member_id]), key, mark),
     )
     return 1

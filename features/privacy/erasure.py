@@ -111,6 +111,8 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
     with _journal(home) as journal:  # nothing is brought into vectors meanwhile
         removed["live"] += journal.erase(erasure.member_ids) if journal else 0
         removed["online"] += store.erase(erasure.member_ids)
+    for standby in home.live.glob("standby-*"):  # hashes of ids, with scores: the service makes them anew
+        shutil.rmtree(standby, ignore_errors=True)
     for renewed, old in renewed_parts(home, erasure.member_ids):
         log.renew_part(renewed, now=now).result()
         old.unlink(missing_ok=True)

@@ -89,7 +89,7 @@ def _log(path: Path, member_id: str) -> Iterator[Line]:
             asked = (decision["decision_id"],)
             for row in db.execute(select("outcomes", OUTCOME, where="decision_id = ?"), asked):
                 yield "log.outcomes", decode(OUTCOME, row)
-        for key in dict.fromkeys(row["idempotency_key"] for row in decisions if row["idempotency_key"]):
+        for key in dict.fromkeys(key for row in decisions if (key := row.get("idempotency_key"))):  # batches have none
             for row in db.execute(select("answers", ANSWER, where="idempotency_key = ?"), (key,)):
                 answer = dict(zip(ANSWER, row, strict=True))
                 yield "log.answers", answer | {"body": _said(answer["body"], member_id)}
