@@ -186,7 +186,6 @@ class Serving(_Settings):
         description="when told to stop, the service says for so long that it is not ready and still answers: longer "
         "than a load balancer takes to see it",
     )
-    answer_days: Days = Field(30, description="an Idempotency-Key gives the same answer for so long")
 
 
 class Programme(_Settings):

@@ -51,6 +51,7 @@ CREATE TABLE answers (
   idempotency_key TEXT PRIMARY KEY, body_sha256 TEXT NOT NULL, status INTEGER NOT NULL, body BLOB NOT NULL,
   created_at TEXT NOT NULL
 );
+CREATE INDEX answers_by_time ON answers (created_at);
 CREATE TABLE outcomes (
   outcome_id TEXT PRIMARY KEY, decision_id TEXT, contact_id TEXT, kind TEXT NOT NULL, occurred_at TEXT NOT NULL,
   amount INTEGER, received_at TEXT NOT NULL

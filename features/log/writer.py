@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Self
@@ -41,6 +41,10 @@ from features.log.standing import OF_MEMBERS
 
 GROUP: Final = 256  # entries that share one flush of the disk at most
 
+KEPT: Final = timedelta(days=30)  # so long at least an Idempotency-Key gives the same answer
+_LET_GO: Final = """
+DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE created_at < ? ORDER BY created_at LIMIT 4)
+"""  # a few with each answer that comes: no pause, and none is left over
 _ADD: Final = """
 INSERT INTO spending (campaign_id, offer_id, contacts, spent) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET contacts = contacts + excluded.contacts, spent = spent + excluded.spent
@@ -131,6 +135,7 @@ class DecisionLog:
             _count(db, contacts, spending)
             if answer:
                 db.execute(insert("answers", (*ANSWER, "created_at")), (*encode(ANSWER, vars(answer)), text(now)))
+                db.execute(_LET_GO, (text(now - KEPT),))
             return answer
 
         return self._enter(write, contacts, spending, seen=seen, stores=lambda standing: standing is answer)

@@ -146,6 +146,20 @@ def test_an_answer_survives_a_restart(path):
         assert log.answer("other") is None
 
 
+def test_answers_are_kept_for_thirty_days_and_then_let_go_a_few_at_a_time(log):
+    month = timedelta(days=30)
+    for number in range(10):
+        key = Answer(f"k{number}", "sha", 200, b"old")
+        log.append([decision(f"d{number}")], now=NOW + timedelta(days=number), answer=key).result()
+    late = NOW + month + timedelta(days=7, hours=1)  # of k0 to k7 the month is over
+    for number in range(2):
+        kept = [log.answer(f"k{one}") is not None for one in range(10)]
+        assert kept == [one >= 4 * number for one in range(10)]
+        log.append([decision(f"e{number}")], now=late, answer=Answer(f"n{number}", "sha", 200, b"new")).result()
+    assert [one for one in range(10) if log.answer(f"k{one}")] == [8, 9]
+    assert log.answer("n0").body == b"new"
+
+
 def test_an_entry_that_is_refused_leaves_the_rest_of_its_group_alone(log, path):
     log.append([decision("d1")], now=NOW).result()
     futures = [log.append([decision(name)], now=NOW) for name in ("d2", "d1", "d3")]

@@ -36,7 +36,7 @@ def fill(log, decision, first, count):
     for number in range(first, first + count):
         at = NOW + timedelta(days=number % 90)
         one = decision(f"d{number}", member_id=f"m{number}", decided_at=at, context={"word": "a\0\\u0000'", "n": 1})
-        futures.append(log.append([one], now=at, answer=Answer(f"k{number}", "sha", 200, b"\x00\xff")))
+        futures.append(log.append([one], now=NOW, answer=Answer(f"k{number}", "sha", 200, b"\x00\xff")))
         futures.append(log.record(Outcome(f"o{number}", f"d{number}", None, "purchase", at, number), now=at))
     for future in futures:
         future.result()
