@@ -125,11 +125,12 @@ def test_offers_are_read_by_id_with_plain_numbers_and_iso_times():
 
 
 @pytest.mark.parametrize(("brought", "margin"), [({}, 250), ({"margin": 70}, 70)])
-def test_a_margin_that_the_company_brings_is_the_one_that_is_learned(monkeypatch, brought, margin):
+def test_a_margin_that_the_company_brings_is_the_one_that_is_learned(monkeypatch, tmp_path, brought, margin):
     dates = [datetime(2017, 1, 2, tzinfo=UTC) + timedelta(days=7 * week) for week in range(30)]
     rows = {"member_id": "m", "transaction_id": [f"t{i}" for i in range(30)], "occurred_at": dates, "amount": 1000}
     table = pd.DataFrame(rows | brought).assign(category="not read")
-    warehouse = SimpleNamespace(expression=lambda _: table, frame=lambda _, columns: table[columns])
+    told = {"home": Home(tmp_path), "tables": ["transactions"]}
+    warehouse = SimpleNamespace(expression=lambda _: table, frame=lambda _, columns: table[columns], **told)
     monkeypatch.setattr(preparation, "as_of_dates", lambda *_: dates)
     store = SimpleNamespace(training_frame=lambda labelled: labelled)
     prepared = prepare(warehouse, store, Programme(), Settings())

@@ -30,6 +30,7 @@ budget = {BUDGET}
 [campaigns.summer]
 [serving]
 workers = 4
+deadline_ms = 10000
 """
 
 
