@@ -151,8 +151,7 @@ def without_members(home: Home, member_ids: Collection[str]) -> dict[str, int]:
     files = {
         name: replace(file, quarantined=standing.tables[name].quarantined) for name, file in _write(home, batch).items()
     }
-    if files:
-        _count(replace(standing, tables=standing.tables | files))
+    _count(replace(standing, tables=standing.tables | files))  # also where one that was killed has left the old files
     return found
 
 

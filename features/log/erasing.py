@@ -46,9 +46,13 @@ class Renewed:
     decision_ids: dict[str, str]
 
 
-def nobody() -> str:
-    """Make an id that stands for nobody."""
-    return f"{ERASED}{secrets.token_hex(12)}"
+def nobody(erased: datetime) -> str:
+    """Make an id that stands for nobody since a day: what came after it is not known.
+
+    >>> nobody(datetime(2024, 3, 1)).startswith("erased-2024-03-01-")
+    True
+    """
+    return f"{ERASED}{erased:%Y-%m-%d}-{secrets.token_hex(12)}"
 
 
 def is_erased(row: Mapping[str, Any]) -> bool:
@@ -73,14 +77,14 @@ def erase(db: sqlite3.Connection, marks: Marks, erasure: Erasure, *, now: dateti
             "SELECT decision_id, decided_at, idempotency_key FROM decisions WHERE member_id = ?", (member_id,)
         ).fetchall()
         for decision_id, decided_at, key in rows:
-            counts["outcomes"] += release_outcomes(db, marks, decision_id, new := nobody(), decided_at, now=now)
+            counts["outcomes"] += release_outcomes(db, marks, decision_id, new := nobody(now), decided_at, now=now)
             if key is not None:
                 mark = key.removeprefix(ERASED) if key.startswith(ERASED) else marks.of(key)
                 counts["answers"] += _release_answer(db, key, mark, member_id)
                 # the decisions on others of that request name it by the mark, too
                 db.execute("UPDATE decisions SET idempotency_key = ? WHERE idempotency_key = ?", (ERASED + mark, key))
-            on = datetime.fromisoformat(decided_at)
-            db.execute(_BLANK, (new, nobody(), day(on), to_json({"erased_on": day(now)}), decision_id))
+            on = day(datetime.fromisoformat(decided_at))
+            db.execute(_BLANK, (new, nobody(now), on, "{}", decision_id))
         counts["decisions"] += len(rows)
         # a caller may have named the member in what it wanted kept with the decisions on others
         told = to_json(member_id)[1:-1]
@@ -104,7 +108,8 @@ def renew_part(db: sqlite3.Connection, marks: Marks, renewed: Renewed, *, now: d
         (part.path, part.sha256, part.batch_id, part.part),
     )
     for old, new in renewed.decision_ids.items():
-        release_outcomes(db, marks, old, new, decided_at, now=now)
+        # when a batch decided is everybody's: it stays, and what followed keeps its distance
+        release_outcomes(db, marks, old, new, decided_at, since=decided_at, now=now)
 
 
 def end(db: sqlite3.Connection, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> None:
@@ -114,17 +119,29 @@ def end(db: sqlite3.Connection, receipt_id: str, body: Mapping[str, Any], *, now
 
 
 def release_outcomes(
-    db: sqlite3.Connection, marks: Marks, decision_id: str, new: str, decided_at: str, *, now: datetime
+    db: sqlite3.Connection,
+    marks: Marks,
+    decision_id: str,
+    new: str,
+    decided_at: str,
+    *,
+    now: datetime,
+    since: str | None = None,
 ) -> int:
-    """Give a decision's outcomes to the one that stands for it; those that come later are of nobody."""
+    """Give a decision's outcomes to the one that stands for it; those that come later are of nobody.
+
+    Parameters
+    ----------
+    since : from when their whole days are counted now; by default the day of the decision
+    """
     decided = datetime.fromisoformat(decided_at)
+    base = datetime.fromisoformat(since or day(decided))
     rows = db.execute("SELECT rowid, occurred_at FROM outcomes WHERE decision_id = ?", (decision_id,)).fetchall()
     for rowid, occurred_at in rows:
         days = (datetime.fromisoformat(occurred_at) - decided) // timedelta(days=1)
-        when = datetime.fromisoformat(day(decided)) + timedelta(days=days)
         db.execute(
             "UPDATE outcomes SET outcome_id = ?, decision_id = ?, occurred_at = ?, received_at = ? WHERE rowid = ?",
-            (nobody(), new, text(when), day(now), rowid),
+            (nobody(now), new, text(base + timedelta(days=days)), day(now), rowid),
         )
     db.execute("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", (marks.of(decision_id), day(now)))
     return len(rows)

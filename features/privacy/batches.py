@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -15,38 +15,49 @@ from features.home import Home
 from features.log.erasing import nobody
 from features.privacy.rows import count_rows, rewrite
 
+AGAIN: Final = "~"  # before the number of times a part was written anew
 STAYS: Final = frozenset({"outcome", "treatment", "propensity", "probabilities", "refusals", "cost"})
 
 
-def renewed_parts(home: Home, member_ids: Collection[str]) -> Iterator[tuple[Renewed, Path]]:
-    """Write each part that decided on one of the members anew beside the old one; give both.
+def renewed_parts(home: Home, member_ids: Collection[str], *, now: datetime) -> Iterator[Renewed]:
+    """Write each part that decided on one of the members anew, beside the old one.
 
     The new one counts once the log names it.
     """
     for _, part in read_parts(home.decisions) if home.decisions.exists() else []:
         path = home.root / part.path
         if path.exists() and count_rows(path, member_ids):
-            yield _renew(home, part, path, member_ids), path
+            yield _renew(home, part, member_ids, now=now)
 
 
-def _renew(home: Home, part: Part, path: Path, member_ids: Collection[str]) -> Renewed:
-    names: dict[str, str] = {}
-    stem, _, turn = path.stem.partition("~")
-    new = path.with_name(f"{stem}~{int(turn or 0) + 1}{path.suffix}")
-    write_whole(new, lambda beside: rewrite(path, beside, member_ids, partial(_blank, names=names)))
+def drop_replaced(home: Home) -> None:
+    """Delete the files of parts in whose place the log names others."""
+    for _, part in read_parts(home.decisions) if home.decisions.exists() else []:
+        path = home.root / part.path
+        stem = path.stem.partition(AGAIN)[0]
+        for other in (*path.parent.glob(f"{stem}{AGAIN}*{path.suffix}"), path.with_name(f"{stem}{path.suffix}")):
+            if other != path:
+                other.unlink(missing_ok=True)
+
+
+def _renew(home: Home, part: Part, member_ids: Collection[str], *, now: datetime) -> Renewed:
+    path, names = home.root / part.path, dict[str, str]()
+    stem, _, turn = path.stem.partition(AGAIN)
+    new = path.with_name(f"{stem}{AGAIN}{int(turn or 0) + 1}{path.suffix}")
+    write_whole(new, lambda beside: rewrite(path, beside, member_ids, partial(_blank, names=names, now=now)))
     place = str(new.relative_to(home.root))
     return Renewed(replace(part, path=place, sha256=sha256(new)), names)
 
 
-def _blank(rows: pa.Table, of_them: pa.Array, *, names: dict[str, str]) -> pa.Table:
+def _blank(rows: pa.Table, of_them: pa.Array, *, names: dict[str, str], now: datetime) -> pa.Table:
     """Leave of their rows what an experiment counts."""
     if not pc.any(of_them).as_py():
         return rows
     ids = rows["decision_id"].filter(of_them).to_pylist()
-    names |= {decision_id: nobody() for decision_id in ids}
+    names |= {decision_id: nobody(now) for decision_id in ids}
     columns = {
         "decision_id": _put(rows["decision_id"], of_them, [names[one] for one in ids]),
-        "member_id": _put(rows["member_id"], of_them, [nobody() for _ in ids]),
+        "member_id": _put(rows["member_id"], of_them, [nobody(now) for _ in ids]),
     }
     for name in rows.column_names:
         if name not in columns:

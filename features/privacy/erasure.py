@@ -27,7 +27,7 @@ from features.intake.parts import file_parts
 from features.intake.workbench import open_workbench
 from features.journal import Journal
 from features.log.register import Marks
-from features.privacy.batches import renewed_parts
+from features.privacy.batches import drop_replaced, renewed_parts
 from features.privacy.rows import MEMBER, drop_lines, drop_rows, naming, read_rows
 from features.sheet import Sheet
 from features.warehouse import open_warehouse, without_members
@@ -113,10 +113,10 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
         removed["online"] += store.erase(erasure.member_ids)
     for standby in home.live.glob("standby-*"):  # hashes of ids, with scores: the service makes them anew
         shutil.rmtree(standby, ignore_errors=True)
-    for renewed, old in renewed_parts(home, erasure.member_ids):
+    for renewed in renewed_parts(home, erasure.member_ids, now=now):
         log.renew_part(renewed, now=now).result()
-        old.unlink(missing_ok=True)
         removed["batches"] += len(renewed.decision_ids)
+    drop_replaced(home)
     _sweep(home)
     found = log.erase(erasure, now=now).result()
     removed.update({f"log.{table}": count for table, count in found.items()})

@@ -6,6 +6,7 @@ its decision counts for that one. A window that has not passed says nothing yet;
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from features.decisions import read_catalogue_body, read_outcomes
 from features.errors import NotFoundError
 from features.home import Home
+from features.log.erasing import ERASED
 from features.offers import Catalogue, catalogue_from_json, read_catalogue
 from features.programme import Programme
 from features.snapshots import as_of_dates
@@ -23,6 +25,7 @@ from training.logged.contacts import margin_until, redemptions_of
 
 Floats = NDArray[np.float64]
 
+ERASED_ON: Final = rf"^{ERASED}(\d{{4}}-\d{{2}}-\d{{2}})-"
 PURCHASE, REDEMPTION = "purchase", "redemption"  # the kinds of outcomes that are money
 OUTCOMES, TRANSACTIONS, REDEMPTIONS, NOWHERE = "outcomes", "transactions", "redemptions", "nothing"
 
@@ -37,12 +40,15 @@ class Attributed:
         the decisions whose window has passed, with `until`, `margin`, `redeemed` (how often) and `cost`
     kept
         (n,) which of the decisions asked about those are
+    lost
+        (n,) of which of them it will never be known what followed: their members were erased
     margin_from, redeemed_from
         `outcomes` of the log, or the warehouse's table
     """
 
     frame: pd.DataFrame
     kept: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
     margin_from: str
     redeemed_from: str
 
@@ -69,13 +75,25 @@ def attribute(
     else:
         count, redeemed_from = _redeemed(rows, warehouse)
     contact, redemption = _costs(rows, home, warehouse, programme)
-    kept = (rows["end"] <= pd.Timestamp(known_until)).to_numpy()
+    lost = _lost(rows, outcomes=bool(len(bought)))
+    kept = (rows["end"] <= pd.Timestamp(known_until)).to_numpy() & ~lost
     frame = (
         rows.drop(columns="end")
         .assign(margin=margin, redeemed=count, cost=contact + count * redemption)[kept]
         .reset_index(drop=True)
     )
-    return Attributed(frame, kept, OUTCOMES if len(bought) else TRANSACTIONS, redeemed_from)
+    return Attributed(frame, kept, lost, OUTCOMES if len(bought) else TRANSACTIONS, redeemed_from)
+
+
+def _lost(rows: pd.DataFrame, *, outcomes: bool) -> NDArray[np.bool_]:
+    """Say of which decisions it will never be known what followed, `(n_rows,)`: those on members who were erased.
+
+    Outcomes of the log stay with such a decision, up to the day of the erasure; purchases of the warehouse are gone.
+    """
+    if "decision_id" not in rows:
+        return np.zeros(len(rows), dtype=np.bool_)
+    erased = pd.to_datetime(rows["decision_id"].str.extract(ERASED_ON, expand=False), utc=True)
+    return np.asarray(erased.notna() & ((rows["end"] > erased) | (not outcomes)))
 
 
 def _costs(rows: pd.DataFrame, home: Home, warehouse: Warehouse, programme: Programme) -> tuple[Floats, Floats]:

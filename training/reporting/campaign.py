@@ -93,6 +93,7 @@ class Report:
     members: int
     outcomes: dict[str, int]  # decisions by outcome: model, random, hold_out, opt_out, fallback
     waiting: int
+    lost: int
     whole: Effect
     groups: dict[str, dict[str, Effect]]  # by arm, offer, lifecycle_stage, tier
     sent: dict[str, Sent]
@@ -129,6 +130,7 @@ def report_campaign(home: Home, campaign_id: str, *, now: datetime, rng: np.rand
         members=frame["member_id"].nunique(),
         outcomes={str(name): int(count) for name, count in frame["outcome"].value_counts().items()},
         waiting=campaign.waiting,
+        lost=campaign.lost,
         whole=whole,
         groups={name: dict(groups) for name, groups in _groups(campaign, design)},
         sent={offer: _sent(campaign, offer) for offer in campaign.offers},

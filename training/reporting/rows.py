@@ -79,6 +79,8 @@ class Campaign:
         whether decisions were for margin: else what was expected of them is no promise of any
     waiting
         how many decisions have a window that has not passed
+    lost
+        of how many decisions it will never be known what followed: their members were erased
     """
 
     campaign_id: str
@@ -89,6 +91,7 @@ class Campaign:
     randomised: bool
     in_money: bool
     waiting: int
+    lost: int
     margin_from: str
     redeemed_from: str
     attribution_days: int
@@ -137,7 +140,8 @@ def read_campaign(
         expected=expected.take(found.kept),
         randomised=bool((frame["propensity"] > 0).all()),
         in_money=(settings.objective or programme.policy.objective) == "profit",
-        waiting=int((~found.kept).sum()),
+        waiting=int((~found.kept & ~found.lost).sum()),
+        lost=int(found.lost.sum()),
         margin_from=found.margin_from,
         redeemed_from=found.redeemed_from,
         attribution_days=days,

@@ -141,6 +141,8 @@ def _notes(report: Report) -> Iterator[str]:
         f"Outcomes of {report.attribution_days} days after each decision; margin from {report.margin_from}, "
         f"redemptions from {report.redeemed_from}. {report.waiting:,} decisions wait for their window to pass."
     )
+    if report.lost:
+        yield f"{report.lost:,} decisions are on members who were erased: nobody knows what followed, so none counts."
     if report.design == "observational":
         yield "OBSERVATIONAL: propensities are missing, so no difference here is an effect of the campaign."
     if not report.in_money:
