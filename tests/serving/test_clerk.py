@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from features.decisions import DecisionLog, read_decisions
 from features.home import Home
-from features.offers import Catalogue
 from serving.clerk import Ask, Clerk
 from serving.contract import DecisionsRequest, ScoresRequest
 from serving.decide import Decider
@@ -43,7 +42,7 @@ def unstocked(constrained):
     """The same limits but for stock, so that only campaigns with a budget are decided one by one."""
     catalogue = constrained.catalogue
     offers = tuple(replace(offer, stock=None) for offer in catalogue.offers)
-    return Decider(constrained.release, Catalogue(**{**vars(catalogue), "offers": offers}))
+    return Decider(constrained.release, replace(catalogue, offers=offers))
 
 
 @pytest.fixture(scope="module")
