@@ -69,21 +69,25 @@ def bench_churn_of_complete_journey():
     compare_churn("Complete Journey, out of time and on other members", draw)
 
 
-def bench_churn_of_a_telephone_company():
+@pytest.mark.parametrize("kind", ["whole", "500 members", "one in 60 leaves"])
+def bench_churn_of_a_telephone_company(kind):
     path = DATA / "mlc_churn" / "mlc_churn.csv"
     if not path.exists():
         pytest.skip(f"{path} is not there")
     frame = pd.read_csv(path)
     X, left = frame.drop(columns="churn"), (frame["churn"] == "yes").to_numpy(dtype=np.float64)
+    learn_from = 500 if kind == "500 members" else int(0.7 * len(X))
 
     def draw(rng):
         rows = rng.permutation(len(X))
-        learn, test = rows[: int(0.7 * len(X))], rows[int(0.7 * len(X)) :]
+        if kind.startswith("one"):  # of those who leave, one in ten is kept
+            rows = rows[(left[rows] == 0) | (rng.random(len(rows)) < 0.1)]
+        learn, test = rows[:learn_from], rows[int(0.7 * len(X)) :]
         model = churn.fit_churn(X.iloc[learn], left[learn])
         every = {MODEL: model.predict(X.iloc[test]), DEFAULT: _default(X.iloc[learn], left[learn], X.iloc[test])}
         return left[test], every | churn.rivals(X.iloc[learn], left[learn], X.iloc[test])
 
-    compare_churn("mlc_churn, 70/30", draw)
+    compare_churn(f"mlc_churn, 70/30, {kind}", draw)
 
 
 def _default(X, left, X_test):

@@ -3,14 +3,16 @@
 Run by `make bench`, at 200,000 members; `HOLDFAST_BENCH_UPLIFT_ROWS=1000000` asks for more. Every fit has two threads
 and a process of its own, which runs nothing else. Its memory is what it takes beyond the data and the libraries.
 
-The known world: money with a strong baseline and heavy tails, three offers and control at random, 30 features. One
-offer works in steps, one along lines, one as the member's usual spend does.
+The known worlds: three offers and control at random, 30 features. In the first the outcome is money, with a strong
+baseline and heavy tails; one offer works in steps, one along lines, one as the member's usual spend does. In the others
+it is yes or no, often or rarely yes.
 """
 
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +57,25 @@ def make_world(n, rng):
     return X.astype(np.float32), arm, outcome, effects
 
 
-def write_world(folder, n, seed):
+def make_world_of_chances(n, rng, *, often):
+    """Make the same of an outcome that is 1 with a chance of `often` where nothing is sent, for the median member."""
+    X = rng.normal(size=(n, 30))
+    X[:, 26:] = X[:, 26:] > 0.5
+    usual = np.log(often / (1 - often)) + 0.8 * X[:, 0] + 0.5 * X[:, 1] * X[:, 26] - 0.4 * np.abs(X[:, 5])
+    steps = 0.6 * np.tanh(1.5 * X[:, 2]) + 0.4 * ((X[:, 3] > 0.5) & (X[:, 27] > 0))
+    lines = 0.2 + 0.4 * X[:, 4] - 0.3 * np.abs(X[:, 7])
+    bonus = np.column_stack([np.zeros(n), steps, lines, np.full(n, 0.2)])
+    chance = 1 / (1 + np.exp(-(usual[:, np.newaxis] + bonus)))
+    arm = rng.integers(0, 4, n)
+    outcome = (rng.random(n) < chance[np.arange(n), arm]).astype(np.float64)
+    return X.astype(np.float32), arm, outcome, chance[:, 1:] - chance[:, :1]
+
+
+def write_world(folder, n, seed, make=make_world):
     """Write a log to learn from, and give the arm, outcome and effects of other members, who are asked about."""
     rng = np.random.default_rng(seed)
-    X, arm, outcome, _ = make_world(n, rng)
-    fresh, *judged = make_world(ASKED, rng)
+    X, arm, outcome, _ = make(n, rng)
+    fresh, *judged = make(ASKED, rng)
     for name, values in {"X": X, "arm": arm, "outcome": outcome, "fresh": fresh}.items():
         np.save(folder / f"{name}.npy", values)
     return judged
@@ -135,8 +151,14 @@ def show_row(name, took, n, judged):
     print(f"{name:<40}{n:>9,} rows {each:9.1f} us a row   correlation {judged[1]:.3f}, value {judged[2]:.0f}")  # noqa: T201
 
 
-def bench_uplift_where_members_are_few(oracles, tmp_path):
-    """Find known effects from 10,000 members, over seeds."""
+@pytest.mark.parametrize(
+    ("n", "often"),
+    [(FEW, None), (FEW, 0.3), (50_000, 0.02)],
+    ids=["money, few members", "yes or no, few members", "a rare yes"],
+)
+def bench_uplift_of_what_nobody_tuned_for(oracles, tmp_path, n, often):
+    """Find known effects with the defaults, over seeds."""
+    make = partial(make_world_of_chances, often=often) if often else make_world
     rivals = {
         "ours": (sys.executable, "ours", {"known": True}),
         "causalml's X, same trees": (oracles, "causalml X", {"known": True} | XGBOOST),
@@ -146,10 +168,11 @@ def bench_uplift_where_members_are_few(oracles, tmp_path):
     }
     found = {name: [] for name in rivals}
     for seed in SEEDS:
-        judged = write_world(tmp_path, FEW, seed=100 + seed)
+        judged = write_world(tmp_path, n, 100 + seed, make)
         for name, (python, rival, options) in rivals.items():
             found[name].append(judge(run(python, rival, tmp_path, **options)[1], *judged))
-    print(f"\n{FEW:,} members, {len(SEEDS)} seeds: Qini, correlation with the truth, policy value")  # noqa: T201
+    kind = f"a yes of {often:.0%}" if often else "money"
+    print(f"\n{kind}, {n:,} members, {len(SEEDS)} seeds: Qini, correlation with the truth, policy value")  # noqa: T201
     for name, values in found.items():
         show_seeds(name, np.array(values), np.array(found["ours"]))
 
