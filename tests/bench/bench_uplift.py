@@ -101,10 +101,15 @@ def judge(answers, arm, outcome, effects):
         for a in range(3)
         for of in [(arm == 0) | (arm == a + 1)]
     ]
-    found = np.mean([np.corrcoef(answers[:, a], effects[:, a])[0, 1] for a in range(3)])
+    found = np.mean([correlation(answers[:, a], effects[:, a]) for a in range(3)])
     gain = np.where(answers.max(axis=1) > 0, effects[np.arange(len(effects)), answers.argmax(axis=1)], 0.0)
     known = np.mean([known_qini(answers[:, a], effects[:, a]) for a in range(3)])
     return np.array([np.mean(qini), known, found, gain.mean()])
+
+
+def correlation(answer, effect):
+    """Correlate, 0 where everybody gets the same answer."""
+    return np.corrcoef(answer, effect)[0, 1] if np.ptp(answer) > 0 else 0.0
 
 
 def known_qini(answer, effect):
