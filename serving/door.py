@@ -1,10 +1,5 @@
-"""The door: who may ask for what, how often, and how long a body is waited for; all else happens behind it.
+"""The door: who may ask for what, and how often; a layer around every call, the hot ones too."""
 
-A layer around every call, the hot ones too. Behind it nobody ever waits for a client: a body is here, whole, before a
-request is let in, or its connection is given up.
-"""
-
-import asyncio
 import ipaddress
 from collections.abc import Callable
 from datetime import datetime
@@ -16,11 +11,11 @@ from typing import Final
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from features.errors import CorruptError
 from serving.keys import Key, Keyring
-from serving.problems import BODY_BYTES, ProblemError
+from serving.problems import ProblemError
 
 ANY: Final = ""  # a key is wanted, whatever it opens
 OPEN: Final = frozenset({"/livez", "/readyz"})
@@ -38,8 +33,6 @@ WANTED: Final = {
 BELOW: Final = {"/v1/decisions/": "decide", "/v1/members/": "privacy", "/v1/batches/": "batch"}
 ELSEWHERE: Final = "admin"  # what nobody has thought of yet is not open by that
 HEAD_BYTES: Final = 16 * 1024
-BODY_SECONDS: Final = 5.0
-BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CLIENT: Final = "holdfast.client"  # in a request's scope: the name of its key
 NOBODY: Final = ""  # the client's name where no key is asked for
 
@@ -60,12 +53,10 @@ class Door:
             return
         try:
             scope[CLIENT] = self._let_in(scope)
-            whole = receive if scope["method"] in BODILESS else await _wait_for_body(scope, receive)
         except ProblemError as refused:
             await refused.response()(scope, receive, send)
             return
-        if whole is not None:
-            await self._app(scope, whole, send)
+        await self._app(scope, receive, send)
 
     def _let_in(self, scope: Scope) -> str:
         """Give the name of who asks."""
@@ -168,40 +159,6 @@ def _names_loopback(host: bytes) -> bool:
     else:
         name, _, port = name.partition(":")
     return (name == "localhost" or is_loopback(name)) and (not port or (port.isascii() and port.isdecimal()))
-
-
-async def _wait_for_body(scope: Scope, receive: Receive) -> Receive | None:
-    """Read a body and give what hands it on; none where the client has gone.
-
-    One whose length is told and is too large is left alone, and of any other no more is read than shows that it is.
-    """
-    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if int(told if told.isdigit() else b"0") > BODY_BYTES:
-        return receive
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await _read(receive)
-    except TimeoutError:
-        detail = f"the whole body was wanted within {BODY_SECONDS:g} seconds"
-        headers = {"Connection": "close"}
-        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, "slow", detail, headers=headers) from None
-    if body is None:
-        return None
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def hand_on() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return hand_on
-
-
-async def _read(receive: Receive) -> bytes | None:
-    message = await receive()
-    body = bytearray(message.get("body", b""))
-    while message.get("more_body") and len(body) <= BODY_BYTES:
-        message = await receive()
-        body += message.get("body", b"")
-    return None if message["type"] == "http.disconnect" else bytes(body)
 
 
 def _too_long() -> None:
