@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from serving.shape import too_much
 
 BODY_BYTES: Final = 256 * 1024
-BODY_SECONDS: Final = 10  # that a caller may take to send one
+BODY_SECONDS: Final = 5  # that a caller may take to send one
 MEDIA_TYPE: Final = "application/problem+json"
 
 R = TypeVar("R", bound=BaseModel)
