@@ -369,6 +369,26 @@ def rollback(home: Where = DEFAULT_HOME) -> None:
 
 
 @app.command(rich_help_panel="The loop")
+def shadow(
+    release: Annotated[str, typer.Argument(help=WHICH)] = "challenger",
+    home: Where = DEFAULT_HOME,
+    *,
+    end: Annotated[bool, typer.Option("--end", help="Let none decide beside the champion any more.")] = False,
+) -> None:
+    """Let a release decide beside the champion on live requests, obeyed by nobody; holdfast monitor shadow compares."""
+    from training.releases.names import resolve
+    from training.releases.shadow import begin_shadow, end_shadow
+
+    place = Home(home)
+    if end:
+        _say("there is no shadow any more" if end_shadow(place) else "there was no shadow")
+        return
+    release_id = resolve(place, release)
+    begin_shadow(place, release_id, who=getpass.getuser(), now=_now())
+    _say(f"{release_id} decides beside the champion within a second; next: holdfast monitor shadow")
+
+
+@app.command(rich_help_panel="The loop")
 def releases(home: Where = DEFAULT_HOME) -> None:
     """List the releases and every change of champion."""
     from training.model_card import ledger_sheet, releases_sheet
@@ -638,6 +658,39 @@ def member_erase(
         _show(receipt_sheet(receipt))
 
 
+@app.command(rich_help_panel="The loop")
+def retention(
+    home: Where = DEFAULT_HOME,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go; change nothing.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Let go of what is older than [retention] in holdfast.toml says, beside a running service too; run it daily."""
+    from datetime import timedelta
+
+    from features.decisions import SharedLog
+    from features.privacy.retention import PLACES, Ends, find_overdue, let_go, retention_sheet
+    from features.programme import read_programme
+    from monitoring.outbox import Outbox
+
+    place, now = Home(home), _now()
+    programme = read_programme(place.settings)
+    ends = Ends(programme.replay_from or now, now, programme.retention)
+    if dry_run:
+        counts = find_overdue(place, ends)
+    else:
+        with SharedLog(place.decisions) as log:
+            counts = let_go(place, ends, log=log)
+    if place.alerts.exists():
+        with Outbox(place.alerts) as outbox:
+            before = now - timedelta(days=programme.retention.alerts)
+            counts["alerts"] = outbox.let_go(before=before, rehearse=dry_run)
+    if json:
+        out.print_json(data={"dry_run": dry_run, "gone": {place: counts.get(place, 0) for place in PLACES}})
+    else:
+        _show(retention_sheet(counts, programme.retention, rehearsed=dry_run))
+
+
 @report.command("campaign")
 def report_campaign(
     campaign_id: Annotated[str, typer.Argument(help="Of decisions, or of the table contacts.")],
@@ -776,6 +829,28 @@ def monitor_performance(home: Where = DEFAULT_HOME, *, alert: Tell = True, json:
     if alert:
         _tell(Home(home), found, "performance", programme)
     raise typer.Exit(EXIT_CODES[found.status])
+
+
+@monitor.command("shadow")
+def monitor_shadow(
+    release: Annotated[str, typer.Argument(help=f"{WHICH} The shadow, unless named.", show_default=False)] = "",
+    home: Where = DEFAULT_HOME,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Compare what the shadow would have decided with what was decided; exit 0: compared, 3: too little data."""
+    from features.programme import read_programme
+    from monitoring.shadow import compare_shadow, shadow_sheets
+    from training.releases.manifest import plain
+
+    programme = read_programme(Home(home).settings)
+    found = compare_shadow(Home(home), release)
+    if json:
+        out.print_json(data=plain(found))
+    else:
+        for sheet in shadow_sheets(found, programme):
+            _show(sheet)
+    raise typer.Exit(3 if found.compared is None else 0)
 
 
 @monitor.command("alerts")

@@ -99,6 +99,11 @@ class Home:
         return self.root / "decisions.db"
 
     @property
+    def shadow(self) -> Path:
+        """What a shadow release would have decided."""
+        return self.root / "shadow.db"
+
+    @property
     def privacy_key(self) -> Path:
         """What tombstones are made with: without it nobody knows again who was erased."""
         return self.root / "privacy.key"

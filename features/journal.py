@@ -136,6 +136,16 @@ class Journal:
             query = "DELETE FROM entries WHERE member_id IN (SELECT value FROM json_each(?))"
             return db.execute(query, (ids,)).rowcount
 
+    def let_go(self, *, before: datetime) -> int:
+        """Delete the entries that were known before a time, and say how many there were."""
+        with self._writing() as db:
+            return db.execute("DELETE FROM entries WHERE known_at < ?", (microseconds(before),)).rowcount
+
+    def count(self, *, before: datetime) -> int:
+        """Count the entries that were known before a time."""
+        query = "SELECT count(*) FROM entries WHERE known_at < ?"
+        return int(self._db.execute(query, (microseconds(before),)).fetchone()[0])
+
     def members(self, since: datetime | None = None) -> list[str]:
         """Name the members with entries, or with entries that became known at a time or later."""
         query = "SELECT DISTINCT member_id FROM entries WHERE known_at >= ? ORDER BY member_id"

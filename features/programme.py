@@ -188,6 +188,29 @@ class Serving(_Settings):
     )
 
 
+class Retention(_Settings):
+    """Say for how many days what is held of members is kept; `holdfast retention` lets go of what is older."""
+
+    decisions: Annotated[int, Field(ge=30)] = Field(
+        730, description="of the log, contacts too: a decision older than that is nobody's, and still counts"
+    )
+    outcomes: Annotated[int, Field(ge=30)] = Field(
+        730, description="those of decisions go with them; those of none, or of other systems' contacts, by themselves"
+    )
+    idempotency: Annotated[int, Field(ge=1, le=30)] = Field(
+        30, description="so long a repeated Idempotency-Key gives the same answer; after 30 days none does anyhow"
+    )
+    live: Annotated[int, Field(ge=1)] = Field(
+        180, description="purchases and events that came live and that no ingest has brought"
+    )
+    batches: Annotated[int, Field(ge=30)] = Field(
+        730, description="decisions on whole audiences, likewise nobody's then"
+    )
+    reports: Annotated[int, Field(ge=1)] = Field(365, description="pages for people, which can be made again")
+    shadow: Annotated[int, Field(ge=1)] = Field(90, description="what a shadow release would have decided")
+    alerts: Annotated[int, Field(ge=1)] = Field(365, description="alerts that are over, and what was told about them")
+
+
 class Programme(_Settings):
     """Describe one membership programme.
 
@@ -232,6 +255,7 @@ class Programme(_Settings):
     engine: Engine = Field(Engine(), exclude=True)  # of the machines, not of the programme: no release carries it
     serving: Serving = Field(Serving(), exclude=True)
     alerts: Alerts = Field(Alerts(), exclude=True)  # of the people on call, likewise
+    retention: Retention = Field(Retention(), exclude=True)  # of the law and the company, likewise
     replay_from: AwareDatetime | None = Field(
         None, description="for a programme of the past: the moment at which the service's clock starts"
     )

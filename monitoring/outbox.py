@@ -151,6 +151,16 @@ class Outbox:
         rows = self._db.execute(f"{_select(columns, 'alerts')} WHERE over IS NULL ORDER BY since").fetchall()
         return [(Alert(*row[:5]), datetime.fromisoformat(row[5]), row[6]) for row in rows]
 
+    def let_go(self, *, before: datetime, rehearse: bool = False) -> int:
+        """Delete messages that were sent or given up, and alerts that were over, before a time; say how many."""
+        count = 0
+        with self.writing():
+            for table, where in (("messages", "state <> 'waiting' AND written < ?"), ("alerts", "over < ?")):
+                command = "SELECT count(*)" if rehearse else "DELETE"
+                found = self._db.execute(f"{command} FROM {table} WHERE {where}", (text(before),))
+                count += found.fetchone()[0] if rehearse else found.rowcount
+        return count
+
     def _firing(self, source: str) -> list[tuple[str, str, str]]:
         return self._db.execute(
             "SELECT key, since, told FROM alerts WHERE source = ? AND over IS NULL", (source,)

@@ -9,6 +9,7 @@ import msgspec
 
 from serving.champion import Refused
 from serving.decide import Decider
+from serving.shadow import Shadow
 
 Row = Mapping[str, Any]
 
@@ -55,7 +56,7 @@ def record_answer(row: Row, language: str, explanation: Sequence[str]) -> bytes:
     )
 
 
-def release_answer(decider: Decider, refused: Refused | None, *, now: datetime) -> bytes:
+def release_answer(decider: Decider, refused: Refused | None, shadow: Shadow | None, *, now: datetime) -> bytes:
     """Write what is being served as a `ReleaseAnswer`."""
     manifest, experiment = decider.release.manifest, decider.programme.experiment
     return dump(
@@ -63,6 +64,8 @@ def release_answer(decider: Decider, refused: Refused | None, *, now: datetime) 
             **_source(decider),
             "release_id": manifest.release_id,
             "refused": None if refused is None else asdict(refused),
+            "shadow": shadow and shadow.release_id,
+            "refused_shadow": asdict(shadow.refused) if shadow and shadow.refused else None,
             "reference_as_of": manifest.reference_as_of,
             "features": decider.release.feature_names,
             "offers": [asdict(offer) for offer in manifest.offers],

@@ -49,7 +49,7 @@ def open_champion(home: Home) -> tuple[Release, Refused | None]:
         try:
             release = tried(home, release_id)
         except HoldfastError as error:
-            refused = refused or Refused(release_id, _reason(error))
+            refused = refused or Refused(release_id, reason_of(error))
             continue
         if refused:
             logger.error("release %s is refused, %s serves: %s", refused.release_id, release_id, refused.reason)
@@ -134,7 +134,7 @@ class Watch:
             found = self._offering.read(tried(self._home, champion), self._clock())
             check_features(self._source, found.decider)
         except Exception as error:  # noqa: BLE001 (however a release is bad, the one that serves goes on)
-            self.refused = Refused(champion, _reason(error))
+            self.refused = Refused(champion, reason_of(error))
             logger.error("release %s is refused, %s serves on: %s", champion, before, self.refused.reason)  # noqa: TRY400 (the words say it)
             return
         self._offering.succeed(found)
@@ -157,7 +157,7 @@ class Watch:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Say in one short line why a release is refused; no release holds anything of a member."""
     words = " ".join(str(error).split())[:REASON]
     return words if isinstance(error, HoldfastError) else f"{type(error).__name__}: {words}"

@@ -8,7 +8,7 @@ process has changed meanwhile what a decision rests on, the log refuses it and i
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
@@ -26,6 +26,7 @@ from serving.grounds import grounds_of
 from serving.meters import Meters
 from serving.offering import Offering
 from serving.record import File, Request, known_of, record
+from serving.shadow import Shown
 from serving.sources import Lookup
 from serving.world import World
 
@@ -84,11 +85,25 @@ Served = Decided | Exception
 
 
 class Clerk:
-    """Serve groups of requests; one thread at a time may ask."""
+    """Serve groups of requests; one thread at a time may ask.
 
-    def __init__(self, offering: Offering, lookup: Lookup, log: Log, *, world: World, meters: Meters) -> None:
+    Parameters
+    ----------
+    show : is shown what was decided, and may not take any time
+    """
+
+    def __init__(
+        self,
+        offering: Offering,
+        lookup: Lookup,
+        log: Log,
+        *,
+        world: World,
+        meters: Meters,
+        show: Callable[[Shown], None] = lambda _: None,
+    ) -> None:
         self._offering, self._lookup, self._log = offering, lookup, log
-        self._world, self._meters = world, meters
+        self._world, self._meters, self._show = world, meters, show
 
     def serve(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Served]]:
         """Serve every request, in whatever order; an error is that of its request alone."""
@@ -135,6 +150,7 @@ class Clerk:
         file = self._look_up(ids, now, due=min(ask.due for ask in asks))
         started, done = time.perf_counter(), 0
         file, scores = self._lookup.scored(decider, file)
+        at = _At(now, moment, (time.perf_counter() - started) / len(ids))
         worths = dict[str | None, Worth]()
         for party in parties:
             campaign_id = party[0].campaign_id
@@ -146,7 +162,7 @@ class Clerk:
             )
             if party[0].decides:
                 drawn = np.concatenate([uniform[ask] for ask in party])
-                yield from self._decisions(party, rows, worth, uniform=drawn, now=now, moment=moment)
+                yield from self._decisions(party, rows, worth, uniform=drawn, at=at)
             else:
                 yield from self._scores(party, rows, worth, now=now)
             done = part.stop
@@ -180,14 +196,14 @@ class Clerk:
         return file
 
     def _decisions(
-        self, asks: Sequence[Ask], file: File, worth: Worth, *, uniform: "Floats", now: datetime, moment: int | None
+        self, asks: Sequence[Ask], file: File, worth: Worth, *, uniform: "Floats", at: "_At"
     ) -> Iterator[tuple[Ask, Served]]:
         requests = [ask.request for ask in asks if isinstance(ask.request, DecisionsRequest)]
         campaign_id, decider = requests[0].campaign_id, self._offering.decider
-        purse, before = self._offering.purse(campaign_id, now), asks[0].drawn
+        purse, before = self._offering.purse(campaign_id, at.now), asks[0].drawn
         if before is not None:
             purse = replace(purse, price=before.price, stock_prices=before.stock_prices)
-        occasion = Occasion(now, campaign_id, requests[0].offers, purse)
+        occasion = Occasion(at.now, campaign_id, requests[0].offers, purse)
         choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
         sent = Request(
             occasion,
@@ -196,12 +212,12 @@ class Clerk:
             [ask.idempotency_key for ask in asks for _ in ask.request.members],
             self._world.new_id,
         )
-        decisions = iter(record(decider, file, worth=worth, choice=choice, request=sent))
-        seen = grounds_of(decider, occasion, choice, worth, member_ids=file.member_ids, moment=moment)
+        decisions = record(decider, file, worth=worth, choice=choice, request=sent)
+        seen = grounds_of(decider, occasion, choice, worth, member_ids=file.member_ids, moment=at.moment)
         drawn = Drawn(uniform, purse.price, purse.stock_prices, 1 + before.times if before else 1)
-        first = 0
+        first, given = 0, list[Decided]()
         for ask in asks:
-            own = tuple(next(decisions) for _ in ask.request.members)
+            own = decisions[first : first + len(ask.request.members)]
             text = decisions_answer([vars(decision) for decision in own], decider)
             key = ask.idempotency_key
             answer = None if key is None else Answer(key, ask.digest, HTTPStatus.OK, text)
@@ -209,10 +225,14 @@ class Clerk:
             kept = drawn if len(asks) == 1 else replace(drawn, uniform=uniform[first : first + len(own)])
             first += len(own)
             try:
-                stored = self._log.append(own, now=now, answer=answer, seen=rests_on)
-                yield ask, Decided(text, own, answer, kept, stored)
+                stored = self._log.append(own, now=at.now, answer=answer, seen=rests_on)
             except UnwrittenError as error:
                 yield ask, error
+                continue
+            given.append(Decided(text, own, answer, kept, stored))
+            yield ask, given[-1]
+        told = (decider, file.members, worth, choice, occasion, uniform)
+        self._show(Shown(*told, decisions, tuple(given), at.seconds))
 
     def _scores(self, asks: Sequence[Ask], file: File, worth: Worth, *, now: datetime) -> Iterator[tuple[Ask, Served]]:
         decider, purse = self._offering.decider, self._offering.purse(None, now)
@@ -230,3 +250,11 @@ class _Party(NamedTuple):
     campaign_id: str
     limited: bool
     offers: tuple[str, ...]
+
+
+class _At(NamedTuple):
+    """Say when a group is decided, by the clock and by the log, and how long scoring took, a member."""
+
+    now: datetime
+    moment: int | None
+    seconds: float

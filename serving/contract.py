@@ -308,6 +308,8 @@ class ReleaseAnswer(_Batch):
 
     release_id: str
     refused: RefusedAnswer | None = Field(description="null while the champion serves")
+    shadow: str | None = Field(description="the release that decides beside the champion and is obeyed by nobody")
+    refused_shadow: RefusedAnswer | None = Field(description="null unless a release was named that can't be the shadow")
     reference_as_of: list[str]
     features: list[str]
     offers: list[OfferAnswer]

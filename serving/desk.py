@@ -34,6 +34,7 @@ from serving.offering import Offering
 from serving.problems import FieldProblem, ProblemError, contract
 from serving.replay import decider_of
 from serving.room import Room, Stored
+from serving.shadow import Shadow
 from serving.sources import FeatureSource, Lookup
 from serving.standby import Standbys
 from serving.world import World
@@ -59,6 +60,7 @@ class Desk:
     Parameters
     ----------
     watch : follows the champion; none: the release stays
+    shadow : is shown what was decided; none: nobody is
     """
 
     def __init__(
@@ -72,19 +74,24 @@ class Desk:
         standbys: Standbys | None = None,
         settings: Serving = DEFAULTS,
         watch: Watch | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._offering, self._log, self._world = offering, log, world
         self._intake = Intake(live, world.clock)
         self.meters, self.gate = Meters(), Gate(settings.in_flight)
         self._lookup = Lookup(source, log, standbys=standbys, settings=settings)
         self.members = MemberFiles(offering.home, source, log, world.clock)
-        self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
+        show = {"show": shadow.show} if shadow else {}
+        self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters, **show).serve)
         self.meters.watch(log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog)
         self._deadline_ms = settings.deadline_ms
         self.meters.release(self.decider.release.release_id, None)
         self._watch = watch
         if watch:
             watch.start(self.meters)
+        self._shadow = shadow
+        if shadow:
+            shadow.start(self.meters)
         self._canary = Canary(self._serve, log, lambda: self.decider, world.clock)
         self._running: dict[str, str] = {}  # idempotency key -> sha256 of the body that is being answered
 
@@ -206,7 +213,7 @@ class Desk:
 
     def release(self) -> Reply:
         """Answer with what is being served."""
-        return Reply(release_answer(self.decider, self.refused, now=self._world.clock()))
+        return Reply(release_answer(self.decider, self.refused, self._shadow, now=self._world.clock()))
 
     async def look(self) -> Health:
         """Say how it is with the store, the log and the release; asked often, it looks once a second."""
@@ -222,6 +229,8 @@ class Desk:
             self._watch.stop()
         self._intake.close()
         self._room.close()
+        if self._shadow:
+            self._shadow.stop()
         self._lookup.close()
         self._log.close()
 

@@ -49,6 +49,11 @@ class Meters:
         self._release = self._gauge("holdfast_release", "The release that serves", ["release_id"])
         self._refused = self._gauge("holdfast_release_refused", "A champion that does not serve", ["release_id"])
         self._swaps = Counter("holdfast_release_swaps", "Releases taken up while serving", registry=self.registry)
+        self._shadow = self._gauge("holdfast_shadow", "The release that decides beside it", ["release_id"])
+        self._shadowed = Counter(
+            "holdfast_shadow_decisions", "Decisions that the shadow took too", ["result"], registry=self.registry
+        )
+        self._shadow_id: str | None = None
         self._named: tuple[str | None, str | None] = (None, None)
         self._backlog = self._gauge("holdfast_log_backlog", "Entries that wait for the disk")
         self._undrained = self._gauge("holdfast_drain_backlog", "Changes of the log that its Postgres lacks")
@@ -97,6 +102,17 @@ class Meters:
                 gauge.labels(last).set(0)
             if now is not None:
                 gauge.labels(now).set(1)
+
+    def shadow(self, release_id: str | None) -> None:
+        """Name the shadow, if there is one."""
+        before, self._shadow_id = self._shadow_id, release_id
+        for name, value in ((before, 0), (release_id, 1)):
+            if name is not None:
+                self._shadow.labels(name).set(value)
+
+    def shadowed(self, result: str, decisions: int) -> None:
+        """Count decisions of the shadow: the same, another, dropped for lack of time, or failed."""
+        self._shadowed.labels(result).inc(decisions)
 
     def watch(self, *, log: Callable[[], int], drain: Callable[[], int], live: Callable[[], int]) -> None:
         """Say where to read the backlogs."""

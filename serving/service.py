@@ -34,6 +34,7 @@ from serving.keys import Keyring
 from serving.lines import write_lines
 from serving.offering import Offering
 from serving.protocol import Protocol
+from serving.shadow import Shadow
 from serving.standby import Standbys
 from serving.traces import Traces
 from serving.workers import supervise
@@ -97,7 +98,17 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
     _finish_erasures(home, log, store, world.clock)
     watch = Watch(home, offering, store, clock=world.clock, refused=refused)
     live, standbys = Live(home, store, log), Standbys(home)
-    return Desk(offering, store, log, live=live, world=world, standbys=standbys, settings=settings, watch=watch)
+    return Desk(
+        offering,
+        store,
+        log,
+        live=live,
+        world=world,
+        standbys=standbys,
+        settings=settings,
+        watch=watch,
+        shadow=Shadow(home, log),
+    )
 
 
 def _finish_erasures(home: Home, log: SharedLog, store: "Store", clock: Callable[[], datetime]) -> None:

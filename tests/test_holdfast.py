@@ -58,6 +58,8 @@ def test_help_teaches_every_verb_in_under_half_a_second(holdfast):
         "promote",
         "rollback",
         "releases",
+        "shadow",
+        "retention",
         "serve",
         "monitor",
     ):

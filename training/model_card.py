@@ -17,6 +17,7 @@ from training.promotion import Verdict
 from training.releases.ledger import champion_id, ledger
 from training.releases.manifest import Manifest
 from training.releases.names import names_of
+from training.releases.shadow import shadow_id
 from training.sheets.figures import Figures, money, plain, signed
 from training.sheets.offer_sheets import offer_sheets
 
@@ -184,7 +185,8 @@ def releases_sheet(home: Home) -> Sheet:
     """List the releases that exist."""
     serving = champion_id(home)
     names = sorted(path.parent.name for path in home.releases.glob("*/manifest.json"))
-    called = {name: [*(["champion"] if name == serving else []), *names_of(home, name)] for name in names}
+    roles = {serving: "champion", shadow_id(home): "shadow"}
+    called = {name: [*([roles[name]] if name in roles else []), *names_of(home, name)] for name in names}
     return Sheet("Releases", ("release", ""), tuple((name, ", ".join(words)) for name, words in called.items()))
 
 

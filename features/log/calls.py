@@ -17,6 +17,7 @@ from features.errors import HoldfastError
 from features.log.book import Contact, Seen, Spending
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed
+from features.log.leaving import Leaving
 from features.log.register import Preference
 
 VERSION: Final = 1  # of what is said on the socket; the hello carries it
@@ -131,6 +132,10 @@ class Kept(Protocol):
 
     def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> Future[None]:
         """Keep the receipt, and forget whom it is about."""
+        ...
+
+    def let_go(self, leaving: Leaving, *, now: datetime) -> Future[dict[str, int]]:
+        """Let go of what has stood for long enough."""
         ...
 
     def pending_erasures(self) -> list[Erasure]:

@@ -6,10 +6,11 @@ member no longer show to be of one. Answers under a key lose what they said of t
 """
 
 import json
+import re
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -77,26 +78,28 @@ def erase(db: sqlite3.Connection, marks: Marks, erasure: Erasure, *, now: dateti
             "SELECT decision_id, decided_at, idempotency_key FROM decisions WHERE member_id = ?", (member_id,)
         ).fetchall()
         for decision_id, decided_at, key in rows:
-            counts["outcomes"] += release_outcomes(db, marks, decision_id, new := nobody(now), decided_at, now=now)
             if key is not None:
                 mark = key.removeprefix(ERASED) if key.startswith(ERASED) else marks.of(key)
                 counts["answers"] += _release_answer(db, key, mark, member_id)
                 # the decisions on others of that request name it by the mark, too
                 db.execute("UPDATE decisions SET idempotency_key = ? WHERE idempotency_key = ?", (ERASED + mark, key))
-            on = day(datetime.fromisoformat(decided_at))
-            db.execute(_BLANK, (new, nobody(now), on, "{}", decision_id))
+            counts["outcomes"] += make_nobodys(db, marks, decision_id, decided_at, now=now)
         counts["decisions"] += len(rows)
-        # a caller may have named the member in what it wanted kept with the decisions on others
-        told = to_json(member_id)[1:-1]
-        counts["contexts"] += db.execute(
-            "UPDATE decisions SET context = '{}' WHERE instr(context, ?) > 0", (told,)
-        ).rowcount
         for table in ("contacts", "preferences"):
             counts[table] += db.execute(f"DELETE FROM {table} WHERE member_id = ?", (member_id,)).rowcount  # noqa: S608 (own names)
+    counts["contexts"] += _forget_contexts(db, erasure.member_ids)
     for contact_id in erasure.contact_ids:
         db.execute("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", (marks.of(contact_id), day(now)))
         counts["outcomes"] += db.execute("DELETE FROM outcomes WHERE contact_id = ?", (contact_id,)).rowcount
     return {name: count for name, count in counts.items() if count}
+
+
+def make_nobodys(db: sqlite3.Connection, marks: Marks, decision_id: str, decided_at: str, *, now: datetime) -> int:
+    """Leave of a decision what an experiment counts, and count its outcomes, which follow it."""
+    new = nobody(now)
+    outcomes = release_outcomes(db, marks, decision_id, new, decided_at, now=now)
+    db.execute(_BLANK, (new, nobody(now), day(datetime.fromisoformat(decided_at)), "{}", decision_id))
+    return outcomes
 
 
 def renew_part(db: sqlite3.Connection, marks: Marks, renewed: Renewed, *, now: datetime) -> None:
@@ -172,6 +175,15 @@ def without(body: bytes, member_ids: Iterable[str]) -> bytes:
     answer = json.loads(body)
     answer["decisions"] = [one for one in answer["decisions"] if one["member_id"] not in set(member_ids)]
     return json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _forget_contexts(db: sqlite3.Connection, member_ids: Collection[str]) -> int:
+    """Drop what callers wanted kept with decisions on others where it names a member: the log is read once for all."""
+    if not member_ids:
+        return 0
+    told = re.compile("|".join(re.escape(to_json(member_id)[1:-1]) for member_id in member_ids))
+    db.create_function("names_them", 1, lambda context: told.search(context) is not None, deterministic=True)
+    return db.execute("UPDATE decisions SET context = '{}' WHERE context <> '{}' AND names_them(context)").rowcount
 
 
 def _release_answer(db: sqlite3.Connection, key: str, mark: str, member_id: str) -> int:

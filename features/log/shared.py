@@ -21,6 +21,7 @@ from features.log.drain import Drain
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed
 from features.log.keeper import Keeper, socket_of
+from features.log.leaving import Leaving
 from features.log.link import Asked, Link, LostError
 from features.log.reading import find
 from features.log.register import Preference
@@ -182,6 +183,10 @@ class SharedLog:
     def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
         """Keep the receipt, and forget whom it is about."""
         return self._later("end_erasure", receipt_id=receipt_id, body=body, now=now)
+
+    def let_go(self, leaving: Leaving, *, now: datetime) -> "Future[dict[str, int]]":
+        """Let go of what has stood for long enough; the future says how much of it was there still."""
+        return self._later("let_go", leaving=leaving, now=now)
 
     def pending_erasures(self) -> list[Erasure]:
         """Give the erasures that began and did not end."""

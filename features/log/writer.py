@@ -34,6 +34,7 @@ from features.log.entries import (
     Part,
 )
 from features.log.erasing import Erasure, Renewed
+from features.log.leaving import Leaving, let_go
 from features.log.reading import find
 from features.log.register import Marks, Preference, Register, store_preference
 from features.log.rows import decode, encode, insert, microseconds, open_to_read, open_to_write, select, text, to_json
@@ -319,6 +320,10 @@ class DecisionLog:
     def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
         """Keep the receipt, and forget whom it is about."""
         return self._wipe(lambda db: erasing.end(db, receipt_id, body, now=now))
+
+    def let_go(self, leaving: Leaving, *, now: datetime) -> "Future[dict[str, int]]":
+        """Let go of what has stood for long enough; the future says how much of it was there still."""
+        return self._wipe(lambda db: let_go(db, self._marks, leaving, now=now))
 
     def pending_erasures(self) -> list[Erasure]:
         """Give the erasures that began and did not end."""

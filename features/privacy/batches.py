@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from features.decisions import Part, Renewed, read_parts
 from features.files import sha256, write_whole
 from features.home import Home
-from features.log.erasing import nobody
-from features.privacy.rows import count_rows, rewrite
+from features.log.erasing import ERASED, nobody
+from features.privacy.rows import MEMBER, count_rows, rewrite
 
 AGAIN: Final = "~"  # before the number of times a part was written anew
 STAYS: Final = frozenset({"outcome", "treatment", "propensity", "probabilities", "refusals", "cost"})
@@ -27,7 +28,18 @@ def renewed_parts(home: Home, member_ids: Collection[str], *, now: datetime) -> 
     for _, part in read_parts(home.decisions) if home.decisions.exists() else []:
         path = home.root / part.path
         if path.exists() and count_rows(path, member_ids):
-            yield _renew(home, part, member_ids, now=now)
+            yield renew(home, part, member_ids, now=now)
+
+
+def named_parts(home: Home, *, before: datetime) -> Iterator[tuple[Part, list[str]]]:
+    """Give the parts that were decided before a time and still say on whom, with the members."""
+    for batch, part in read_parts(home.decisions) if home.decisions.exists() else []:
+        path = home.root / part.path
+        if batch.decided_at < before and path.exists():
+            ids = pq.read_table(path, columns=[MEMBER])[MEMBER].cast(pa.string())
+            named = ids.filter(pc.invert(pc.starts_with(ids, ERASED))).to_pylist()
+            if named:
+                yield part, named
 
 
 def drop_replaced(home: Home) -> None:
@@ -40,7 +52,8 @@ def drop_replaced(home: Home) -> None:
                 other.unlink(missing_ok=True)
 
 
-def _renew(home: Home, part: Part, member_ids: Collection[str], *, now: datetime) -> Renewed:
+def renew(home: Home, part: Part, member_ids: Collection[str], *, now: datetime) -> Renewed:
+    """Write a part anew, beside the old one, with nobody in the place of members."""
     path, names = home.root / part.path, dict[str, str]()
     stem, _, turn = path.stem.partition(AGAIN)
     new = path.with_name(f"{stem}{AGAIN}{int(turn or 0) + 1}{path.suffix}")

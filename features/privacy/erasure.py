@@ -29,6 +29,7 @@ from features.journal import Journal
 from features.log.register import Marks
 from features.privacy.batches import drop_replaced, renewed_parts
 from features.privacy.rows import MEMBER, drop_lines, drop_rows, naming, read_rows
+from features.shadow import ShadowFile
 from features.sheet import Sheet
 from features.warehouse import open_warehouse, without_members
 
@@ -111,6 +112,8 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
     with _journal(home) as journal:  # nothing is brought into vectors meanwhile
         removed["live"] += journal.erase(erasure.member_ids) if journal else 0
         removed["online"] += store.erase(erasure.member_ids)
+    with _shadow(home) as shadow:
+        removed["shadow"] += shadow.erase(erasure.member_ids) if shadow else 0
     for standby in home.live.glob("standby-*"):  # hashes of ids, with scores: the service makes them anew
         shutil.rmtree(standby, ignore_errors=True)
     for renewed in renewed_parts(home, erasure.member_ids, now=now):
@@ -168,6 +171,15 @@ def _journal(home: Home) -> Iterator[Journal | None]:
         return
     with Journal(home.journal) as journal, journal.alone():
         yield journal
+
+
+@contextmanager
+def _shadow(home: Home) -> Iterator[ShadowFile | None]:
+    if not home.shadow.exists():
+        yield None
+        return
+    with ShadowFile(home.shadow) as shadow:
+        yield shadow
 
 
 def _contact_ids(home: Home, member_ids: tuple[str, ...]) -> tuple[str, ...]:

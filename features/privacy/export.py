@@ -8,6 +8,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,6 +22,7 @@ from features.log.parts import rows_of_member
 from features.log.reading import read_parts
 from features.log.rows import decode, open_to_read, select
 from features.privacy.rows import lines_naming, read_rows
+from features.shadow import ShadowFile
 from features.stores.packed import Vectors
 from features.warehouse import open_warehouse
 
@@ -52,6 +54,9 @@ def held(home: Home, member_id: str, store: OnlineStore) -> Iterator[Line]:
         with Journal(home.journal) as journal:
             for entry, known_at in journal.of_members([member_id], as_of=LATEST):
                 yield f"live.{entry.table}", {"rows": entry.rows(), "known_at": known_at}
+    if home.shadow.exists():
+        with ShadowFile(home.shadow) as shadow:
+            yield from (("shadow", asdict(row)) for row in shadow.of_members([member_id]))
     for path in sorted(home.quarantine.glob("*.jsonl")):
         yield from (("quarantine", row) for row in lines_naming(path, [member_id]))
     if home.decisions.exists():

@@ -25,6 +25,7 @@ from features.privacy.consent import opted_out
 from features.privacy.erasure import erase, finish_pending, ids_of
 from features.privacy.export import export_lines
 from features.programme import read_programme
+from features.shadow import ShadowFile, ShadowRow
 from features.snapshots import build, built
 from features.store import open_store
 from features.stores.packed_sqlite import SqliteTable
@@ -40,6 +41,7 @@ STEPS = (  # what a kill may come before, beside every flush of a file to the di
     (shutil, "rmtree"),
     (DecisionLog, "_submit"),
     (Journal, "erase"),
+    (ShadowFile, "erase"),
     (SqliteTable, "erase"),
 )
 
@@ -75,6 +77,8 @@ def lived(tmp_path_factory, decision):
     with Journal(home.journal) as journal:
         journal.add([entries_of("transactions", [row])[0]], NOW)
     fill_log(home, decision)
+    with ShadowFile(home.shadow) as shadow, shadow.writing():
+        shadow.add([ShadowRow(one, one, NOW, None, *["r1", "r2", "A", "A"], *[0.5] * 10) for one in (*GONE, "other")])
     return home
 
 
@@ -176,7 +180,15 @@ def test_nothing_of_them_is_left_and_what_an_experiment_counts_is(home):
     receipt = erased(home)
     assert named_in(home) == []
     assert counted(home) == before
-    assert {"live", "online", "quarantine", "log.answers", "log.preferences", "batches"} <= receipt.removed.keys()
+    assert {
+        "live",
+        "online",
+        "quarantine",
+        "log.answers",
+        "log.preferences",
+        "batches",
+        "shadow",
+    } <= receipt.removed.keys()
 
 
 def killed_before(step, home, monkeypatch):
@@ -257,7 +269,7 @@ def test_the_export_holds_what_the_warehouse_has_of_the_member_and_of_nobody_els
     own = pd.read_parquet(next(lived.warehouse.glob("transactions-*.parquet")))
     assert places.count("warehouse.transactions") == (own["member_id"] == GONE[0]).sum()
     assert places.count("snapshot") == len(built(home))
-    assert {"online", "live.transactions", "log.decisions", "log.outcomes", "log.answers"} <= set(places)
+    assert {"online", "live.transactions", "log.decisions", "log.outcomes", "log.answers", "shadow"} <= set(places)
     assert GONE[1] not in json.dumps(lines)
     assert [*export_lines(home, "nobody", open_store(home))] == []
 
