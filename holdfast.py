@@ -469,7 +469,10 @@ def keys_create(
     name: Annotated[str, typer.Argument(help="Of the system that will ask.")],
     home: Where = DEFAULT_HOME,
     *,
-    scope: Annotated[list[str], typer.Option(help="decide, outcome, batch, metrics, admin, privacy; again for more.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(help="decide, outcome, batch, metrics, admin, privacy, report, explain; again for more."),
+    ],
     expires: Annotated[str, typer.Option(help="Such as 90d; never unless said.", show_default=False)] = "",
     rate: Annotated[
         int | None, typer.Option(min=1, help="Requests a second, of each process; as holdfast.toml says unless said.")
@@ -851,6 +854,33 @@ def monitor_shadow(
         for sheet in shadow_sheets(found, programme):
             _show(sheet)
     raise typer.Exit(3 if found.compared is None else 0)
+
+
+@monitor.command("report")
+def monitor_report(
+    home: Where = DEFAULT_HOME,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="One HTML file for mail; without it, the pages that the service shows.")
+    ] = None,
+    language: Annotated[
+        Literal["en", "zh"], typer.Option(help="Of the file: English or Chinese; the service has both.")
+    ] = "en",
+    *,
+    json: AsJson = False,
+) -> None:
+    """Write the page for people who run the programme: what offers earned, who may leave, and whether it is true."""
+    from monitoring.overview.overview import gather
+    from monitoring.overview.page import write_page, write_pages
+
+    with working() as progress:
+        view = gather(Home(home), written=_now(), progress=progress)
+    if file:
+        write_page(file, view, language)
+    paths = [file] if file else [] if json else write_pages(Home(home), view)
+    if json:
+        out.print_json(data=view.to_json(), default=str)
+    else:
+        _say(f"the report: {', '.join(map(str, paths))}")
 
 
 @monitor.command("alerts")

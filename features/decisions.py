@@ -11,6 +11,7 @@ from features.log.erasing import Erasure, Renewed, is_erased
 from features.log.reading import (
     find_batch,
     find_decision,
+    latest_decision,
     read_catalogue_body,
     read_decisions,
     read_outcomes,
@@ -42,6 +43,7 @@ __all__ = [
     "find_batch",
     "find_decision",
     "is_erased",
+    "latest_decision",
     "read_blocks",
     "read_catalogue_body",
     "read_decisions",

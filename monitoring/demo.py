@@ -26,6 +26,8 @@ from features.programme import Programme, read_programme
 from features.schema import CONTROL
 from features.sheet import Progress, Sheet
 from features.snapshots import build, built, read_snapshots
+from monitoring.overview.overview import gather
+from monitoring.overview.page import write_pages
 from monitoring.report import verdict_table
 from monitoring.verdict import Verdict
 from monitoring.watch import watch_drift
@@ -97,6 +99,9 @@ def run_demo(home: Home, *, console: Console, working: Working, now: Callable[[]
             drift, report = watch_drift(home, weeks=4, now=programme.replay_from or now(), progress=progress)
         console.print(verdict_table(drift, programme))
         this.say(f"the report: {report}")
+        with this.step("Report: the page for people who run the programme") as progress:
+            pages = write_pages(home, gather(home, written=now(), progress=progress))
+        this.say(f"the page: {pages[0]}, and in Chinese {pages[1]}; holdfast serve shows it at /")
         console.print(summary(this, manifest, drift))
         if port:
             this.say(invitation(home, address))

@@ -11,6 +11,7 @@ from features import transforms  # noqa: F401  (registers the features)
 from features.catalogue.entries import CATALOGUE
 from features.decisions import read_decisions
 from features.errors import ContractError, NotFoundError
+from features.files import write_json
 from features.home import Home
 from features.offers import read_catalogue
 from features.programme import Programme, read_programme
@@ -31,7 +32,7 @@ from training.artifacts import Release, open_release
 from training.labels import label_rows, margins, spells
 from training.metrics import Estimate
 from training.releases.ledger import champion_id
-from training.releases.manifest import read_manifest
+from training.releases.manifest import plain, read_manifest
 from training.reporting.campaign import report_campaign
 
 
@@ -73,6 +74,7 @@ def watch_drift(home: Home, *, weeks: int, now: datetime, progress: Progress) ->
         price=lambda findings: stakes.attach(findings, reference),
         decisions=found,
     )
+    write_json(report.with_suffix(".json"), plain(verdict.to_json()))
     return verdict, report
 
 
@@ -130,7 +132,10 @@ def watch_performance(home: Home, *, now: datetime, progress: Progress) -> Perfo
             reports.append(report_campaign(home, campaign_id, now=now, rng=rng))
         except ContractError:  # none of its windows has passed
             continue
-    return judge(found, reports, programme, waiting=waiting)
+    judged = judge(found, reports, programme, waiting=waiting)
+    kept = {name: value for name, value in plain(judged.to_json()).items() if name not in {"cohorts", "campaigns"}}
+    write_json(home.reports / f"performance-{now:%Y-%m-%d}.json", kept)
+    return judged
 
 
 def _churned(rows: pd.DataFrame, warehouse: Warehouse, programme: Programme) -> NDArray[np.float64]:

@@ -40,6 +40,7 @@ from serving.explanation import language_of
 from serving.guard import Guard
 from serving.keys import Keyring
 from serving.lane import Lane
+from serving.pages.routes import add_pages
 from serving.problems import (
     MEDIA_TYPE,
     ProblemDocument,
@@ -130,6 +131,7 @@ def create_app(
     _add_calls(app)
     _add_member_calls(app)
     _add_probes(app)
+    add_pages(app, _desk, now)
     return app
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from features.decisions import Answer, Log, Outcome, Preference
+from features.decisions import Answer, Log, Outcome, Preference, latest_decision
 from features.errors import ConflictError, HoldfastError, UnwrittenError
+from features.home import Home
 from features.programme import Serving
 from serving.answers import dump, record_answer, release_answer
 from serving.canary import Canary, Health
@@ -52,6 +53,15 @@ class Reply:
 
     body: bytes
     replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Hold a decision, why it was taken, and among how many it is the latest."""
+
+    row: Mapping[str, Any]
+    said: tuple[str, ...]
+    decisions: int
 
 
 class Desk:
@@ -187,6 +197,21 @@ class Desk:
     def _prefer(self, preference: Preference) -> None:
         with nullcontext() if preference.personalisation else self._lookup.withdrawing(preference.member_id):
             self._log.prefer(preference, now=self._world.clock()).result()
+
+    @property
+    def home(self) -> Home:
+        """Where everything is kept."""
+        return self._offering.home
+
+    async def explained(self, name: str, language: Language) -> Explained | None:
+        """Find the decision of an id or else the latest on the member of that id; none if there is neither."""
+        row, count = await asyncio.to_thread(self._log.decision, name), 1
+        if row is None:
+            decision_id, count = await asyncio.to_thread(latest_decision, self.home.decisions, name)
+            row = await asyncio.to_thread(self._log.decision, decision_id) if decision_id else None
+        if row is None:
+            return None
+        return Explained(row, await asyncio.to_thread(self._explain, row, language), count)
 
     async def look_up(self, decision_id: str, language: Language) -> Reply:
         """Answer with a decision as it was logged, and why, in plain language.

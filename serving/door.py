@@ -1,6 +1,8 @@
 """The door: who may ask for what, and how often; a layer around every call, the hot ones too."""
 
+import binascii
 import ipaddress
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
@@ -29,8 +31,11 @@ WANTED: Final = {
     "/metrics": "metrics",
     "/v1/release": ANY,
     "/openapi.json": ANY,
+    "/": "report",
+    "/look-up": "explain",
 }
-BELOW: Final = {"/v1/decisions/": "decide", "/v1/members/": "privacy", "/v1/batches/": "batch"}
+BELOW: Final = {"/v1/decisions/": "decide", "/v1/members/": "privacy", "/v1/batches/": "batch", "/reports/": "report"}
+PAGES: Final = frozenset({"report", "explain"})  # what browsers ask for, whose way to show a key is a password
 ELSEWHERE: Final = "admin"  # what nobody has thought of yet is not open by that
 HEAD_BYTES: Final = 16 * 1024
 CLIENT: Final = "holdfast.client"  # in a request's scope: the name of its key
@@ -80,14 +85,21 @@ class Door:
             return NOBODY
         if scope["path"] in OPEN:
             return NOBODY
-        key = self._known(shown)
+        key = self._known(shown, scope["path"])
         _check_scope(key, scope["path"])
         self._check_rate(key.name, key.per_second or self._per_second)
         return key.name
 
-    def _known(self, shown: list[bytes]) -> Key:
+    def _known(self, shown: list[bytes], path: str) -> Key:
         word, _, token = shown[0].decode("latin-1").partition(" ") if len(shown) == 1 else ("", "", "")
-        key = self._keyring.find(token.strip(), self._now()) if word.lower() == "bearer" else None
+        page, word, token = wanted(path) in PAGES, word.lower(), token.strip()
+        if page and word == "basic":
+            word, token = "bearer", _password(token)
+        key = self._keyring.find(token, self._now()) if word == "bearer" else None
+        if key is None and page:
+            detail = "a key was wanted as the password, under any name; holdfast keys create makes one"
+            headers = {"WWW-Authenticate": 'Basic realm="holdfast", charset="UTF-8"'}
+            raise ProblemError(HTTPStatus.UNAUTHORIZED, "key", detail, headers=headers)
         if key is None:
             reason = ', error="invalid_token"' if shown else ""
             detail = "the header Authorization: Bearer with a valid key was wanted; holdfast keys create makes one"
@@ -115,6 +127,14 @@ def wanted(path: str) -> str:
     if (exact := WANTED.get(path)) is not None:
         return exact
     return next((scope for start, scope in BELOW.items() if path.startswith(start)), ELSEWHERE)
+
+
+def _password(token: str) -> str:
+    """Take the password out of what a browser shows; nothing if that can't be read."""
+    try:
+        return b64decode(token, validate=True).decode("latin-1").partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def _check_scope(key: Key, path: str) -> None:

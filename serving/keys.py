@@ -21,7 +21,7 @@ from features.errors import ConflictError, ContractError, CorruptError, NotFound
 from features.files import write_whole
 from features.sheet import Sheet
 
-Scope = Literal["decide", "outcome", "batch", "metrics", "admin", "privacy"]
+Scope = Literal["decide", "outcome", "batch", "metrics", "admin", "privacy", "report", "explain"]
 SCOPES: Final[tuple[str, ...]] = get_args(Scope)
 FORMAT: Final = 1
 MARK: Final = "hf"  # what a key begins with, so that one that got loose is found for what it is

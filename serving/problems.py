@@ -98,8 +98,8 @@ async def answer_http(_: Request, refused: Exception) -> Response:
     return ProblemError(status, kind, detail, headers=refused.headers).response()
 
 
-async def read_body(request: Request) -> bytes:
-    """Read a request's JSON body, up to the limit.
+async def read_body(request: Request, wanted: str = "application/json") -> bytes:
+    """Read a request's body, up to the limit.
 
     Raises
     ------
@@ -107,8 +107,8 @@ async def read_body(request: Request) -> bytes:
         408 for a body that does not come in time, 413 above the limit, 415 for another content type (which also keeps
         a web page's plain forms out), 400 if the caller went away.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        detail = "the header Content-Type: application/json was wanted"
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+        detail = f"the header Content-Type: {wanted} was wanted"
         raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content-type", detail)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > BODY_BYTES:

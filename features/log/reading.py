@@ -10,7 +10,7 @@ from typing import Any
 
 from features.errors import CorruptError, NotFoundError
 from features.log.entries import BATCH, DECISION, OUTCOME, PART, Batch, Part
-from features.log.parts import find_in_part, held_by_part, read_part
+from features.log.parts import find_in_part, held_by_part, read_part, rows_of_member
 from features.log.rows import decode, open_to_read, select, text
 
 
@@ -37,6 +37,16 @@ def find_decision(path: Path, decision_id: str) -> dict[str, Any]:
     if row is None:
         raise NotFoundError(f"{path} holds no decision {decision_id!r}; answers of /v1/decisions name theirs")
     return row
+
+
+def latest_decision(path: Path, member_id: str) -> tuple[str | None, int]:
+    """Name the latest decision on a member, and say how many there are."""
+    with contextlib.closing(open_to_read(path)) as db:
+        query = "SELECT decided_at, decision_id FROM decisions WHERE member_id = ? ORDER BY decided_at"
+        found = [(datetime.fromisoformat(at), name) for at, name in db.execute(query, (member_id,))]
+    for _, part in read_parts(path):
+        found += [(row["decided_at"], row["decision_id"]) for row in rows_of_member(path.parent, part, member_id)]
+    return (max(found)[1], len(found)) if found else (None, 0)
 
 
 def read_outcomes(path: Path, *, since: datetime | None = None) -> list[dict[str, Any]]:

@@ -215,9 +215,7 @@ def test_only_json_is_read(service):
     problem(service.post("/v1/decisions", content=b'{"members": ["m1"]}', headers={"Content-Type": "text/plain"}), 415)
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/docs", "/docs.json", "/schema.json", "/healthz", "/v1", f"/v1/{MARK}", "/livez/"]
-)
+@pytest.mark.parametrize("path", ["/docs", "/docs.json", "/schema.json", "/healthz", "/v1", f"/v1/{MARK}", "/livez/"])
 def test_there_is_nothing_at_other_addresses(service, path):
     problem(service.get(path), 404)
 
