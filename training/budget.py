@@ -7,9 +7,10 @@ Prices do not tell apart who is exactly alike: a crowd on the margin would get n
 who decides at a price gives `told_apart` benefits, to this module and to the policy alike.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 TIE: Final = 1e-3  # the share of its benefit by which an offer is told apart from one exactly as good
+NOTHING: Final = 1e-9  # the share of all that would be spent which stands for no budget
 PACE: Final = 10.0  # a tenth of the budget ahead of the plan makes money 2.7 times as dear
 
 
@@ -109,14 +111,23 @@ def told_apart(benefit: Floats, number: Floats) -> Floats:
 
 
 def marginal_curve(
-    benefit: Reals, cost: Reals, eligible: Flags, *, bar: Reals | float = 0.0, points: int = 101
+    benefit: Reals,
+    cost: Reals,
+    eligible: Flags,
+    *,
+    stock: NDArray[np.int64] | Floats | None = None,
+    bar: Reals | float = 0.0,
+    points: int = 101,
 ) -> Curve:
     """Say what budgets from 0 to all that would be spent earn, and what one more unit of each earns beyond itself.
 
     Every member's offers that are worth their price at some budget lie on the upper hull of what each earns over what
     it costs. The steps along all hulls, the steepest first, are the optimum of every budget at once (Sinha and Zoltners
-    1979); a step is bought in part where the budget ends within it. Arguments as in `allocate`.
+    1979); a step is bought in part where the budget ends within it. Where stock is limited every point is an allocation
+    of its own, and what one more unit earns is its price. Arguments as in `allocate`.
     """
+    if stock is not None and np.isfinite(stock).any():
+        return _curve_of_allocations(partial(allocate, benefit, cost, eligible, stock=stock, bar=bar), points)
     audience = _audience(benefit, cost, eligible, bar)
     free, steps = 0.0, [np.empty((2, 0))]
     for _, part in audience.blocks():
@@ -132,6 +143,14 @@ def marginal_curve(
     budgets = np.linspace(0.0, spent[-1], points)
     next_step = np.minimum(np.searchsorted(spent, budgets, side="right") - 1, len(order))
     return Curve(budgets, np.interp(budgets, spent, earned), slope[next_step])
+
+
+def _curve_of_allocations(allocated: Callable[..., Allocation], points: int) -> Curve:
+    every = allocated()
+    budgets = np.linspace(0.0, every.spend, points)
+    least = max(budgets[-1], 1.0) * NOTHING  # a budget is above 0
+    found = [*(allocated(budget=max(budget, least)) for budget in budgets[:-1]), every]
+    return Curve(budgets, np.array([one.earned for one in found]), np.array([one.price for one in found]))
 
 
 def campaign_price(

@@ -178,6 +178,8 @@ def evidence_of_all(
     """Write down, as JSON values, everything that is known of a release."""
     prepared, log, worth = begun.prepared, begun.log, done["worth"].record
     returns = steps.judge_contacts(trained, begun.store, begun.streams["contacts"])
+    names = [offer.offer_id for offer in begun.offers]
+    recipe = fingerprint(prepared.programme.model_dump(mode="json"), prepared.features, names, *_code())
     evidence: dict[str, Any] = plain(
         {
             "data": described(prepared),
@@ -193,7 +195,8 @@ def evidence_of_all(
             "uplift_table": table,
             "redemption": redemption_table(trained),
             "policies": trained.judgement.to_json() if trained.judgement else None,
-            "gate": evidence_of(trained, begun.champion).to_json(),
+            "recipe": recipe,
+            "gate": evidence_of(trained, begun.champion, recipe=recipe).to_json(),
             "compared_with": begun.champion.release_id if begun.champion else None,
             "tuning": done["churn"].record["tuning"],
         }

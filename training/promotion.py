@@ -70,6 +70,10 @@ def judge(evidence: Evidence, champion: Evidence | None, *, gate: Gate | None = 
     the lower end has to lie above it: where members do not differ, telling them apart earns nothing, and one offer for
     all is what is kept.
 
+    A challenger of the champion's own recipe, learned from newer data, is no claim that has to be proven: of two
+    trainings of one recipe the one that knows more is expected to be the better, and no log of a few thousand decisions
+    could show it. It may not be shown to be worse; else a programme would keep its first model for years.
+
     A release without offers acts on nobody, so it needs no experiment; it follows only a champion that makes none.
 
     Parameters

@@ -110,6 +110,18 @@ def test_a_challenger_has_to_show_that_it_is_not_worse_than_the_champion():
     assert judge(unsure, CHAMPION, gate=Gate(champion_margin=3.5)).promote
 
 
+@pytest.mark.parametrize(
+    ("difference", "promoted"), [(about(2.0, 5.0), True), (about(-2.0, 5.0), True), (about(-6.0, 5.0), False)]
+)
+def test_the_champions_recipe_on_newer_data_may_not_be_shown_to_be_worse(difference, promoted):
+    anew = replace(GOOD, refreshes=True, against_champion=difference)
+    verdict = judge(anew, CHAMPION)
+    assert verdict.promote is promoted
+    (said,) = (reason for reason in verdict.reasons if "learned anew on newer data" in reason)
+    assert ("is not shown to be worse than" in said) is promoted
+    assert not judge(anew, replace(CHAMPION, personalised=False)).promote  # one offer for all is kept until beaten
+
+
 def test_a_better_ranking_does_not_buy_a_worse_policy():
     dazzling = replace(GOOD, auc=about(0.95), auc_over_best_feature=about(0.1), against_champion=about(-8.0, 5.0))
     assert not judge(dazzling, CHAMPION).promote

@@ -187,6 +187,22 @@ def test_the_champions_parameters_are_tried_and_are_an_input_of_churn(home, once
     assert trained(home, Settings(trials=2))[0].release_id == second.release_id
 
 
+def test_only_the_champions_recipe_on_newer_data_is_a_refresh(home, monkeypatch):
+    early = Settings(trials=1, as_of=datetime(2023, 8, 28, tzinfo=UTC))
+    first, before = trained(home, early)[0], champion_id(home)
+    by_hand = Verdict(promote=True, reasons=("for: by hand",))
+    promote(home, first.release_id, expected=before, who="ada", now=NOW, verdict=by_hand)
+
+    def refreshes(settings):
+        (home.releases / "trained.json").unlink(missing_ok=True)
+        return trained(home, settings)[0].evidence["gate"]["refreshes"]
+
+    assert refreshes(QUICK)
+    assert not refreshes(early)  # no newer data
+    monkeypatch.setattr(pipeline, "_code", lambda: ["other"])
+    assert not refreshes(QUICK)
+
+
 def test_its_service_explains_and_sends_nothing(home):
     release = load_release(home.releases / names.resolve(home, "first"))
     X = np.zeros((2, len(release.feature_names)), dtype=np.float32)

@@ -84,6 +84,7 @@ class Evidence:
     against_best_fixed: Estimate | None = None
     against_champion: Estimate | None = None
     personalised: bool = False  # whether its policy treats members differently
+    refreshes: bool = False  # whether it is the champion's recipe, learned from newer data
     effective_sample_size: float | None = None
     sample_ratio_p: float | None = None
     balance_p: float | None = None
@@ -174,6 +175,10 @@ def _against(difference: Estimate, evidence: Evidence, champion: Evidence, *, li
         if difference.lower > least:
             return True, f"telling members apart is better than the champion's one offer for all: {shown}"
         return False, f"telling members apart is not shown to beat the champion's one offer for all: {shown}"
+    if evidence.refreshes:
+        passed = difference.upper >= least
+        found = "is not shown to be worse than" if passed else "is worse than"
+        return passed, f"learned anew on newer data, its policy {found} the champion's: {shown}"
     passed = difference.lower >= least
     return (
         passed,

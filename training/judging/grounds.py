@@ -40,8 +40,8 @@ class Trained:
         return self.models.score(self.log.test[list(self.prepared.features)].to_numpy(dtype=np.float32))
 
 
-def evidence_of(trained: Trained, champion: Release | None) -> Evidence:
-    """Gather what speaks for and against a release."""
+def evidence_of(trained: Trained, champion: Release | None, *, recipe: str) -> Evidence:
+    """Gather what speaks for and against a release; `recipe` is a fingerprint of all that it is beside its data."""
     prepared, log, judged = trained.prepared, trained.log, trained.judgement
     learn, test = (prepared.part(dates) for dates in (prepared.split.train, prepared.split.test))
     churned = test["churned"].to_numpy(dtype=np.float64)
@@ -59,6 +59,7 @@ def evidence_of(trained: Trained, champion: Release | None) -> Evidence:
         against_best_fixed=row.against_best_fixed if row else None,
         against_champion=judged.against_champion if judged else None,
         personalised=judged.personalised if judged else False,
+        refreshes=_refreshes(recipe, prepared, champion),
         effective_sample_size=row.effective_sample_size if row else None,
         sample_ratio_p=log.sample_ratio_p,
         balance_p=log.balance_p,
@@ -70,6 +71,13 @@ def evidence_of(trained: Trained, champion: Release | None) -> Evidence:
         score_shift=population_stability(_churn(trained, last), probability),
         top_overlap=None if champion is None else _overlap(test, probability, champion),
     )
+
+
+def _refreshes(recipe: str, prepared: Prepared, champion: Release | None) -> bool:
+    """Say whether this is the champion's recipe once more, learned from newer data."""
+    if champion is None or champion.manifest.evidence["recipe"] != recipe:
+        return False
+    return max(prepared.split.train).isoformat() > max(champion.manifest.reference_as_of)
 
 
 def _churn(trained: Trained, frame: pd.DataFrame) -> Floats:

@@ -107,6 +107,7 @@ def judge(experience: Experience, world: World, challenger: Learned, champion: L
     before = None if champion is None else acting(champion, held.X, cost[1:])
     evidence = replace(
         _evidence(policy),
+        refreshes=before is not None,
         against_no_contact=lead(fixed(0, everybody)),
         against_best_fixed=lead(fixed(1 + int(np.argmax(average - cost[1:])), everybody)),
         against_champion=None if before is None else lead(before),
