@@ -9,13 +9,15 @@ from typing import Any, Final
 import pyarrow as pa
 
 from features.decisions import Batch
+from features.log.shared import SharedLog
 from features.programme import Programme
 from features.sheet import Progress, Sheet
 from serving.batch.output import Tally, counted, decision_rows, write_output
 from serving.batch.plan import Plan
 from serving.batch.prices import curve, expected_spend, price
-from serving.batch.run import Run, decided_parts
+from serving.batch.run import Run, decided_parts, left_at_first
 from serving.batch.turns import purse_of
+from serving.decide import Purse
 from training.budget import Curve
 
 Z: Final = 1.959964  # the normal quantile of a two-sided 95 %
@@ -84,11 +86,18 @@ def refused_path(out: Path) -> Path:
 def preview_batch(plan: Plan, *, now: datetime, progress: Progress) -> Preview:
     """Say what would be decided and what budgets would earn; decide nothing and log nothing."""
     run, decider = Run(plan, now, progress), plan.decider
-    left = purse_of(plan, 0, [0] * len(decider.stock), 0)
+    left = _left(plan)
     claims = run.claims(left)
     priced = price(decider, claims, left)
-    spent = expected_spend(decider, claims, priced)
-    return Preview(len(claims.arm), plan.audience.refused.num_rows, priced.price, spent, curve(claims, POINTS))
+    spent = min(expected_spend(decider, claims, priced), left.budget)  # what chance sends ends with the budget
+    return Preview(len(claims.arm), plan.audience.refused.num_rows, priced.price, spent, curve(claims, left, POINTS))
+
+
+def _left(plan: Plan) -> Purse:
+    if not plan.home.decisions.exists():
+        return purse_of(plan, 0, [0] * len(plan.decider.stock), 0)
+    with SharedLog(plan.home.decisions) as log:
+        return left_at_first(plan, log)
 
 
 def closing_sheet(closing: Closing, out: Path, programme: Programme) -> Sheet:

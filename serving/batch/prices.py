@@ -73,9 +73,9 @@ def expected_spend(decider: Decider, claims: Claims, purse: Purse) -> float:
     return float((probabilities[:, 1:] * claims.cost).sum())
 
 
-def curve(claims: Claims, points: int) -> Curve:
-    """Say what budgets would earn, and one more unit of each."""
-    return marginal_curve(claims.benefit, claims.cost, claims.best, bar=claims.bar, points=points)
+def curve(claims: Claims, left: Purse, points: int) -> Curve:
+    """Say what budgets would earn with the stock that is left, and one more unit of each."""
+    return marginal_curve(claims.benefit, claims.cost, claims.best, stock=left.stock, bar=claims.bar, points=points)
 
 
 def _raised(decider: Decider, claims: Claims, purse: Purse) -> Purse:

@@ -108,8 +108,16 @@ def decided_parts(home: Home, batch_id: str) -> list[Part]:
     return [part for batch, part in read_parts(home.decisions) if batch.batch_id == batch_id]
 
 
+def left_at_first(plan: Plan, log: Log) -> Purse:
+    """Say what is left for a batch that begins; a ContractError where that is no money."""
+    left = _left(plan, log)
+    if left.budget == 0:
+        campaign_id = plan.request.campaign_id
+        raise ContractError(f"campaign {campaign_id} has spent its budget; give it more in holdfast.toml")
+    return left
+
+
 def _left(plan: Plan, log: Log) -> Purse:
-    """Say what is left before the batch begins."""
     campaign_id = plan.request.campaign_id
     contacted = log.contacted(plan.decider.release.offer_ids)
     left = purse_of(plan, 0, contacted, log.spent(campaign_id) if campaign_id is not None else 0)
@@ -118,9 +126,7 @@ def _left(plan: Plan, log: Log) -> Purse:
 
 def _begin(plan: Plan, run: Run, log: Log) -> Batch:
     """Find the prices, where anything is short, and store what the batch is."""
-    left, decider, request = _left(plan, log), plan.decider, plan.request
-    if left.budget == 0:
-        raise ContractError(f"campaign {request.campaign_id} has spent its budget; give it more in holdfast.toml")
+    left, decider, request = left_at_first(plan, log), plan.decider, plan.request
     short = np.isfinite(left.budget) or np.isfinite(left.stock).any()
     priced = price(decider, run.claims(left), left) if short else left
     catalogue = decider.catalogue

@@ -193,6 +193,24 @@ def test_a_rehearsal_says_what_budgets_would_earn_and_leaves_no_trace(home):
     assert not home.batches.exists()
 
 
+def test_a_rehearsal_counts_on_the_stock_and_the_budget_that_are_left(home, bring):
+    settings(home, "[campaigns.c]\nbudget = 9000\n")
+
+    def rehearsed():
+        return preview_batch(plan_batch(home, Request(campaign_id="c")), now=NOW, progress=quiet)
+
+    plenty = rehearsed()
+    bring(stock=pa.array([60, None, None], pa.int64()))
+    short = rehearsed()
+    assert short.curve.budget[-1] < plenty.curve.budget[-1]
+    assert short.curve.earned[-1] < plenty.curve.earned[-1]
+    assert (np.diff(short.curve.earned) >= 0).all()
+    decide(home, campaign_id="c", budget=6_000)
+    after = rehearsed()
+    assert after.spent <= 4_000 < short.spent
+    assert after.curve.earned[-1] < short.curve.earned[-1]  # some of the sixty are gone
+
+
 def test_what_can_not_be_decided_is_refused_before_anything_is_written(home):
     settings(home, "[campaigns.spring]\nbudget = 100\n")
     with pytest.raises(ContractError, match=r"--budget -1 came, an amount above 0"):
