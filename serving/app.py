@@ -35,7 +35,7 @@ from serving.contract import (
     TransactionsRequest,
 )
 from serving.desk import Desk, Reply
-from serving.door import CLIENT, Door
+from serving.door import CLIENT, REFUSALS, Door
 from serving.explanation import language_of
 from serving.guard import Guard
 from serving.keys import Keyring
@@ -202,7 +202,10 @@ def _add_member_calls(app: FastAPI) -> None:
     @app.get(
         "/v1/members/{member_id}/export",
         response_class=StreamingResponse,
-        responses={200: {"content": {JSON_LINES: {}}, "description": "a JSON object a line; `held_in` says where"}},
+        responses={
+            200: {"content": {JSON_LINES: {}}, "description": "a JSON object a line; `held_in` says where"},
+            **_refusals((422, 503)),
+        },
     )
     async def export(request: Request, member_id: str) -> Response:
         """Give everything that is held about a member, as JSON lines; nothing about a stranger."""
@@ -231,7 +234,7 @@ def _add_probes(app: FastAPI) -> None:
         status = HTTPStatus.OK if health.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return _json(dump({"status": health.status, "checks": health.checks, **told}), status)
 
-    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **_refusals((503,))})
     async def metrics(request: Request) -> Response:
         """Give the metrics in Prometheus' text format."""
         return Response(_desk(request).meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -289,7 +292,6 @@ def _described(
     status: int = 200,
 ) -> dict[str, Any]:
     """Describe a call for the OpenAPI document: the handlers read and write the bytes themselves."""
-    document = {"content": {MEDIA_TYPE: {}}, "model": ProblemDocument}
     extra: dict[str, Any] = {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _whole(body)}}}
@@ -298,9 +300,15 @@ def _described(
     return {
         "response_model": answer,
         "status_code": status,
-        "responses": {code: {**document, "description": HTTPStatus(code).phrase} for code in problems},
+        "responses": _refusals(problems),
         "openapi_extra": extra,
     }
+
+
+def _refusals(problems: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+    """Describe how a call is refused: by itself, and by the door before it."""
+    document = {"content": {MEDIA_TYPE: {}}, "model": ProblemDocument}
+    return {code: {**document, "description": HTTPStatus(code).phrase} for code in sorted({*problems, *REFUSALS})}
 
 
 def _whole(body: type[BaseModel]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ WANTED: Final = {
 BELOW: Final = {"/v1/decisions/": "decide", "/v1/members/": "privacy", "/v1/batches/": "batch", "/reports/": "report"}
 PAGES: Final = frozenset({"report", "explain"})  # what browsers ask for, whose way to show a key is a password
 ELSEWHERE: Final = "admin"  # what nobody has thought of yet is not open by that
+REFUSALS: Final = (401, 403, 421, 429, 431, 503)  # what it says to whom it does not let in
 HEAD_BYTES: Final = 16 * 1024
 CLIENT: Final = "holdfast.client"  # in a request's scope: the name of its key
 NOBODY: Final = ""  # the client's name where no key is asked for

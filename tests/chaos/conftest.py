@@ -19,6 +19,7 @@ from features.decisions import read_decisions
 from tests.chaos import shim
 from tests.chaos.history import Limits, read_diaries, violations
 from tests.serving.conftest import release_root as release_root  # noqa: PLC0414 (a fixture)
+from tests.serving.conftest import start as start  # noqa: PLC0414 (another)
 
 LONG = os.environ.get("CHAOS") == "long"
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)

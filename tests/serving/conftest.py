@@ -80,6 +80,14 @@ class Memory:
         told = {name: fact(name, member_ids, X, known) for name in facts}
         return Row(tuple(member_ids), X.astype(np.float32), known, *zip(*words, strict=True), told)
 
+    def vectors(self, member_ids):
+        """Of nobody is there a whole vector."""
+        return replace(self.online(member_ids, tuple(one.name for one in FEATURES), facts=()), known=np.zeros(1))
+
+    def erase(self, member_ids):
+        """There is nothing to erase."""
+        return 0 * len(member_ids)
+
 
 def fact(name, member_ids, X, known):
     if known_facts().get(name) == "number":
