@@ -7,6 +7,7 @@ from features.home import Home
 from features.sheet import Progress
 from serving.batch.closing import preview_batch
 from serving.batch.plan import Request, plan_batch
+from training.metrics import Estimate
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,16 @@ class Point:
 
 @dataclass(frozen=True)
 class BudgetCurve:
-    """Hold the curve, and what would be spent without a limit, chance included."""
+    """Hold the curve, and what would be spent without a limit, chance included.
+
+    `judged` is what the release's policy and its rivals earned over no contact when it was judged, per decision, on
+    decisions that it had not learned from: how far the curve can be believed.
+    """
 
     members: int
     unlimited: float
     points: tuple[Point, ...]
+    judged: dict[str, Estimate]
 
 
 def gather_budget(home: Home, *, now: datetime, progress: Progress) -> BudgetCurve:
@@ -35,7 +41,10 @@ def gather_budget(home: Home, *, now: datetime, progress: Progress) -> BudgetCur
     ContractError, NotFoundError
         If there is no offer, nobody to send it to, or nothing promoted.
     """
-    found = preview_batch(plan_batch(home, Request()), now=now, progress=progress)
-    curve = found.curve
+    plan = plan_batch(home, Request())
+    found = preview_batch(plan, now=now, progress=progress)
+    curve, policies = found.curve, plan.decider.release.manifest.evidence["policies"]
+    judged = {name: Estimate(**row["against_no_contact"]) for name, row in policies["table"].items()}
     columns = (curve.budget.tolist(), curve.earned.tolist(), curve.marginal.tolist())
-    return BudgetCurve(found.members, found.spent, tuple(Point(*point) for point in zip(*columns, strict=True)))
+    points = tuple(Point(*point) for point in zip(*columns, strict=True))
+    return BudgetCurve(found.members, found.spent, points, judged)

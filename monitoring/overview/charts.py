@@ -7,6 +7,7 @@ page allows no style but its sheet's.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import floor, log10
 from typing import Final
 
 from markupsafe import Markup, escape
@@ -45,7 +46,7 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     span = high - low
     if span <= 0:
         return [low]
-    unit = 10.0 ** _exponent(span / wanted)
+    unit = 10.0 ** floor(log10(span / wanted))
     step = next(unit * one for one in STEPS if unit * one * wanted >= span * 0.999)
     first = -(-low // step)
     return [round((first + place) * step, 10) for place in range(int((high - first * step) // step) + 1)]
@@ -148,9 +149,3 @@ def _ends(labels: tuple[str, str]) -> list[str]:
         _text(LEFT, HEIGHT - 6, labels[0], "tick", "start"),
         _text(WIDTH - RIGHT, HEIGHT - 6, labels[1], "tick", "end"),
     ]
-
-
-def _exponent(value: float) -> int:
-    from math import floor, log10
-
-    return floor(log10(value))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WHOLE: Final = 100  # units of the currency: from here on decimals say nothing
 MINUS: Final = "−"
+SEEN: Final = 0.0005  # of a change: less is written as none
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Figures:
     def amount(self, minor: float, *, sign: bool = False) -> str:
         """Write an amount whose currency is said elsewhere."""
         major = minor / 10**self.programme.currency_digits
-        digits = 0 if abs(major) >= WHOLE else self.programme.currency_digits
+        digits = 0 if abs(major) >= WHOLE or not major else self.programme.currency_digits
         text = f"{major:{'+' if sign else ''},.{digits}f}"
         return text.replace("-", MINUS)
 
@@ -99,6 +100,10 @@ class Figures:
         if unit == "share":
             return f"{100 * change:+.1f} {self.tell('kpi.points')}".replace("-", MINUS)
         return self.percent(change, sign=True, digits=1)
+
+    def direction(self, change: float | None) -> str:
+        """Name the class of a change that is large enough to be seen."""
+        return "" if change is None or abs(change) < SEEN else "up" if change > 0 else "down"
 
     def day(self, moment: datetime) -> str:
         """Write a day of the programme's calendar.

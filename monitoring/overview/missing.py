@@ -24,7 +24,7 @@ def or_missing(gather: Callable[[], T], why: str, command: str) -> T | Missing:
     """Gather a panel, or say why it can't be: one that fails never takes the others with it."""
     try:
         return gather()
-    except (HoldfastError, KeyError, OSError) as error:
+    except (HoldfastError, LookupError, OSError, ValueError) as error:  # ValueError: a snapshot lacks a column
         return Missing(why, command, str(error))
 
 

@@ -1,6 +1,6 @@
 """The overview as one HTML page that stands by itself: for a browser, for mail, and on paper."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from serving.explanation import LANGUAGES, Language
 from serving.pages.front import MARK, page_path
 from serving.pages.rendering import render
 from serving.pages.texts import known, teller
+from training.metrics import Estimate
 from training.reporting.campaign import NOTHING, Design, Effect, Report
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
@@ -102,6 +103,7 @@ def _charts(view: Overview, figures: Figures) -> dict[str, Any]:
         drawn["rivals"] = ", ".join(f"{name} {figures.plain_range(found)}" for name, found in plain.items())
     if isinstance(view.budget, BudgetCurve):
         drawn["budget_chart"] = _budget(view.budget, figures)
+        drawn["judged"] = _judged(view.budget, figures)
     return drawn
 
 
@@ -133,6 +135,18 @@ def _budget(curve: BudgetCurve, figures: Figures) -> Markup:
         x_ticks=marked(points[-1][0]),
         y_ticks=marked(max(earned for _, earned in points)),
     )
+
+
+def _judged(curve: BudgetCurve, figures: Figures) -> Callable[[Estimate, str], Markup]:
+    """Give what draws each judged policy on the scale of all."""
+    low = min([0.0, *(found.lower for found in curve.judged.values())])
+    high = max([1.0, *(found.upper for found in curve.judged.values())])
+
+    def draw(found: Estimate, name: str) -> Markup:
+        title = f"{known(f'policy.{name}', figures.tell)}: {figures.money_range(found, sign=True)}"
+        return charts.interval((found.value, found.lower, found.upper), span=(low, high), title=title)
+
+    return draw
 
 
 def _wholes(reports: Sequence[Report], figures: Figures) -> Iterator[Row]:

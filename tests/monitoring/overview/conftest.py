@@ -1,7 +1,8 @@
 """A programme whose figures can be worked out in the head, and a browser to see them in.
 
 A hundred members buy for 10 USD every Monday, of which a quarter is margin; in the last week only half of them do. Of a
-campaign, 40 members were held out and 60 got an offer for 1 USD: held out is a margin of 10 USD, sent is one of 20.
+campaign, 40 members were held out and 60 got an offer for 1 USD: held out is a margin of 10 USD, sent
+is one of 17.50 USD or, as often, of 22.50.
 """
 
 import importlib.util
@@ -69,7 +70,7 @@ def decided(home, decision):
                 "uplift": (800,), "cost": (100,), "net_value": (700,), "event_timestamp": SENT - timedelta(days=1),
             }  # fmt: skip
             log.append([decision(f"d{number}", **values)], now=SENT)
-            bought = 4000 if held else 8000  # a quarter of it is margin
+            bought = 4000 if held else 7000 + 2000 * (number % 2)  # a quarter of it is margin
             when = SENT + timedelta(days=3)
             log.record(Outcome(f"o{number}", f"d{number}", None, "purchase", when, bought), now=SENT).result()
     return home

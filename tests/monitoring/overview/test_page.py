@@ -36,7 +36,13 @@ def whole(view):
     health = Health(view.membership.as_of, tables, drift, fine, (Firing("critical", "lost", view.written),))
     change = Change("promotion", "2018-05-01T08:00:00+00:00", "ada <b>", None, "abc123", ("for: it earns more",))
     releases = Releases("abc123", (), "simulated", ("A",), (change,), 2)
-    return replace(view, risk=risk, budget=BudgetCurve(100, 15_000.0, points), health=health, releases=releases)
+    return replace(
+        view,
+        risk=risk,
+        budget=BudgetCurve(100, 15_000.0, points, {"no contact": about, "model": about}),
+        health=health,
+        releases=releases,
+    )
 
 
 class Outline(HTMLParser):
@@ -91,8 +97,13 @@ def test_it_is_sound_html(request, which, language):
 def test_it_says_what_the_log_comes_to(view):
     earned = view.campaigns.earned
     assert (round(earned.net_value.value), earned.cost, earned.decisions) == (54_000, 6_000.0, 60)  # 60 x (10 - 1) USD
+    # 60 deviations of 2.50, none of those held out: 2.50 / sqrt(59) is the error, and 2.001 of Student's 59 degrees
+    reach = 60 * 2.001 * 250 / 59**0.5
+    assert earned.net_value.lower == pytest.approx(54_000 - reach, abs=2)
+    assert earned.net_value.upper == pytest.approx(54_000 + reach, abs=2)
     text = page(view, "en")
     assert "Offers earned 540 USD after all costs" in text
+    assert "+501 USD to +579 USD" in text
     assert "+9.00 USD" in text  # a decision, where 7 were promised
     assert "+7.00 USD" in text
     assert "60 decisions against 40" in text
@@ -115,7 +126,7 @@ def test_members_are_counted_and_small_groups_are_not(view):
     assert view.membership.moves.members[1][1] == 100
     loyal = next(segment for segment in view.segments.segments if segment.name == "loyal")
     assert (loyal.members, loyal.spend) == (None, None)  # of one member nothing is told
-    assert "fewer than 5" in page(view, "en")
+    assert 'title="fewer than 5"' in page(view, "en")
 
 
 def test_nobody_is_named_on_the_page_or_in_the_json(whole):
