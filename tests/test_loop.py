@@ -174,6 +174,24 @@ def test_a_bento_builds(holdfast, tmp_path):
     assert (made / "features" / "stores" / "online.py").is_file()  # what lies deeper comes along
 
 
+def test_the_page_and_its_json_say_the_same_of_the_members(demonstration, holdfast, place):
+    assert "overview-en.html" in demonstration.stdout
+    file = place / "monday.html"
+    told = holdfast("monitor", "report", "--out", file, "--json")
+    assert told.returncode == 0, told.stderr
+    view = json.loads(told.stdout)
+    members, risk = view["membership"]["members"], view["risk"]
+    page = file.read_text(encoding="utf-8")
+    assert members == 2469
+    assert f"<b>{members:,}</b>" in page
+    assert risk["members"] == sum(band["members"] for band in risk["bands"] if band["members"])
+    assert risk["leaving"]["lower"] < risk["leaving"]["value"] < risk["leaving"]["upper"]
+    assert f"<b>{risk['leaving']['value']:,.0f}</b>" in page
+    assert {report["design"] for report in view["campaigns"]["reports"]} == {"observational"}  # they were targeted
+    assert "OBSERVATIONAL" in page
+    assert view["campaigns"]["earned"] is None
+
+
 def test_drift_has_a_verdict_a_report_and_an_exit_code(demonstration, holdfast, place):
     assert demonstration.returncode == 0
     verdict = holdfast("monitor", "drift", "--json")
