@@ -31,11 +31,14 @@ class Gate:
         ProblemError
             429 if there is no room.
         """
-        if self.inside >= self._limit:
-            detail = "more came than can be answered in time; repeat the request after the seconds of Retry-After"
-            headers = {"Retry-After": str(BACK_SECONDS)}
-            raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "busy", detail, headers=headers)
+        if self.full:
+            raise busy()
         self.inside += 1
+
+    @property
+    def full(self) -> bool:
+        """Whether the next one is refused."""
+        return self.inside >= self._limit
 
     def leave(self) -> None:
         """Make room."""
@@ -62,3 +65,10 @@ class Gate:
             yield
         finally:
             self.inside -= more
+
+
+def busy() -> ProblemError:
+    """Tell somebody to come back."""
+    detail = "more came than can be answered in time; repeat the request after the seconds of Retry-After"
+    headers = {"Retry-After": str(BACK_SECONDS)}
+    return ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "busy", detail, headers=headers)

@@ -8,6 +8,7 @@ import os
 import re
 import time
 import traceback
+from collections.abc import Iterable
 from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Final
@@ -38,7 +39,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
-        name, parent = _name(scope)
+        name, parent = name_of(scope["headers"])
         state, token = scope["app"].state, request_id.set(name.decode())
 
         async def watch(message: Message) -> None:
@@ -66,10 +67,10 @@ class Guard:
             self._traces.note(call, scope["method"], status, seconds=seconds, request_id=name.decode(), parent=parent)
 
 
-def _name(scope: Scope) -> tuple[bytes, str]:
+def name_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, str]:
     """Give a request's id and, where it is part of a trace, whose child it is."""
     own, parent = None, None
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == REQUEST_ID and ID.fullmatch(value):
             own = value
         elif name == TRACE:

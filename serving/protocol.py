@@ -1,7 +1,12 @@
-"""How connections are held: so many, and none whose client keeps it without saying what it wants."""
+"""How connections are held: so many, and none whose client keeps it without saying what it wants.
+
+Who comes when the gate is full is turned away here, before there is a task, a scope or a body: below an overload the
+event loop would otherwise spend most of its time on saying no.
+"""
 
 import asyncio
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -9,13 +14,28 @@ from serving.door import HEAD_BYTES
 
 CONNECTIONS: Final = 900  # a process has 1,024 files to open, as a rule
 HEAD_SECONDS: Final = 5.0
+BODY_SECONDS: Final = 5.0  # that the body of a request may take which is turned away
+PAUSE_SECONDS: Final = 0.5  # until its connection is read again: who repeats at once, unlike told, waits so long
+
+Headers = Sequence[tuple[bytes, bytes]]
+TurnAway = Callable[[bytes, bytes, Headers], bytes | None]  # method, address and headers -> head and body of a refusal
 
 
 class Protocol(HttpToolsProtocol):
-    """Give up a connection whose head does not come, or does not end."""
+    """Give up a connection whose head does not come, or does not end.
+
+    Parameters
+    ----------
+    turn_away : says what is answered at once, None where a request goes in
+    """
 
     _waiting: asyncio.TimerHandle | None = None
     _came = 0  # bytes of a head that has not ended
+    _away = False  # the request that is being read was answered already
+
+    def __init__(self, *args: Any, turn_away: TurnAway = lambda *_: None, **kwargs: Any) -> None:  # noqa: ANN401 (uvicorn's)
+        super().__init__(*args, **kwargs)
+        self._turn_away = turn_away
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Hold a connection, or end it where there are too many."""
@@ -27,23 +47,60 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
+        if self._away:
+            super().data_received(data)
+            return
         if self._waiting is None and (self.cycle is None or self.cycle.response_complete):
             self._wait()
         super().data_received(data)
-        if self._waiting is not None:
+        if self._waiting is not None and not self._is_away():
             self._came += len(data)
             if self._came > HEAD_BYTES:
                 self._give_up()
 
     def on_headers_complete(self) -> None:
-        """Wait no longer."""
+        """Wait no longer; begin to answer, or turn away."""
         self._stop_waiting()
-        super().on_headers_complete()
+        free = (self.cycle is None or self.cycle.response_complete) and not self.pipeline
+        answer = self._turn_away(self.parser.get_method(), self.url, self.headers) if free else None
+        if answer is None:
+            super().on_headers_complete()
+            return
+        self._away = True
+        self._waiting = self.loop.call_later(BODY_SECONDS, self._give_up)
+        self.transport.write(answer)
+
+    def on_body(self, body: bytes) -> None:
+        """Read a body; not that of a request that was turned away."""
+        if not self._away:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Go on to the next request."""
+        if not self._away:
+            super().on_message_complete()
+            return
+        self._away = False
+        self._stop_waiting()
+        if not self.parser.should_keep_alive():
+            self.transport.close()
+            return
+        self.flow.pause_reading()
+        self._waiting = self.loop.call_later(PAUSE_SECONDS, self._read_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def _read_on(self) -> None:
+        self._waiting = None
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._wait()
+
+    def _is_away(self) -> bool:
+        return self._away
 
     def _wait(self) -> None:
         self._came = 0

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,7 @@ from serving.protocol import Protocol
 from serving.shadow import Shadow
 from serving.standby import Standbys
 from serving.traces import Traces
+from serving.turnstile import Turnstile
 from serving.workers import supervise
 from serving.world import World
 
@@ -167,7 +169,7 @@ def run(desk: Desk, listening: socket.socket, *, home: Home, ready: Callable[[st
     )
     config = uvicorn.Config(
         bento(app).to_asgi(),
-        http=Protocol,
+        http=partial(Protocol, turn_away=Turnstile(app)),  # type: ignore[arg-type]  # whatever makes one will do
         ws="none",
         access_log=False,
         log_config=None,

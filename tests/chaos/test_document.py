@@ -32,7 +32,8 @@ NOWHERE = {"/v1/transactions", "/v1/events"}  # there is no store that posts cou
 def document():
     """Read the document as the application gives it: it needs no desk for that."""
     app = create_app(list, keyring=Keyring(lambda: Path("none")), now=lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    return schemathesis.openapi.from_dict(app.openapi())
+    rejected = {"checks": {"negative_data_rejection": {"expected-statuses": ["4xx", "503"]}}}
+    return schemathesis.openapi.from_dict(app.openapi(), config=schemathesis.Config.from_dict(rejected))
 
 
 CALLS = {call.ok().label: call.ok() for call in document().get_all_operations()}
@@ -45,7 +46,7 @@ def address(start, tmp_path_factory):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_answers_are_those_of_the_document(call, address, effort, tell, hang):
+def test_answers_are_those_of_the_document(call, address, effort, tell):
     statuses = Counter()
     valid, wrong = (CALLS[call].as_strategy(generation_mode=mode) for mode in GenerationMode)
 
@@ -55,7 +56,7 @@ def test_answers_are_those_of_the_document(call, address, effort, tell, hang):
     )  # fmt: skip
     @given(st.one_of(valid, wrong))
     def ask(case):
-        response = case.call(base_url=address, timeout=hang)
+        response = case.call(base_url=address, timeout=10)
         statuses[response.status_code] += 1
         case.validate_response(response, checks=CHECKED)
         assert response.status_code < 500 or (case.path in NOWHERE and response.status_code == 503)
