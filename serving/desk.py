@@ -14,6 +14,7 @@ from features.errors import ConflictError, HoldfastError, UnwrittenError
 from features.home import Home
 from features.programme import Serving
 from serving.answers import dump, record_answer, release_answer
+from serving.barrier import Barrier
 from serving.canary import Canary, Health
 from serving.champion import Refused, Watch
 from serving.clerk import Ask, Clerk
@@ -71,6 +72,7 @@ class Desk:
     ----------
     watch : follows the champion; none: the release stays
     shadow : is shown what was decided; none: nobody is
+    barrier : between the workers, where there are several
     """
 
     def __init__(
@@ -85,11 +87,12 @@ class Desk:
         settings: Serving = DEFAULTS,
         watch: Watch | None = None,
         shadow: Shadow | None = None,
+        barrier: Barrier | None = None,
     ) -> None:
         self._offering, self._log, self._world = offering, log, world
         self._intake = Intake(live, world.clock)
         self.meters, self.gate = Meters(), Gate(settings.in_flight)
-        self._lookup = Lookup(source, log, standbys=standbys, settings=settings)
+        self._lookup = Lookup(source, log, standbys=standbys, settings=settings, barrier=barrier)
         self.members = MemberFiles(offering.home, source, log, world.clock)
         show = {"show": shadow.show} if shadow else {}
         self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters, **show).serve)
@@ -142,7 +145,7 @@ class Desk:
             detail = "a request with this Idempotency-Key is still being answered; repeat it in a moment"
             raise ProblemError(HTTPStatus.CONFLICT, "idempotency-running", detail, headers={"Retry-After": "1"})
         try:
-            if (standing := self._log.answer(idempotency_key)) is None:
+            if (standing := await self._standing(idempotency_key)) is None:
                 return await self._decide(Ask(request, digest, idempotency_key, due))
             return self._again(standing, digest)
         except UnwrittenError as error:
@@ -270,6 +273,12 @@ class Desk:
             return self._again(stored.standing, ask.digest)
         self.meters.decided(stored.decided.decisions)
         return Reply(stored.decided.text)
+
+    async def _standing(self, idempotency_key: str) -> Answer | None:
+        """Look up what was answered under a key; another process that keeps the log may take its time."""
+        if self._log.keeps:
+            return self._log.answer(idempotency_key)
+        return await asyncio.to_thread(self._log.answer, idempotency_key)
 
     async def _serve(self, ask: Ask) -> Stored:
         try:

@@ -1,10 +1,11 @@
 """What people on call watch, as Prometheus metrics; no label ever holds an id of a member."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -13,6 +14,7 @@ from features.decisions import Decision
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # where the library puts the metrics of several processes together
 WORKERS: Final = "holdfast-metrics-"
+LOOK_SECONDS: Final = 1.0  # between two looks at what a worker itself takes
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1.0, 2.5)
 AGES = tuple(hours * 3600.0 for hours in (1, 6, 12, 24, 48, 24 * 7, 24 * 14, 24 * 28))
 
@@ -24,6 +26,15 @@ class Meters:
         self.registry = CollectorRegistry()
         self._workers = WORKERS in os.environ.get(FOLDER, "")  # Feast sets it as well, to a folder of its own
         self._watched: tuple[tuple[Gauge, Callable[[], int]], ...] = ()
+        self._own: tuple[tuple[Gauge, str], ...] = ()
+        if self._workers:  # the library's names are of one process
+            told = {"resident_memory_bytes": "Memory", "cpu_seconds_total": "Processor time", "open_fds": "Open files"}
+            names = ((name, f"holdfast_worker_{name.removesuffix('_total')}", text) for name, text in told.items())
+            self._own = tuple((self._gauge(own, f"{text} of a worker"), f"process_{name}") for name, own, text in names)
+            self._process, self._looked = CollectorRegistry(), -LOOK_SECONDS
+            ProcessCollector(registry=self._process)
+        else:
+            ProcessCollector(registry=self.registry)
         self._requests = Counter("holdfast_requests", "Requests answered", ["call", "status"], registry=self.registry)
         self._seconds = Histogram(
             "holdfast_request_seconds", "Time to answer", ["call"], buckets=FAST, registry=self.registry
@@ -133,6 +144,10 @@ class Meters:
     def _look(self) -> None:
         for gauge, value in self._watched:
             gauge.set(value())
+        if self._own and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            for gauge, name in self._own:
+                gauge.set(self._process.get_sample_value(name) or 0)
 
 
 class _OfAll(Collector):

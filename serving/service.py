@@ -28,6 +28,7 @@ from features.errors import ContractError, HoldfastError
 from features.home import Home
 from features.programme import Programme, read_programme
 from serving.app import create_app
+from serving.barrier import Barrier
 from serving.champion import Watch, open_champion
 from serving.desk import Desk
 from serving.door import is_loopback
@@ -62,12 +63,12 @@ LEAN: Final[dict[str, Any]] = {
 }
 
 
-def open_desk(home: Home, *, worker: int = 0) -> Desk:
+def open_desk(home: Home, *, worker: int | None = None) -> Desk:
     """Open the champion, or the one before it that is whole, the feature store and the decision log.
 
     Parameters
     ----------
-    worker : its number, where there are several: each draws by itself
+    worker : its number, where there are several: each draws by itself, and opt-outs wait for all
 
     Raises
     ------
@@ -95,7 +96,7 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
         log.close()
         raise
     settings, engine = read_programme(home.settings).serving, read_programme(home.settings).engine
-    if worker == 0 and engine.decisions != "sqlite":
+    if not worker and engine.decisions != "sqlite":
         log.drain_to(engine.decisions)
     _finish_erasures(home, log, store, world.clock)
     watch = Watch(home, offering, store, clock=world.clock, refused=refused)
@@ -110,6 +111,7 @@ def open_desk(home: Home, *, worker: int = 0) -> Desk:
         settings=settings,
         watch=watch,
         shadow=Shadow(home, log),
+        barrier=None if worker is None else Barrier(home.looking),
     )
 
 

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,6 +13,7 @@ from xgboost.core import XGBoostError
 
 from features.errors import ContractError
 from features.programme import Serving
+from serving.barrier import Barrier
 from serving.decide import FALLBACKS, LATE, NO_MODEL, TOO_OLD, UNAVAILABLE, Decider
 from serving.patience import LateError, Patience
 from serving.record import File, blank_file, marked, open_file, silent_file
@@ -45,14 +46,25 @@ class Consent(Protocol):
 
 
 class Lookup:
-    """Look members up: first whether they may be, then their features; of who opted out none is read."""
+    """Look members up: first whether they may be, then their features; of who opted out none is read.
+
+    Parameters
+    ----------
+    barrier : between several workers; none where there is one
+    """
 
     def __init__(
-        self, source: FeatureSource, consent: Consent, *, standbys: Standbys | None = None, settings: Serving = DEFAULTS
+        self,
+        source: FeatureSource,
+        consent: Consent,
+        *,
+        standbys: Standbys | None = None,
+        settings: Serving = DEFAULTS,
+        barrier: Barrier | None = None,
     ) -> None:
         self._patience, self._consent, self._standbys = Patience(source), consent, standbys
         self._oldest = timedelta(days=settings.feature_days)
-        self._looking = threading.Lock()
+        self._looking, self._barrier = threading.Lock(), barrier
         self._withdrawing: Counter[str] = Counter()
 
     def file(
@@ -61,7 +73,7 @@ class Lookup:
         """Say what is known of members, a row each in order; where nothing is in time, what stands in for it."""
         if self._standbys:
             self._standbys.follow(decider.release)
-        with self._looking:
+        with self._looking, self._barrier.looking() if self._barrier else nullcontext():
             out = self._opted_out(member_ids)
             if not any(out):
                 return self._filled(decider, self._read(decider, member_ids, standing, now, seconds))
@@ -82,18 +94,23 @@ class Lookup:
     def close(self) -> None:
         """Begin no more reads."""
         self._patience.close()
+        if self._barrier:
+            self._barrier.close()
 
     @contextmanager
     def withdrawing(self, member_id: str) -> Iterator[None]:
         """Read no feature of a member from here on: what looks members up now is waited for.
 
-        An opt-out is stored inside, so that whatever is read was read before it was.
+        An opt-out is stored inside, so that whatever is read was read before it was; where there are other workers,
+        it is not over before what they had begun is.
         """
         self._withdrawing[member_id] += 1
         try:
             with self._looking:
                 pass
             yield
+            if self._barrier:
+                self._barrier.wait()
         finally:
             self._withdrawing[member_id] -= 1
             self._withdrawing += Counter()  # keeps what is above 0

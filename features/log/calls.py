@@ -155,6 +155,11 @@ class Log(Kept, Protocol):
     """The decision log, kept by this process or by another."""
 
     @property
+    def keeps(self) -> bool:
+        """Whether it is this process, so that nothing that is looked up goes over a socket."""
+        ...
+
+    @property
     def backlog(self) -> int:
         """Entries that wait."""
         ...

@@ -99,6 +99,11 @@ class DecisionLog:
         self.close()
 
     @property
+    def keeps(self) -> bool:
+        """Yes: this is the writer."""
+        return True
+
+    @property
     def backlog(self) -> int:
         """Entries that wait for the disk."""
         return self._jobs.qsize()

@@ -10,6 +10,7 @@ import pytest
 
 from features.decisions import DecisionLog, Preference, SharedLog
 from features.log.standing import nobody_contacted
+from serving.barrier import Barrier
 from serving.sources import Lookup
 
 RACES = int(os.environ.get("HOLDFAST_OPT_OUTS", "2000"))  # 100,000 in the long form
@@ -74,6 +75,46 @@ def test_no_feature_is_read_after_an_opt_out_is_on_the_disk(decider, members, lo
     late = [names for place, (kind, names) in enumerate(events) if kind == "read" and place > stored_at[names[0]]]
     assert len(stored_at) == RACES
     assert late == []
+
+
+class Held:
+    """A source that reads when it is let go."""
+
+    def __init__(self, members, events):
+        self._noted, self.asked, self.go = Noted(members, events), threading.Event(), threading.Event()
+
+    def online(self, member_ids, features, *, facts):
+        self.asked.set()
+        self.go.wait(10)
+        return self._noted.online(member_ids, features, facts=facts)
+
+
+def test_an_opt_out_waits_for_what_another_worker_had_begun(decider, members, tmp_path):
+    now, events, path = decider.programme.replay_from, [], tmp_path / "decisions.db"
+    held = Held(members, events)
+    with SharedLog(path) as first, SharedLog(path) as second, ThreadPoolExecutor(2) as pool:
+        mine = Lookup(Noted(members, events), first, barrier=Barrier(tmp_path / "lock"))
+        other = Lookup(held, second, barrier=Barrier(tmp_path / "lock"))
+
+        def opt_out():
+            with mine.withdrawing("m1"):
+                first.prefer(Preference("m1", personalisation=False), now=now).result()
+                stored.set()
+            events.append("answered")
+
+        stored = threading.Event()
+        looking = pool.submit(look_up, other, decider, "m1")
+        held.asked.wait(10)
+        withdrawing = pool.submit(opt_out)
+        assert stored.wait(10)
+        assert events == []
+        held.go.set()
+        looking.result()
+        withdrawing.result()
+        assert look_up(other, decider, "m1").members.opted_out.all()
+        mine.close()
+        other.close()
+    assert events == [("read", ("m1",)), "answered"]
 
 
 def test_of_several_only_who_opted_out_is_not_read_and_each_stays_in_place(decider, members, log):

@@ -77,6 +77,30 @@ def test_a_key_that_is_still_being_answered_is_a_conflict_and_is_free_again_afte
     assert len(read_decisions(tmp_path / "decisions.db")) == 1
 
 
+def test_a_keeper_of_the_log_that_hangs_keeps_only_those_waiting_who_need_it(opened, members, monkeypatch):
+    asked, go = threading.Event(), threading.Event()
+    look_up = DecisionLog.answer
+
+    def hang(log, key):
+        asked.set()
+        go.wait(10)
+        return look_up(log, key)
+
+    monkeypatch.setattr(DecisionLog, "keeps", False)  # as where another worker keeps it
+    monkeypatch.setattr(DecisionLog, "answer", hang)
+
+    async def meet(client):
+        waits = asyncio.create_task(client.post("/v1/decisions", json=BODY, headers=KEY))
+        assert await asyncio.to_thread(asked.wait, 10)
+        others = [await client.get("/livez"), await client.post("/v1/decisions", json=BODY)]
+        early = waits.done()
+        go.set()
+        return early, [one.status_code for one in (*others, await waits)]
+
+    with opened(members) as client:
+        assert asyncio.run(meet(client)) == (False, [200, 200, 200])
+
+
 def test_an_error_nobody_foresaw_is_a_problem_document_and_names_no_member(
     opened, decider, members, monkeypatch, caplog
 ):

@@ -83,6 +83,16 @@ def test_a_row_expires_unless_it_is_written_again(redis_server):
         assert not read(table, ["m1"]).known.any()
 
 
+def test_who_is_erased_is_gone_and_nobody_else(redis_server):
+    with opened(redis_server.address, "erasing") as mine, opened(redis_server.address, "other") as other:
+        for table in (mine, other):
+            table.write("v", SCHEMA, [batch(IDS[:9], 1)])
+        assert mine.erase("v", [*IDS[:3], "nobody"]) == 3
+        assert mine.erase("v", IDS[:3]) == 0
+        assert read(mine, IDS[:9]).known.tolist() == [False] * 3 + [True] * 6
+        assert read(other, IDS[:9]).known.all()
+
+
 def test_programmes_that_share_a_server_do_not_meet(redis_server):
     with opened(redis_server.address, "mine") as mine, opened(redis_server.address, "mine.too") as other:
         mine.write("v", SCHEMA, [batch(["m1"], 1)])
