@@ -104,11 +104,6 @@ class Home:
         return self.root / "shadow.db"
 
     @property
-    def looking(self) -> Path:
-        """What workers lock while they look members up."""
-        return self.root / "looking.lock"
-
-    @property
     def privacy_key(self) -> Path:
         """What tombstones are made with: without it nobody knows again who was erased."""
         return self.root / "privacy.key"
