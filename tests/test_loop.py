@@ -172,6 +172,7 @@ def test_a_bento_builds(holdfast, tmp_path):
     (made,) = (tmp_path / "bentoml" / "bentos" / "holdfast").glob("*/src")
     assert (made / "serving" / "service.py").is_file()
     assert (made / "features" / "stores" / "online.py").is_file()  # what lies deeper comes along
+    assert {"texts.toml", "style.css", "frame.html"} <= {one.name for one in (made / "serving" / "pages").iterdir()}
 
 
 def test_the_page_and_its_json_say_the_same_of_the_members(demonstration, holdfast, place):

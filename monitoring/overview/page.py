@@ -14,7 +14,7 @@ from monitoring.overview.budget import BudgetCurve
 from monitoring.overview.figures import Figures
 from monitoring.overview.kpis import Kpi
 from monitoring.overview.membership import STAGES, Membership
-from monitoring.overview.missing import Missing
+from monitoring.overview.missing import Missing, counted
 from monitoring.overview.overview import Overview
 from monitoring.overview.risk import Risk
 from monitoring.overview.segments import RfmMap
@@ -61,6 +61,7 @@ def page(view: Overview, language: Language) -> str:
         "offers_of": lambda report: [*_offers(report, figures)],
         "is_missing": lambda panel: isinstance(panel, Missing),
         "heat": heat,
+        "counted": counted,
         "spark": lambda kpi: _spark(kpi, figures),
     }
     return render("overview.html", language, folder=TEMPLATES, **values, **_charts(view, figures))

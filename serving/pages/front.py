@@ -16,6 +16,7 @@ from serving.pages.texts import teller
 MARK: Final = "<!-- holdfast: served -->"  # where the service puts in what mail has no use for
 REPORT: Final = r"drift-\d{4}-\d{2}-\d{2}\.html"  # the full reports that the service shows
 LINKED: Final = re.compile(rf'<code class="report">({REPORT})</code>')  # mail has no way to them
+STALE: Final = timedelta(days=8)  # the view is a weekly one
 MINUTE: Final = 60
 UNITS: Final = (("days", 86_400), ("hours", 3600), ("minutes", MINUTE))
 
@@ -33,8 +34,9 @@ def front_page(home: Home, language: Language, *, now: datetime) -> bytes:
     except FileNotFoundError:
         return render("empty.html", language).encode()
     text = LINKED.sub(r'<a href="reports/\1">\1</a>', text)
-    age = age_of(now - datetime.fromtimestamp(written, UTC), language)
-    return text.replace(MARK, render("served.html", language, age=age), 1).encode()
+    passed = now - datetime.fromtimestamp(written, UTC)
+    served = render("served.html", language, age=age_of(passed, language), stale=passed > STALE)
+    return text.replace(MARK, served, 1).encode()
 
 
 def age_of(passed: timedelta, language: Language) -> str:

@@ -1,5 +1,6 @@
 """The pages' addresses: what they answer, to whom, and what their answers allow."""
 
+import os
 import re
 from base64 import b64encode
 from datetime import UTC, datetime
@@ -38,6 +39,10 @@ def test_the_page_is_what_was_written_last_with_its_age_and_nothing_but_its_own_
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "script" not in policy
     assert "frame-ancestors 'none'" in policy
+    assert "Out of date" not in page.text
+    nine_days = 9 * 86_400
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - nine_days))
+    assert "Out of date" in service.get("/?language=en").text
     path.write_text("second", encoding="utf-8")
     assert "second" in service.get("/?language=en").text
     path.unlink()
