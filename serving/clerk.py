@@ -28,6 +28,7 @@ from serving.offering import Offering
 from serving.record import File, Request, known_of, record
 from serving.shadow import Shown
 from serving.sources import Lookup
+from serving.traces import Step
 from serving.world import World
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Decided:
     answer: Answer | None = None
     drawn: Drawn | None = None
     stored: "Future[Answer | None] | None" = None
+    steps: tuple[Step, ...] = ()
 
 
 Served = Decided | Exception
@@ -147,10 +149,12 @@ class Clerk:
             self._log.moment() if decider.constraints.longest_days and uniform else None
         )  # before contacts are read
         ids = tuple(chain.from_iterable(ask.request.members for party in parties for ask in party))
+        asked = time.perf_counter()
         file = self._look_up(ids, now, due=min(ask.due for ask in asks))
         started, done = time.perf_counter(), 0
         file, scores = self._lookup.scored(decider, file)
-        at = _At(now, moment, (time.perf_counter() - started) / len(ids))
+        scored = time.perf_counter()
+        at = _At(now, moment, len(ids), (("features", asked, started), ("models", started, scored)))
         worths = dict[str | None, Worth]()
         for party in parties:
             campaign_id = party[0].campaign_id
@@ -198,6 +202,7 @@ class Clerk:
     def _decisions(
         self, asks: Sequence[Ask], file: File, worth: Worth, *, uniform: "Floats", at: "_At"
     ) -> Iterator[tuple[Ask, Served]]:
+        started = time.perf_counter()
         requests = [ask.request for ask in asks if isinstance(ask.request, DecisionsRequest)]
         campaign_id, decider = requests[0].campaign_id, self._offering.decider
         purse, before = self._offering.purse(campaign_id, at.now), asks[0].drawn
@@ -229,7 +234,8 @@ class Clerk:
             except UnwrittenError as error:
                 yield ask, error
                 continue
-            given.append(Decided(text, own, answer, kept, stored))
+            steps = (*at.steps, ("policy", started, time.perf_counter()))
+            given.append(Decided(text, own, answer, kept, stored, steps))
             yield ask, given[-1]
         told = (decider, file.members, worth, choice, occasion, uniform)
         self._show(Shown(*told, decisions, tuple(given), at.seconds))
@@ -253,8 +259,15 @@ class _Party(NamedTuple):
 
 
 class _At(NamedTuple):
-    """Say when a group is decided, by the clock and by the log, and how long scoring took, a member."""
+    """Say when a group is decided, by the clock and by the log, how large it is, and how long it took until then."""
 
     now: datetime
     moment: int | None
-    seconds: float
+    members: int
+    steps: tuple[Step, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long scoring took, a member."""
+        _, started, done = self.steps[-1]
+        return (done - started) / self.members

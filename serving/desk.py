@@ -39,6 +39,7 @@ from serving.room import Room, Stored
 from serving.shadow import Shadow
 from serving.sources import FeatureSource, Lookup
 from serving.standby import Standbys
+from serving.traces import steps
 from serving.world import World
 
 DEFAULTS: Final = Serving()
@@ -269,6 +270,8 @@ class Desk:
         started = time.perf_counter()
         stored = await self._serve(ask)
         self.meters.took("decision", time.perf_counter() - started)
+        if (taken := steps.get()) is not None:
+            taken += [*stored.decided.steps, ("log", stored.decided.steps[-1][2], stored.at)]
         if stored.standing is not None and stored.standing != stored.decided.answer:  # it may have come over a socket
             return self._again(stored.standing, ask.digest)
         self.meters.decided(stored.decided.decisions)

@@ -16,7 +16,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.problems import ProblemError
-from serving.traces import Traces
+from serving.traces import Step, Traces, steps
 
 REQUEST_ID: Final = b"x-request-id"
 TRACE: Final = b"traceparent"
@@ -41,6 +41,9 @@ class Guard:
         started, status = time.perf_counter(), 0
         name, parent = name_of(scope["headers"])
         state, token = scope["app"].state, request_id.set(name.decode())
+        taken: list[Step] = []
+        if self._traces:
+            steps.set(taken)
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -64,7 +67,8 @@ class Guard:
         if desk := state.desk:
             desk.meters.answered(call, status, seconds)
         if self._traces:
-            self._traces.note(call, scope["method"], status, seconds=seconds, request_id=name.decode(), parent=parent)
+            told = {"request_id": name.decode(), "parent": parent}
+            self._traces.note(call, scope["method"], status, seconds=seconds, taken=taken, **told)
 
 
 def name_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, str]:

@@ -7,6 +7,7 @@ costs more than an answer does.
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class Stored:
 
     decided: Decided
     standing: Answer | None
+    at: float = 0.0  # by the clock that measures
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Room:
         if isinstance(error, StaleError):
             self._again(waiting, decided)
         else:
-            self._finish(waiting, error or Stored(decided, stored.result()))
+            self._finish(waiting, error or Stored(decided, stored.result(), time.perf_counter()))
 
     def _again(self, waiting: _Waiting, decided: Decided) -> None:
         """Have a request decided again, on what there is now."""

@@ -1,18 +1,25 @@
 """Traces for a collector that speaks OpenTelemetry's protocol over HTTP, where one is named; otherwise nothing."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+Step = tuple[str, float, float]  # its name, from when to when, by the clock that measures
+
+steps: Final[ContextVar[list[Step] | None]] = ContextVar("steps", default=None)  # of a request; None: nobody asks
 NAMES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 SERVER_FAULT: Final = 500
 
 
 class Traces:
-    """Note a span per request: which call, which status, how long; never an address or anything a caller sent."""
+    """Note a span per request: which call, which status, how long; never an address or anything a caller sent.
+
+    Below it stands a span for each step of a decision; requests that were decided together share those.
+    """
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -34,9 +41,19 @@ class Traces:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2)))
         return cls(provider)
 
-    def note(self, call: str, method: str, status: int, *, seconds: float, request_id: str, parent: str) -> None:
+    def note(
+        self,
+        call: str,
+        method: str,
+        status: int,
+        *,
+        seconds: float,
+        request_id: str,
+        parent: str,
+        taken: Sequence[Step] = (),
+    ) -> None:
         """Note a request that was just answered; `parent` as in the header traceparent, or empty."""
-        from opentelemetry.trace import SpanKind, Status, StatusCode
+        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
         ended = time.time_ns()
         context = self._propagator.extract({"traceparent": parent}) if parent else None
@@ -54,6 +71,10 @@ class Traces:
         )
         if status >= SERVER_FAULT:
             span.set_status(Status(StatusCode.ERROR))
+        since = ended - round(time.perf_counter() * 1e9)
+        for name, started, done in taken:
+            step = self._tracer.start_span(name, set_span_in_context(span), start_time=since + round(started * 1e9))
+            step.end(since + round(done * 1e9))
         span.end(ended)
 
     def close(self) -> None:

@@ -97,8 +97,16 @@ def test_neither_log_nor_metric_nor_trace_says_whom_a_request_was_about(start, c
         for scope in resource.scope_spans
         for span in scope.spans
     ]
-    child = next(span for span in spans if span.trace_id.hex() == TRACE)
-    assert (child.name, child.parent_span_id.hex()) == ("POST /v1/decisions", "00f067aa0ba902b7")
+    of_first = {span.name: span for span in spans if span.trace_id.hex() == TRACE}
+    child = of_first.pop("POST /v1/decisions")
+    assert child.parent_span_id.hex() == "00f067aa0ba902b7"
+    steps = [of_first.pop(name) for name in ("features", "models", "policy", "log")]
+    assert not of_first
+    assert {step.parent_span_id for step in steps} == {child.span_id}
+    times = [time for step in steps for time in (step.start_time_unix_nano, step.end_time_unix_nano)]
+    assert times == sorted(times)
+    assert child.start_time_unix_nano < times[0]
+    assert times[-1] < child.end_time_unix_nano
     assert {one.key for span in spans for one in span.attributes} == {
         "http.request.method", "http.route", "http.response.status_code", "holdfast.request_id",
     }  # fmt: skip
