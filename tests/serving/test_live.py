@@ -1,8 +1,11 @@
 """A purchase that is posted to the real service changes the next answer about its member, within a second."""
 
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -82,16 +85,20 @@ def promote_tiny_release(home):
     promote(home, release_id, expected=None, who="test", now=START, verdict=Verdict(promote=True, reasons=()))
 
 
-@pytest.fixture(scope="module")
-def service(home):
+@contextmanager
+def served(home, workers=1):
     command = [sys.executable, "-m", "holdfast", "serve", "--home", str(home.root), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.PIPE, text=True) as process:
         try:
-            address = process.stdout.readline().split()[-1]
-            with httpx.Client(base_url=address, timeout=20) as client:
-                yield client
+            yield process.stdout.readline().split()[-1]
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def service(home):
+    with served(home) as address, httpx.Client(base_url=address, timeout=20) as client:
+        yield client
 
 
 def bought(number, member, **values):
@@ -176,6 +183,22 @@ def test_an_id_that_stands_for_something_else_is_a_conflict_and_nothing_is_taken
     event = {"event_id": "twice", "member_id": "m9", "occurred_at": "2017-06-20T11:00:00Z", "kind": "view"}
     again = problem(post(service, event, event | {"member_id": "m1"}, table="events"), 422)
     assert [error.pointer for error in again.errors] == ["/rows/1/event_id"]
+
+
+def test_rows_that_meet_several_workers_count_once_and_at_once(home, tmp_path):
+    copy, statuses = Home(tmp_path / "home"), Counter()
+    shutil.copytree(home.root, copy.root, ignore=shutil.ignore_patterns("decisions.db*", "live.db*"))
+    with served(copy, workers=2) as address:
+        for number in range(8):
+            for _ in range(3):  # by a connection of its own each, so that both workers are met
+                with httpx.Client(base_url=address, timeout=20) as client:
+                    taken = post(client, bought(f"worker{number}", "m19")).raise_for_status().json()
+                    statuses.update(taken["rows"])
+                with httpx.Client(base_url=address, timeout=20) as client:
+                    assert score(client, "m19")["feature_age_seconds"] < 60
+    assert statuses == {"accepted": 8, "duplicate": 16}
+    (found,) = open_store(copy).online(("m19",), ("spend_28d",), facts=()).X.tolist()
+    assert found == [8 * 2500]
 
 
 def test_rows_are_metered_and_described(service):

@@ -257,6 +257,17 @@ def test_what_follows_an_erased_decision_later_is_of_nobody(home):
     assert len(read_outcomes(home.decisions)) == before
 
 
+def test_what_callers_said_of_them_beside_others_goes_and_what_names_nobody_stays(home, decision):
+    said = {f"e{n}": {"with": who} for n, who in enumerate([*GONE, "zQ7gon", 'a"b', "other"])}
+    with DecisionLog(home.decisions) as log:
+        decisions = [decision(name, member_id="other", context=context) for name, context in said.items()]
+        log.append(decisions, now=NOW).result()
+    receipt = erased(home, (*GONE, 'a"b'))
+    kept = {row["decision_id"]: row["context"] for row in read_decisions(home.decisions)}
+    assert [kept[name] for name in said] == [{}, {}, {"with": "zQ7gon"}, {}, {"with": "other"}]
+    assert receipt.removed["log.contexts"] == 3
+
+
 def test_who_opted_out_is_named_until_erased(home):
     assert opted_out(home) == {GONE[1]}
     erased(home)

@@ -1,4 +1,4 @@
-"""Four workers and a batch on one log, in real processes: what no race, kill or handover may break."""
+"""Workers and a batch on one log, in real processes: what no race, kill or handover may break."""
 
 import os
 import signal
@@ -29,7 +29,6 @@ min_days_between_contacts = {REST_DAYS}
 budget = {BUDGET}
 [campaigns.summer]
 [serving]
-workers = 4
 deadline_ms = 10000
 """
 
@@ -46,8 +45,8 @@ def company(home, bring):
 
 
 @contextmanager
-def served(home):
-    command = [sys.executable, "-m", "holdfast", "serve", "--home", home.root, "--port", "0"]
+def served(home, workers):
+    command = [sys.executable, "-m", "holdfast", "serve", "--home", home.root, "--port", "0", "--workers", str(workers)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             yield process, process.stdout.readline().split()[-1]
@@ -141,7 +140,7 @@ def check_propensities(home, rows):
 
 
 def test_no_limit_is_passed_by_workers_and_a_batch_together(company):
-    with served(company) as (process, address):
+    with served(company, 4) as (process, address):
         callers = Callers(address, np.random.default_rng(1))
         callers.enough.wait(timeout=120)
         audience = ["--campaign", "spring", "--audience", "active", "--out", company.root / "out.parquet"]
@@ -162,12 +161,12 @@ def test_no_limit_is_passed_by_workers_and_a_batch_together(company):
 
 
 def test_a_worker_that_is_killed_is_replaced_and_nothing_acknowledged_is_lost(company):
-    with served(company) as (process, address):
+    with served(company, 2) as (process, address):
         callers = Callers(address, np.random.default_rng(2))
         callers.enough.wait(timeout=120)
         victim = workers_of(process)[0]
         os.kill(victim, signal.SIGKILL)
-        while victim in workers_of(process) or len(workers_of(process)) < 4:
+        while victim in workers_of(process) or len(workers_of(process)) < 2:
             process.poll()
         callers.finish()
         process.terminate()
@@ -177,7 +176,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_acknowledged_is_lost(co
 
 
 def test_when_the_keeper_is_killed_all_that_was_acknowledged_is_there_and_its_workers_end(company):
-    with served(company) as (process, address):
+    with served(company, 2) as (process, address):
         callers = Callers(address, np.random.default_rng(3))
         callers.enough.wait(timeout=120)
         orphans = workers_of(process)
