@@ -26,8 +26,7 @@ from features.home import Home
 if TYPE_CHECKING:
     from features.programme import Programme
     from features.sheet import Sheet
-    from monitoring.performance import Performance
-    from monitoring.verdict import Verdict
+    from monitoring.verdict import Concluded
 
 HELP = """Who is about to leave, which offer is worth sending to whom, and whether it paid.
 
@@ -808,6 +807,7 @@ def monitor_drift(
         _say(f"the report: {report}")
     if alert:
         _tell(Home(home), verdict, "drift", programme)
+    _cure(Home(home), verdict, programme, alert=alert)
     raise typer.Exit(verdict.exit_code)
 
 
@@ -831,7 +831,36 @@ def monitor_performance(home: Where = DEFAULT_HOME, *, alert: Tell = True, json:
         _say(found.sentence)
     if alert:
         _tell(Home(home), found, "performance", programme)
+    _cure(Home(home), found, programme, alert=alert)
     raise typer.Exit(EXIT_CODES[found.status])
+
+
+@monitor.command("triggers")
+def monitor_triggers(
+    home: Where = DEFAULT_HOME,
+    folder: Annotated[Path, typer.Option("--out", help="The folder that audiences are written to, as CSV.")] = Path(),
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count whom actions would reach; decide nothing.")] = False,
+    alert: Tell = True,
+    json: AsJson = False,
+) -> None:
+    """Act where a figure stays beyond what [triggers] allows; exit 0: none is, 1: one is, 3: too little data."""
+    from features.programme import read_programme
+    from monitoring.triggers import pull_triggers, triggers_sheet
+    from monitoring.verdict import EXIT_CODES
+
+    programme = read_programme(Home(home).settings)
+    now = programme.replay_from or _now()
+    with working() as progress:
+        pulls = pull_triggers(Home(home), programme, out=folder, now=now, rehearse=dry_run, progress=progress)
+    if json:
+        out.print_json(data=pulls.to_json())
+    else:
+        _show(triggers_sheet(pulls, programme))
+        _say(pulls.sentence)
+    if alert and not dry_run:
+        _tell(Home(home), pulls, "triggers", programme)
+    raise typer.Exit(EXIT_CODES[pulls.status])
 
 
 @monitor.command("shadow")
@@ -919,7 +948,7 @@ def monitor_alerts(
         raise typer.Exit(int(bool(outbox.messages("dead")) or (send and failed > 0)))
 
 
-def _tell(home: Home, verdict: "Verdict | Performance", source: str, programme: "Programme") -> None:
+def _tell(home: Home, verdict: "Concluded", source: str, programme: "Programme") -> None:
     """Raise a verdict's alerts; whoever watches the screen sees what became of them on the error stream."""
     if not (programme.alerts.targets or programme.alerts.alertmanager):
         return
@@ -929,6 +958,22 @@ def _tell(home: Home, verdict: "Verdict | Performance", source: str, programme: 
 
     news = raise_alerts(home, verdict, source, programme=programme, now=_now(), rng=np.random.default_rng())
     err.print(f"{news} alerts are new, repeated or over; holdfast monitor alerts shows what was delivered")
+
+
+def _cure(home: Home, verdict: "Concluded", programme: "Programme", *, alert: bool) -> None:
+    """Let a verdict start a training where the settings say so; what comes of it is told like a verdict."""
+    if not programme.cure.train or verdict.status == "no_drift":
+        return
+    from monitoring.cure import start_cure
+
+    with working() as progress:
+        cured = start_cure(home, verdict.status, programme, now=_now(), progress=progress)
+    if isinstance(cured, str):
+        err.print(escape(f"no training was started: {cured}"), highlight=False, soft_wrap=True)
+        return
+    err.print(escape(cured.sentence), highlight=False, soft_wrap=True)
+    if alert:
+        _tell(home, cured, "cure", programme)
 
 
 @contextmanager

@@ -69,6 +69,16 @@ class Home:
         return self.root / "live"
 
     @property
+    def triggers(self) -> Path:
+        """Which level of which trigger acted last, and when."""
+        return self.root / "triggers.json"
+
+    @property
+    def cure(self) -> Path:
+        """When a verdict last started a training, and what came of it."""
+        return self.root / "cure.json"
+
+    @property
     def tracking(self) -> Path:
         """MLflow's runs and registered models."""
         return self.root / "mlflow.db"

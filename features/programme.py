@@ -14,6 +14,11 @@ Days = Annotated[int, Field(ge=1, le=3660)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Stage = Literal["new", "active", "dormant", "lapsed", "returned"]
 Objective = Literal["profit", "retained_members", "retained_value"]
+Metric = Literal[
+    "sales", "margin", "sales_per_member", "retained",
+    "active_share", "frequency", "basket", "contacts", "redemptions",
+    "members", "joined", "buyers",
+]  # fmt: skip
 
 
 class _Settings(BaseModel):
@@ -161,6 +166,60 @@ class Alerts(_Settings):
     )
 
 
+class Level(_Settings):
+    """Say what is done about a figure that stays beyond its threshold: whom the policy decides on, and within what."""
+
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,40}$")]
+    after: Annotated[int, Field(ge=1, le=520)] = Field(
+        1, description="periods in a row beyond the threshold, the last one counted"
+    )
+    audience: str | None = Field(
+        None,
+        description="a segment, stage or tier, or a rule, as `holdfast decide` takes it; none: the active",
+    )
+    campaign: str | None = Field(None, description="one of [campaigns]: its offers, dates and budget hold")
+    budget: Annotated[int, Field(gt=0)] | None = Field(None, description="of all contacts' expected cost, minor units")
+
+
+class Trigger(_Settings):
+    """Say which figure is watched, and what is done, in up to three steps, while it is beyond its threshold."""
+
+    metric: Metric
+    below: float | None = None
+    above: float | None = None
+    period: Literal["week", "month", "quarter"] = "week"
+    window: Annotated[int, Field(ge=1, le=52)] = Field(1, description="the mean of so many periods is what counts")
+    cooldown_days: Annotated[int, Field(ge=1)] = Field(28, description="a level acts again after so long, not before")
+    levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=3)]
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Trigger":
+        if (self.below is None) == (self.above is None):
+            raise ValueError("one of below and above is wanted")
+        after, names = [level.after for level in self.levels], {level.name for level in self.levels}
+        if after != sorted(set(after)) or len(names) < len(after):
+            raise ValueError("every level needs a name of its own, and more periods than the one before")
+        return self
+
+    @property
+    def threshold(self) -> float:
+        """What the figure is held against."""
+        return self.below if self.below is not None else float(self.above or 0.0)
+
+    @property
+    def side(self) -> str:
+        """On which side of it the figure acts."""
+        return "below" if self.below is not None else "above"
+
+
+class Cure(_Settings):
+    """Say what a verdict may start by itself."""
+
+    train: bool = Field(False, description="drift, or a promise that was not kept, trains a challenger for the gate")
+    promote: bool = Field(False, description="a challenger that passes the gate becomes champion; else people promote")
+    cooldown_days: Annotated[int, Field(ge=1)] = Field(7, description="no second training by itself within so long")
+
+
 class Serving(_Settings):
     """Say how decisions are served."""
 
@@ -255,6 +314,8 @@ class Programme(_Settings):
     engine: Engine = Field(Engine(), exclude=True)  # of the machines, not of the programme: no release carries it
     serving: Serving = Field(Serving(), exclude=True)
     alerts: Alerts = Field(Alerts(), exclude=True)  # of the people on call, likewise
+    triggers: dict[Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,40}$")], Trigger] = Field({}, exclude=True)
+    cure: Cure = Field(Cure(), exclude=True)
     retention: Retention = Field(Retention(), exclude=True)  # of the law and the company, likewise
     replay_from: AwareDatetime | None = Field(
         None, description="for a programme of the past: the moment at which the service's clock starts"
@@ -286,6 +347,12 @@ class Programme(_Settings):
         wanted = [f"{name}: objective retained_members needs policy.member_worth" for name in lacking]
         if self.policy.cost_caps and self.economics.acquisition_cost is None:
             wanted.append("policy.cost_caps are shares of economics.acquisition_cost, which is not set")
+        wanted += [
+            f"triggers.{name}: level {level.name} names campaign {level.campaign}, which is not in [campaigns]"
+            for name, trigger in self.triggers.items()
+            for level in trigger.levels
+            if level.campaign is not None and level.campaign not in self.campaigns
+        ]
         if wanted:
             raise ValueError("; ".join(wanted))
         return self

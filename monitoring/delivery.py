@@ -19,8 +19,7 @@ from features.programme import Alerts, Programme
 from features.sheet import Sheet
 from monitoring.alerts import ORDER, Alert, alerts_of, body, concludes, earliest, for_alertmanager, title
 from monitoring.outbox import Message, Outbox
-from monitoring.performance import Performance
-from monitoring.verdict import Verdict
+from monitoring.verdict import Concluded
 
 FIRST_WAIT: Final = timedelta(seconds=30)
 LONGEST_WAIT: Final = timedelta(hours=1)
@@ -78,7 +77,7 @@ class Alertmanager:
 
 def raise_alerts(
     home: Home,
-    verdict: Verdict | Performance,
+    verdict: Concluded,
     source: str,
     *,
     programme: Programme,

@@ -1,7 +1,7 @@
 """What monitoring concludes: one verdict, its findings in words, and the exit code that scripts read."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Status = Literal["no_drift", "drift", "insufficient_data", "broken_data"]
 FindingKind = Literal[
@@ -10,6 +10,7 @@ FindingKind = Literal[
     "wasserstein", "psi", "missing", "new_category",  # the data moved
     "frequencies", "floor", "mix", "fallbacks", "skew",  # decisions are not what they should be
     "calibration", "ranking", "promise", "arms",  # what was said did not come
+    "trigger", "cure",  # the programme is not where it should be; a training was started
 ]  # fmt: skip
 Test = Literal["wasserstein", "psi", "missing", "new_category"]
 
@@ -35,6 +36,8 @@ RUNBOOK: dict[FindingKind, str] = {  # the heading in docs/runbook.md
     "ranking": "ranking",
     "promise": "promised-and-found",
     "arms": "sample-ratio",
+    "trigger": "triggers",
+    "cure": "cure",
 }
 
 EXIT_CODES: dict[Status, int] = {"no_drift": 0, "drift": 1, "broken_data": 1, "insufficient_data": 3}
@@ -47,8 +50,8 @@ class Finding:
     `statistic` and `threshold` are: `wasserstein` in the reference's standard deviations; `psi` without unit; `missing`
     as a difference and `new_category` as a share of rows; `too_few` in members; `frequencies` in standard errors; `mix`
     and `fallbacks` as differences of shares; `floor` as a probability; `skew` in values; `calibration` as a difference
-    of rates; `ranking` as an AUC; `promise` in minor units a decision; `arms` as a p-value; none for what needs no
-    measuring.
+    of rates; `ranking` as an AUC; `promise` in minor units a decision; `arms` as a p-value; `trigger` in the metric's
+    own unit; none for what needs no measuring.
     """
 
     column: str  # empty where it is about the whole window
@@ -64,6 +67,20 @@ class Finding:
     def runbook(self) -> str:
         """The step of docs/runbook.md that applies."""
         return RUNBOOK[self.kind]
+
+
+class Concluded(Protocol):
+    """What any check comes to, as far as people on call hear of it."""
+
+    @property
+    def status(self) -> Status:
+        """The conclusion."""
+        ...
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What it rests on."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,17 @@ def log_run(
 
 
 def promote_release(home: Home, which: str, *, who: str, now: datetime) -> tuple[Verdict, str]:
-    """Let the gate judge a release (by default the one trained last) and, if it passes, make it champion.
+    """Let the gate judge a release (by default the one trained last) and, if it passes, make it champion."""
+    serving = champion_id(home)
+    verdict, release_id = judge_release(home, which, serving=serving)
+    if verdict.promote:
+        promote(home, release_id, expected=serving, who=who, now=now, verdict=verdict)
+        registry.set_champion(home, release_id)
+    return verdict, release_id
+
+
+def judge_release(home: Home, which: str, *, serving: str | None) -> tuple[Verdict, str]:
+    """Let the gate judge a release against the one that serves.
 
     A comparison with a champion of the past says nothing about the one that serves, so it does not count. What it takes
     to score members is measured here, on the machine that promotes.
@@ -271,17 +281,12 @@ def promote_release(home: Home, which: str, *, who: str, now: datetime) -> tuple
     manifest = challenger.manifest
     milliseconds = (latency(root, challenger, 1), latency(root, challenger, 100))
     evidence = replace(evidence_from_json(manifest.evidence["gate"]), milliseconds=milliseconds)
-    serving = champion_id(home)
     other = serving if serving != release_id else None
     champion = evidence_from_json(read_manifest(home.releases / other).evidence["gate"]) if other else None
     if manifest.evidence["compared_with"] != other:
         evidence = replace(evidence, against_champion=None)
     programme = Programme.model_validate(manifest.programme)
-    verdict = judge(evidence, champion, money=programme.money)
-    if verdict.promote:
-        promote(home, release_id, expected=serving, who=who, now=now, verdict=verdict)
-        registry.set_champion(home, release_id)
-    return verdict, release_id
+    return judge(evidence, champion, money=programme.money), release_id
 
 
 def _trained(home: Home, key: str) -> Manifest | None:

@@ -1,0 +1,102 @@
+"""The cure: a verdict that asks for another model starts one training, and the gate says what it is worth.
+
+Broken data are no reason to learn from them, and a second training within the cool-down would see hardly more than the
+first. Who serves changes by itself only where `[cure] promote` says so.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from features.files import write_json
+from features.home import Home
+from features.programme import Programme
+from features.sheet import Progress
+from monitoring.verdict import Finding, Status
+from training.pipeline import judge_release, promote_release, train
+from training.preparation import Settings
+from training.releases.ledger import champion_id
+
+WHO = "monitoring"  # who the ledger says promoted
+
+
+@dataclass(frozen=True)
+class Cured:
+    """Hold what a training that a verdict started came to."""
+
+    release_id: str
+    passed: bool  # the gate
+    promoted: bool
+    reasons: tuple[str, ...]  # against, where it did not pass
+
+    @property
+    def status(self) -> Status:
+        """Conclude: what was done by itself is told, until the next verdict."""
+        return "drift"
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Tell it as a finding, so that people on call hear of it."""
+        return (Finding(self.release_id, "cure", self.sentence),)
+
+    @property
+    def sentence(self) -> str:
+        """Say it in one sentence."""
+        if self.promoted:
+            return (
+                f"release {self.release_id} was trained, passed the gate, and is champion: holdfast rollback goes back"
+            )
+        if self.passed:
+            return f"release {self.release_id} was trained and passes the gate; holdfast promote {self.release_id}"
+        return f"release {self.release_id} was trained, and the gate refuses it: {'; '.join(self.reasons)}"
+
+
+def why_not(home: Home, status: Status, programme: Programme, *, now: datetime) -> str | None:
+    """Say why a verdict starts no training; None if it does."""
+    settings = programme.cure
+    if not settings.train:
+        return "[cure] train is off in holdfast.toml"
+    if status != "drift":
+        return f"the verdict is {status}: only drift, or a promise that was not kept, is cured by learning"
+    if not home.cure.exists():
+        return None
+    began = datetime.fromisoformat(json.loads(home.cure.read_text(encoding="utf-8"))["began"])
+    until = began + timedelta(days=settings.cooldown_days)
+    return None if now >= until else f"the last training by itself was {began:%Y-%m-%d}; none before {until:%Y-%m-%d}"
+
+
+def start_cure(home: Home, status: Status, programme: Programme, *, now: datetime, progress: Progress) -> Cured | str:
+    """Train a challenger and let the gate judge it, or say why not; of two processes one does.
+
+    That it began is kept before it begins: what fails half-way is not begun again at every check.
+    """
+    with _alone(home) as alone:
+        if not alone:
+            return "another process is at it"
+        if reason := why_not(home, status, programme, now=now):
+            return reason
+        write_json(home.cure, {"began": now.isoformat(), "verdict": status})
+        name = f"cure-{now:%Y%m%d}"
+        manifest, _ = train(home, settings=Settings(), progress=progress, name=name)
+        serving = champion_id(home)
+        if programme.cure.promote:
+            verdict, release_id = promote_release(home, manifest.release_id, who=WHO, now=now)
+        else:
+            verdict, release_id = judge_release(home, manifest.release_id, serving=serving)
+        against = tuple(reason for reason in verdict.reasons if reason.startswith("against"))
+        return Cured(release_id, verdict.promote, verdict.promote and programme.cure.promote, against)
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[bool]:
+    home.root.mkdir(parents=True, exist_ok=True)
+    with home.cure.with_name(f"{home.cure.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
