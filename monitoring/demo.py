@@ -31,6 +31,7 @@ from monitoring.overview.page import write_pages
 from monitoring.report import verdict_table
 from monitoring.verdict import Verdict
 from monitoring.watch import watch_drift
+from serving.pages.front import page_path
 from training.model_card import sheets, verdict_lines
 from training.pipeline import promote_release, train
 from training.preparation import Settings
@@ -224,6 +225,7 @@ def summary(this: Round, manifest: Manifest, drift: Verdict) -> Panel:
         f"Release {manifest.release_id} serves. {drift.sentence}",
         f"It took {sum(this.seconds.values()):.0f} seconds: {took}.",
         "",
+        f"The page for people who run the programme: {page_path(this.home, 'en')}",
         f"Everything is in {this.home.root}. Next: holdfast --help, evaluate, releases, monitor drift.",
     ]
     return Panel(escape("\n".join(lines)), title="The loop, once around", title_align="left", padding=(1, 2))
@@ -245,7 +247,8 @@ def invitation(home: Home, address: str) -> str:
     """Give a command that asks the service, on a line of its own so that it can be copied."""
     body = f'{{"members": ["{_someone(home)}", "{NOBODY}"], "campaign_id": "spring"}}'
     return (
-        f"The service answers on {address} until you press Ctrl-C. Try, twice for the same answer:\n\n"
+        f"The service answers on {address} until you press Ctrl-C; a browser shows the page there. Try, twice for the "
+        "same answer:\n\n"
         f"curl -s {address}/v1/decisions -H 'Content-Type: application/json' -H 'Idempotency-Key: first' -d '{body}'\n"
     )
 
