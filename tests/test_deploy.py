@@ -13,6 +13,7 @@ from typer.main import get_command
 
 import holdfast
 from monitoring.verdict import EXIT_CODES
+from serving.door import WANTED
 from serving.meters import Meters
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -42,7 +43,7 @@ def test_every_expression_speaks_of_series_that_the_service_exports(expression):
     named = set(re.findall(r"\bholdfast_\w+", expression))
     assert named
     assert named <= exported()
-    assert set(re.findall(r'call="([^"]*)"', expression)) <= {"/v1/decisions"}  # as the routes are named
+    assert set(re.findall(r'call="([^"]*)"', expression)) <= set(WANTED)
 
 
 def test_every_rule_says_how_grave_it_is_and_what_to_do():
