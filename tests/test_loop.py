@@ -11,7 +11,16 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+
+from features.home import Home
+from features.snapshots import read_snapshots
+from monitoring.drift import monitor_drift
+from monitoring.reference import read_reference
+from monitoring.watch import current_window, scored
+from training.artifacts import open_release
+from training.releases.ledger import champion_id
 
 ROOT = Path(__file__).parent.parent
 
@@ -200,6 +209,24 @@ def test_drift_has_a_verdict_a_report_and_an_exit_code(demonstration, holdfast, 
     assert verdict.returncode == said["exit_code"] == {"no_drift": 0, "drift": 1}[said["status"]]
     (report,) = (place / "home" / "reports").glob("drift-*.html")
     assert "<script src=" not in report.read_text(encoding="utf-8")
+
+
+def test_the_end_of_the_year_is_no_drift_and_a_break_planted_in_it_is(demonstration, place):
+    assert demonstration.returncode == 0
+    home = Home(place / "home")
+    release = open_release(home.releases, champion_id(home))
+    reference = read_reference(home.reference / release.release_id)
+    december = read_snapshots(home, current_window(home, weeks=4))
+
+    def found(rows):
+        verdict = monitor_drift(reference, scored(release, rows), rng=np.random.default_rng(0), report=None)
+        return verdict.status, {finding.column for finding in verdict.findings}
+
+    assert found(december) == ("no_drift", set())
+    status, columns = found(december.assign(spend_28d=0.3 * december["spend_28d"]))  # lines get lost on the way
+    assert status == "drift"
+    assert "spend_28d" in columns
+    assert columns - {"spend_28d"} <= {"churn probability", "value", *(f"uplift of {o}" for o in release.offer_ids)}
 
 
 def test_releases_lists_the_champion_and_rollback_has_nowhere_to_go(demonstration, holdfast):
