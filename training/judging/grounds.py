@@ -75,7 +75,7 @@ def evidence_of(trained: Trained, champion: Release | None, *, recipe: str) -> E
 
 def _refreshes(recipe: str, prepared: Prepared, champion: Release | None) -> bool:
     """Say whether this is the champion's recipe once more, learned from newer data."""
-    if champion is None or champion.manifest.evidence["recipe"] != recipe:
+    if champion is None or champion.manifest.evidence.get("recipe") != recipe:
         return False
     return max(prepared.split.train).isoformat() > max(champion.manifest.reference_as_of)
 
