@@ -24,6 +24,8 @@ from training.artifacts import load_release
 from training.releases.ledger import champion_id
 
 CONNECTIONS, SECONDS, TIMES = 32, 6, 20
+PAUSE_MINUTES = float(os.environ.get("HOLDFAST_BENCH_PAUSE_MINUTES", "1"))  # 10: the whole of it
+PAUSE = 0.05  # seconds
 RIVALS = Path(__file__).with_name("rivals")
 LUA = """
 local bodies = {{ {} }}
@@ -177,6 +179,18 @@ def bench_latencies(home, members):
             assert {status for _, status in took} == {200}
             figures = "   ".join(f"p{share:g} {percentile(took, share / 100):6.1f} ms" for share in (50, 99, 100))
             say(f"{name:32} {figures}")
+
+
+def bench_pauses(home, members):
+    """Ask 50 times a second for minutes, so that whatever the service does now and then is met."""
+    bodies = (of_one(members) * (1 + int(PAUSE_MINUTES * 6)))[: int(PAUSE_MINUTES * 60 * 50)]
+    with ours(home) as address:
+        load(address, bodies[:400], rate=200)
+        took = load(address, bodies, rate=50)
+    assert {status for _, status in took} == {200}
+    late = sum(seconds > PAUSE for seconds, _ in took)
+    figures = [f"{name} {percentile(took, share):6.1f} ms" for name, share in (("p99", 0.99), ("longest", 1))]
+    say(f"{f'{PAUSE_MINUTES:g} minutes, 50 a second':32} {'   '.join(figures)}   {late:,} of {len(took):,} over 50 ms")
 
 
 def bench_overload(home, members, tmp_path):
