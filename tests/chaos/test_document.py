@@ -26,6 +26,7 @@ CHECKED = CHECKS.get_by_names(
     ]
 )
 REFUSALS = {"401", "403", "421", "429", "431", "503"}
+LONG = 60  # seconds: how soon an answer comes is measured elsewhere, and this machine may be busy
 NOWHERE = {"/v1/transactions", "/v1/events"}  # there is no store that posts could be brought into
 
 
@@ -56,7 +57,7 @@ def test_answers_are_those_of_the_document(call, address, effort, tell):
     )  # fmt: skip
     @given(st.one_of(valid, wrong))
     def ask(case):
-        response = case.call(base_url=address, timeout=10)
+        response = case.call(base_url=address, timeout=LONG)
         statuses[response.status_code] += 1
         case.validate_response(response, checks=CHECKED)
         assert response.status_code < 500 or (case.path in NOWHERE and response.status_code == 503)
@@ -70,7 +71,7 @@ def test_whom_the_door_does_not_let_in_is_told_so_as_the_document_says(start, tm
     with start(tmp_path / "decisions.db") as (_, address):
         for call, operation in CALLS.items():
             case = operation.Case(path_parameters={"member_id": "m1", "decision_id": "d"})
-            response = case.call(base_url=address, timeout=10)
+            response = case.call(base_url=address, timeout=LONG)
             case.validate_response(response, checks=CHECKED[:4])
             assert (response.status_code == 401) == (call not in {"GET /livez", "GET /readyz"}), call
 

@@ -97,10 +97,12 @@ def begin(home, root):
 def test_it_decides_what_it_would_have_decided_as_champion_with_the_same_draw(home, beside, other_root):
     begin(home, other_root)
     with beside() as (client, desk, shadow):
+        counted = desk.meters._shadowed.labels("same")._value
+        before = counted.get()  # what Feast makes the library keep by process, other tests have counted too
         answers = ask(client, *({"members": [f"m{i}", f"m{i + 1}"], "campaign_id": "c"} for i in range(0, 80, 2)))
         work(shadow)
         decider = shadow._decider
-        text = desk.meters.text().decode()
+        agreed, text = counted.get() - before, desk.meters.text().decode()
     assert all(answer.status_code == 200 for answer in answers)
     logged = read_decisions(home.decisions)
     rows = {row.decision_id: row for row in rows_of(home, other_root.name)}
@@ -115,7 +117,7 @@ def test_it_decides_what_it_would_have_decided_as_champion_with_the_same_draw(ho
     assert {row["release_id"] for row in logged} != {other_root.name}  # the log knows nothing of it
     same = sum(row.treatment == row.shadow_treatment for row in rows.values())
     assert all(row.churn_probability != row.shadow_churn_probability for row in rows.values())
-    assert f'holdfast_shadow_decisions_total{{result="same"}} {same}.0' in text
+    assert agreed == same
     assert f'holdfast_shadow{{release_id="{other_root.name}"}} 1.0' in text
 
 
@@ -167,11 +169,13 @@ def test_a_shadow_that_fails_is_counted_and_named_without_a_member(home, beside,
 
     monkeypatch.setattr(Shadow, "decide", fail)
     with beside() as (client, desk, shadow):
+        counted = desk.meters._shadowed.labels("failed")._value
+        before = counted.get()
         (answer,) = ask(client, {"members": ["m17"]})
         work(shadow)
-        text = desk.meters.text().decode()
+        failed = counted.get() - before
     assert answer.status_code == 200
-    assert 'holdfast_shadow_decisions_total{result="failed"} 1.0' in text
+    assert failed == 1
     assert "the shadow failed: ValueError" in caplog.text
     assert "m17" not in caplog.text
 
