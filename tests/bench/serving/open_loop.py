@@ -36,4 +36,6 @@ async def _load(address, bodies, rate, connections):
 
 if __name__ == "__main__":
     asked = [line.rstrip("\n").encode() for line in sys.stdin]
-    json.dump(asyncio.run(_load(sys.argv[1], asked, float(sys.argv[2]), connections=64)), sys.stdout)
+    # each is used about once a second: a server closes those that are idle for some seconds
+    rate = float(sys.argv[2])
+    json.dump(asyncio.run(_load(sys.argv[1], asked, rate, connections=min(64, int(rate)))), sys.stdout)
