@@ -65,6 +65,19 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (any JSON value)
     write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
+def stamp(*paths: Path) -> tuple[int, ...]:
+    """Tell by what the file system says whether one of some files is another than before; 0 for what is not there."""
+    found: list[int] = []
+    for path in paths:
+        try:
+            told = path.stat()
+        except OSError:
+            found.append(0)
+        else:
+            found += [told.st_ino, told.st_size, told.st_mtime_ns]
+    return tuple(found)
+
+
 def sha256(path: Path) -> str:
     """Hash a file's bytes, as hexadecimal digits."""
     with path.open("rb") as file:

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 from features.errors import UnwrittenError
 from features.schema import TABLES
 from features.stores.packed import microseconds
+from features.transaction import transaction
 
 OWN_ID: Final = {"transactions": "transaction_id", "events": "event_id"}  # the tables that are taken live
 OCCURRED: Final = "occurred_at"
@@ -193,14 +194,20 @@ class Journal:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Keep all that is written, on the disk, or nothing."""
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
+            with transaction(self._db):
+                yield self._db
         except sqlite3.Error as error:
             raise UnwrittenError(f"the journal of live rows did not take an entry ({error}); send it again") from error
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+
+
+@contextmanager
+def journal_alone(path: Path) -> Iterator[Journal | None]:
+    """Open a journal and keep others from bringing its entries into vectors; nothing where there is none."""
+    if not path.exists():
+        yield None
+        return
+    with Journal(path) as journal, journal.alone():
+        yield journal
 
 
 def _add(db: sqlite3.Connection, post: Sequence[Entry], *, known_at: int) -> Posted:

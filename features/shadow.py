@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from features.errors import CorruptError
 from features.log.rows import text
+from features.transaction import transaction
 
 FORMAT: Final = 1
 MOST: Final = 1_000_000  # rows; about 300 bytes each
@@ -95,13 +96,8 @@ class ShadowFile:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Keep everybody else from writing, and keep all that is written, or nothing."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             yield
-            self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
 
     def add(self, rows: Sequence[ShadowRow], *, most: int = MOST) -> None:
         """Add rows inside `writing`, and let the oldest go above a number."""

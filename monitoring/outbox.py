@@ -15,6 +15,7 @@ from typing import Final, Literal, Self
 
 from features.errors import CorruptError
 from features.log.rows import text
+from features.transaction import transaction
 from monitoring.alerts import Alert, News
 
 State = Literal["waiting", "sent", "dead"]
@@ -83,13 +84,8 @@ class Outbox:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Keep all that is written, or nothing."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
 
     def take(
         self, source: str, alerts: Sequence[Alert], *, now: datetime, reminder: timedelta, conclusive: bool

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from features.errors import CorruptError, HoldfastError, NotFoundError
+from features.files import stamp
 from features.home import Home
 from serving.meters import Meters
 from serving.offering import Offering
@@ -112,9 +113,9 @@ class Watch:
 
     def look(self) -> None:
         """Take up what the ledger says, if it has changed."""
-        if (stamp := self._stamp()) == self._seen:
+        if (seen := stamp(self._home.releases / "ledger.jsonl")) == self._seen:
             return
-        self._seen = stamp
+        self._seen = seen
         try:
             champion = champion_id(self._home)
         except (HoldfastError, OSError) as error:
@@ -148,13 +149,6 @@ class Watch:
     def _work(self) -> None:
         while not self._stopping.wait(self._interval):
             self.look()
-
-    def _stamp(self) -> tuple[int, ...]:
-        try:
-            found = (self._home.releases / "ledger.jsonl").stat()
-        except OSError:
-            return ()
-        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def reason_of(error: Exception) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from features.decisions import Decision, Log
 from features.errors import ContractError
+from features.files import stamp
 from features.home import Home
 from features.shadow import ShadowFile, ShadowRow
 from serving.champion import Refused, reason_of, tried
@@ -101,9 +102,9 @@ class Shadow:
 
     def look(self) -> None:
         """Take up which release is the shadow, if that has changed."""
-        if (stamp := self._stamp()) == self._seen:
+        if (seen := stamp(shadow_path(self._home), self._home.releases / "ledger.jsonl")) == self._seen:
             return
-        self._seen = stamp
+        self._seen = seen
         self._release, self._decider, self.refused = None, None, None
         release_id = ""
         try:
@@ -202,17 +203,6 @@ class Shadow:
     def _count(self, result: str, decisions: int) -> None:
         if self._meters:
             self._meters.shadowed(result, decisions)
-
-    def _stamp(self) -> tuple[int, ...]:
-        found = list[int]()
-        for path in (shadow_path(self._home), self._home.releases / "ledger.jsonl"):
-            try:
-                told = path.stat()
-            except OSError:
-                found.append(0)
-            else:
-                found += [told.st_ino, told.st_size, told.st_mtime_ns]
-        return tuple(found)
 
 
 def _standing(shown: Shown) -> set[str]:

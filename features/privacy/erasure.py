@@ -25,7 +25,7 @@ from features.home import Home
 from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
 from features.intake.workbench import open_workbench
-from features.journal import Journal
+from features.journal import journal_alone
 from features.log.register import Marks
 from features.privacy.batches import drop_replaced, renewed_parts
 from features.privacy.rows import MEMBER, drop_lines, drop_rows, naming, read_rows
@@ -109,7 +109,7 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
     removed: Counter[str] = Counter()
     with open_workbench(home):  # no ingest meanwhile, and what a killed one left is cleared away
         removed.update(_offline(home, erasure.member_ids))
-    with _journal(home) as journal:  # nothing is brought into vectors meanwhile
+    with journal_alone(home.journal) as journal:  # nothing is brought into vectors meanwhile
         removed["live"] += journal.erase(erasure.member_ids) if journal else 0
         removed["online"] += store.erase(erasure.member_ids)
     with _shadow(home) as shadow:
@@ -162,15 +162,6 @@ def _drop_chapters(home: Home, member_ids: tuple[str, ...]) -> int:
                     shutil.rmtree(members.parent)
                     gone += 1
     return gone
-
-
-@contextmanager
-def _journal(home: Home) -> Iterator[Journal | None]:
-    if not home.journal.exists():
-        yield None
-        return
-    with Journal(home.journal) as journal, journal.alone():
-        yield journal
 
 
 @contextmanager

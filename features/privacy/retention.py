@@ -7,7 +7,6 @@ again.
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Final
 from features.decisions import Log
 from features.errors import ContractError, NotFoundError
 from features.home import Home
-from features.journal import Journal
+from features.journal import journal_alone
 from features.log.leaving import Terms, find_leaving
 from features.offers import Offer, read_catalogue
 from features.privacy.batches import drop_replaced, named_parts, renew
@@ -51,7 +50,7 @@ def find_overdue(home: Home, ends: Ends) -> dict[str, int]:
     """Count what would go; nothing is changed."""
     found = Counter(find_leaving(home.decisions, ends.terms).counts if home.decisions.exists() else {})
     found["batches"] = sum(len(ids) for _, ids in named_parts(home, before=ends.of("batches")))
-    with _journal(home) as journal:
+    with journal_alone(home.journal) as journal:
         found["live"] = journal.count(before=ends.of("live")) if journal else 0
     if home.shadow.exists():
         with ShadowFile(home.shadow) as shadow:
@@ -76,7 +75,7 @@ def let_go(home: Home, ends: Ends, *, log: Log) -> dict[str, int]:
         log.renew_part(renew(home, part, member_ids, now=ends.now), now=ends.now).result()
         gone["batches"] += len(member_ids)
     drop_replaced(home)
-    with _journal(home) as journal:
+    with journal_alone(home.journal) as journal:
         gone["live"] += journal.let_go(before=ends.of("live")) if journal else 0
     if home.shadow.exists():
         with ShadowFile(home.shadow) as shadow:
@@ -122,12 +121,3 @@ def _limits(programme: Programme, offers: tuple[Offer, ...]) -> Iterator[int]:
 def _old_reports(home: Home, ends: Ends) -> list[Path]:
     before = (ends.wall - timedelta(days=ends.days.reports)).astimezone(UTC).timestamp()
     return [path for path in home.reports.rglob("*") if path.is_file() and path.stat().st_mtime < before]
-
-
-@contextmanager
-def _journal(home: Home) -> Iterator[Journal | None]:
-    if not home.journal.exists():
-        yield None
-        return
-    with Journal(home.journal) as journal, journal.alone():
-        yield journal

@@ -18,6 +18,7 @@ import numpy as np
 
 from features.errors import NotFoundError, UnwrittenError
 from features.stores.packed import Batch, Row, Schema, Vectors, text, vectors
+from features.transaction import transaction
 
 _WAIT_SECONDS: Final = 5.0
 _TRIES: Final = 10  # of as many seconds each, to empty the write-ahead log
@@ -125,14 +126,8 @@ class SqliteTable:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Wait to be the only writer, and keep all that is written or nothing."""
-        with self._alone() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+        with self._alone() as db, transaction(db):
+            yield db
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[sqlite3.Connection]:
