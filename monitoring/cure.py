@@ -81,11 +81,10 @@ def start_cure(home: Home, status: Status, programme: Programme, *, now: datetim
         write_json(home.cure, {"began": now.isoformat(), "verdict": status})
         name = f"cure-{now:%Y%m%d}"
         manifest, _ = train(home, settings=Settings(), progress=progress, name=name)
-        serving = champion_id(home)
         if programme.cure.promote:
             verdict, release_id = promote_release(home, manifest.release_id, who=WHO, now=now)
         else:
-            verdict, release_id = judge_release(home, manifest.release_id, serving=serving)
+            verdict, release_id = judge_release(home, manifest.release_id, serving=champion_id(home))
         against = tuple(reason for reason in verdict.reasons if reason.startswith("against"))
         return Cured(release_id, verdict.promote, verdict.promote and programme.cure.promote, against)
 

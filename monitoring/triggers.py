@@ -19,7 +19,7 @@ from features.files import write_json
 from features.home import Home
 from features.programme import Level, Programme, Trigger
 from features.sheet import Progress, Sheet
-from monitoring.overview.kpis import LAYERS, View, gather_kpis
+from monitoring.kpis import LAYERS, View, gather_kpis
 from monitoring.verdict import Finding, Status
 from serving.batch.closing import preview_batch, write_decisions
 from serving.batch.plan import Request, plan_batch
@@ -121,12 +121,13 @@ def pull_triggers(
     views = {view.length: view for view in _views(home, programme)}
     for name, trigger in programme.triggers.items():
         pulled = stand(name, trigger, views.get(trigger.period))
-        if pulled.level is not None and _due(trigger, pulled.level, acted.get(name), now):
-            pulled = _act(home, replace(pulled, acts=True), out=out, now=now, rehearse=rehearse, progress=progress)
-            if pulled.failure is None:
-                acted[name] = {"level": pulled.level.name if pulled.level else "", "at": now.isoformat()}
-        elif pulled.level is None:
+        if (level := pulled.level) is None:
             acted.pop(name, None)
+        elif _due(trigger, level, acted.get(name), now):
+            acting = replace(pulled, acts=True)
+            pulled = _act(home, acting, level, out=out, now=now, rehearse=rehearse, progress=progress)
+            if pulled.failure is None:
+                acted[name] = {"level": level.name, "at": now.isoformat()}
         found.append(pulled)
     if not rehearse:
         write_json(home.triggers, {name: acted[name] for name in programme.triggers if name in acted})
@@ -199,11 +200,10 @@ def _due(trigger: Trigger, level: Level, acted: Mapping[str, str] | None, now: d
     return names.index(level.name) > before or cooled
 
 
-def _act(home: Home, pulled: Pulled, *, out: Path, now: datetime, rehearse: bool, progress: Progress) -> Pulled:
+def _act(
+    home: Home, pulled: Pulled, level: Level, *, out: Path, now: datetime, rehearse: bool, progress: Progress
+) -> Pulled:
     """Let the policy decide on a level's audience; what can't be done is said, and the other triggers go on."""
-    level = pulled.level
-    if level is None:
-        return pulled
     path = out / f"{pulled.name}-{level.name}-{now:%Y-%m-%d}.csv"
     try:
         plan = plan_batch(home, Request(level.audience, level.campaign, level.budget))

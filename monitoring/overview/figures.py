@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from features.programme import Programme
-from monitoring.overview.kpis import Unit
+from monitoring.kpis import Unit
 from serving.explanation import Language
 from serving.pages.texts import Tell
 from training.metrics import Estimate

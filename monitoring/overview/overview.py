@@ -9,10 +9,10 @@ import numpy as np
 from features.home import Home
 from features.programme import Programme, read_programme
 from features.sheet import Progress
+from monitoring.kpis import View, gather_kpis
 from monitoring.overview.budget import BudgetCurve, gather_budget
 from monitoring.overview.campaigns import Campaigns, gather_campaigns
 from monitoring.overview.health import Health, gather_health
-from monitoring.overview.kpis import View, gather_kpis
 from monitoring.overview.membership import Membership, gather_membership
 from monitoring.overview.missing import Missing, or_missing
 from monitoring.overview.releases import Releases, gather_releases

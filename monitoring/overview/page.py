@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from features.files import write_whole
 from features.home import Home
+from monitoring.kpis import Kpi
 from monitoring.overview import charts
 from monitoring.overview.budget import BudgetCurve
 from monitoring.overview.figures import Figures
-from monitoring.overview.kpis import Kpi
 from monitoring.overview.membership import STAGES, Membership
 from monitoring.overview.missing import Missing, counted
 from monitoring.overview.overview import Overview

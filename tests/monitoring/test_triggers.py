@@ -11,7 +11,7 @@ from features.decisions import read_decisions
 from features.errors import ContractError
 from features.programme import Level, Trigger, read_programme
 from features.warehouse import NewTable, replace_tables
-from monitoring.overview.kpis import LAYERS, Kpi, View
+from monitoring.kpis import LAYERS, Kpi, View
 from monitoring.triggers import pull_triggers, stand
 from monitoring.verdict import EXIT_CODES
 from tests.serving.batch.conftest import MEMBERS, NOW, OFFERS, filled, home  # noqa: F401 (fixtures)

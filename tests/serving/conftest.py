@@ -1,6 +1,7 @@
 """A tiny release of real boosters on random data, and a feature source in memory."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import xgboost as xgb
 
 from features.errors import ContractError
 from features.files import sha256
+from features.home import Home
 from features.offers import catalogue_of
 from features.programme import Campaign, Policy, Programme
 from features.rules import known_facts
@@ -123,6 +125,16 @@ def release_root(tmp_path_factory):
 def other_root(tmp_path_factory):
     """Another release of the same features and offers, which scores otherwise."""
     return made_release(tmp_path_factory.mktemp("others"), np.random.default_rng(8))
+
+
+@pytest.fixture
+def home(tmp_path, release_root, other_root, promoted):
+    """Two releases, of which the first is champion."""
+    home = Home(tmp_path)
+    for root in (release_root, other_root):
+        shutil.copytree(root, home.releases / root.name)
+    promoted(home, release_root.name)
+    return home
 
 
 def made_release(folder, rng):

@@ -29,16 +29,6 @@ def names(release_root, other_root):
 
 
 @pytest.fixture
-def home(tmp_path, release_root, other_root, promoted):
-    """Two releases, of which the first is champion."""
-    home = Home(tmp_path)
-    for root in (release_root, other_root):
-        shutil.copytree(root, home.releases / root.name)
-    promoted(home, release_root.name)
-    return home
-
-
-@pytest.fixture
 def offering(home, release_root):
     with DecisionLog(home.decisions) as log:
         yield Offering(home, load_release(release_root), log, now=NOW)

@@ -1,7 +1,6 @@
 """A shadow decides about the same members as the champion, and nobody ever waits for it."""
 
 import asyncio
-import shutil
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,16 +27,6 @@ from training.releases.shadow import begin_shadow, end_shadow, shadow_id
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 NEVER = 3_600.0  # seconds until the thread looks by itself: the tests look when they want
-
-
-@pytest.fixture
-def home(tmp_path, release_root, other_root, promoted):
-    """Two releases, of which the first is champion."""
-    home = Home(tmp_path)
-    for root in (release_root, other_root):
-        shutil.copytree(root, home.releases / root.name)
-    promoted(home, release_root.name)
-    return home
 
 
 def untried(home, release_id):

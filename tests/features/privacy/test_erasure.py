@@ -46,10 +46,6 @@ STEPS = (  # what a kill may come before, beside every flush of a file to the di
 )
 
 
-class KilledError(BaseException):
-    """The process is no more: nothing that it would do from here on is done, tidying up included."""
-
-
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory, decision):
     """A home with two members in every place; nothing was trained."""
@@ -191,39 +187,15 @@ def test_nothing_of_them_is_left_and_what_an_experiment_counts_is(home):
     } <= receipt.removed.keys()
 
 
-def killed_before(step, home, monkeypatch):
-    """Erase, and be killed before a step; False if there are not so many."""
-    done = [0]
-    with monkeypatch.context() as patch, DecisionLog(home.decisions) as log:
-        store = open_store(home)
-        for owner, name in STEPS:
-            patch.setattr(owner, name, stopping(getattr(owner, name), done, step))
-        try:
-            erase(home, GONE, log=log, store=store, clock=lambda: NOW + timedelta(days=30))
-        except KilledError:
-            return True
-        finally:
-            patch.undo()
-    return False
-
-
-def stopping(work, done, step):
-    def stop(*args, **kwargs):
-        if done[0] >= step:
-            raise KilledError
-        done[0] += 1
-        return work(*args, **kwargs)
-
-    return stop
-
-
-def test_killed_before_any_step_it_is_gone_on_with_to_the_same_end(lived, tmp_path, monkeypatch):
+def test_killed_before_any_step_it_is_gone_on_with_to_the_same_end(lived, tmp_path, killed_before):
     before, killed = counted(lived), 0
     for step in range(0, 1000, 3):
         home = Home(tmp_path / str(step))
         shutil.copytree(lived.root, home.root)
-        if not killed_before(step, home, monkeypatch):
-            break
+        with DecisionLog(home.decisions) as log:
+            later = {"log": log, "store": open_store(home), "clock": lambda: NOW + timedelta(days=30)}
+            if not killed_before(step, STEPS, lambda home=home, later=later: erase(home, GONE, **later)):
+                break
         killed += 1
         with DecisionLog(home.decisions) as log:
             begun = finish_pending(home, log=log, store=open_store(home), clock=lambda: NOW)

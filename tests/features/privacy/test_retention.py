@@ -46,10 +46,6 @@ STEPS = (
 )
 
 
-class KilledError(BaseException):
-    """The process is no more."""
-
-
 @pytest.fixture
 def home(tmp_path, decision):
     """A home with something old and something new in every place."""
@@ -197,37 +193,14 @@ def test_an_outcome_of_a_decision_that_is_nobodys_comes_too_late(home):
         assert not log.record(late, now=NOW).result()
 
 
-def stopping(work, done, step):
-    def stop(*args, **kwargs):
-        if done[0] >= step:
-            raise KilledError
-        done[0] += 1
-        return work(*args, **kwargs)
-
-    return stop
-
-
-def killed_before(step, home, monkeypatch):
-    done = [0]
-    with monkeypatch.context() as patch, DecisionLog(home.decisions) as log:
-        for owner, name in STEPS:
-            patch.setattr(owner, name, stopping(getattr(owner, name), done, step))
-        try:
-            let_go(home, ENDS, log=log)
-        except KilledError:
-            return True
-        finally:
-            patch.undo()
-    return False
-
-
-def test_killed_before_any_step_it_is_run_again_to_the_same_end(home, tmp_path, monkeypatch):
+def test_killed_before_any_step_it_is_run_again_to_the_same_end(home, tmp_path, killed_before):
     before, killed = counted(home), 0
     for step in range(1000):
         copy = Home(tmp_path / str(step))
         shutil.copytree(home.root, copy.root)
-        if not killed_before(step, copy, monkeypatch):
-            break
+        with DecisionLog(copy.decisions) as log:
+            if not killed_before(step, STEPS, lambda copy=copy, log=log: let_go(copy, ENDS, log=log)):
+                break
         killed += 1
         assert counted(copy) == before
         run(copy)
