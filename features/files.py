@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,11 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (any JSON value)
 
 
 def stamp(*paths: Path) -> tuple[int, ...]:
-    """Tell by what the file system says whether one of some files is another than before; 0 for what is not there."""
+    """Tell by the file system whether one of some files is another than before; what is not there says nothing."""
     found: list[int] = []
     for path in paths:
-        try:
+        with suppress(OSError):
             told = path.stat()
-        except OSError:
-            found.append(0)
-        else:
             found += [told.st_ino, told.st_size, told.st_mtime_ns]
     return tuple(found)
 
