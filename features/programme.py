@@ -16,9 +16,10 @@ Stage = Literal["new", "active", "dormant", "lapsed", "returned"]
 Objective = Literal["profit", "retained_members", "retained_value"]
 Metric = Literal[
     "sales", "margin", "sales_per_member", "retained",
-    "active_share", "frequency", "basket", "contacts", "redemptions",
+    "active_share", "frequency", "basket", "dormant_share", "lapsed_share", "contacts", "redemptions",
     "members", "joined", "buyers",
 ]  # fmt: skip
+Length = Literal["week", "month", "quarter"]  # of a period of the tree
 
 
 class _Settings(BaseModel):
@@ -187,7 +188,7 @@ class Trigger(_Settings):
     metric: Metric
     below: float | None = None
     above: float | None = None
-    period: Literal["week", "month", "quarter"] = "week"
+    period: Length = "week"
     window: Annotated[int, Field(ge=1, le=52)] = Field(1, description="the mean of so many periods is what counts")
     cooldown_days: Annotated[int, Field(ge=1)] = Field(28, description="a level acts again after so long, not before")
     levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=3)]

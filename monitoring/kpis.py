@@ -8,23 +8,27 @@ look worse.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.errors import NotFoundError
 from features.home import Home
-from features.programme import Programme
+from features.programme import Length, Programme
+from features.snapshots import built
 from features.warehouse import Warehouse, open_warehouse
 
 Floats = NDArray[np.float64]
-Length = Literal["week", "month", "quarter"]
 Layer = Literal["results", "process", "base"]
 Unit = Literal["money", "share", "number", "decimal"]
 
 PERIODS: Final[dict[Length, tuple[str, int]]] = {"week": ("W-SUN", 13), "month": ("M", 12), "quarter": ("Q", 5)}
+WATCHED: Final = ("dormant", "lapsed")  # the stages whose share is a figure
 LAYERS: Final[dict[str, tuple[Layer, Unit]]] = {
     "sales": ("results", "money"),
     "margin": ("results", "money"),
@@ -33,6 +37,8 @@ LAYERS: Final[dict[str, tuple[Layer, Unit]]] = {
     "active_share": ("process", "share"),
     "frequency": ("process", "decimal"),
     "basket": ("process", "money"),
+    "dormant_share": ("process", "share"),
+    "lapsed_share": ("process", "share"),
     "contacts": ("process", "number"),
     "redemptions": ("process", "number"),
     "members": ("base", "number"),
@@ -88,8 +94,11 @@ def gather_kpis(home: Home, programme: Programme) -> tuple[View, ...]:
     """
     warehouse = open_warehouse(home)
     visits, joined = _visits(warehouse, programme), _local(warehouse.frame("members")["joined_at"], programme)
+    stages = _stages(home, programme)
     views = tuple(
-        view for length in PERIODS if (view := _view(length, visits, joined, warehouse=warehouse, programme=programme))
+        view
+        for length in PERIODS
+        if (view := _view(length, visits, joined, stages, warehouse=warehouse, programme=programme))
     )
     if not views:
         raise NotFoundError("not one whole week of transactions is there yet")
@@ -97,7 +106,13 @@ def gather_kpis(home: Home, programme: Programme) -> tuple[View, ...]:
 
 
 def _view(
-    length: Length, visits: pd.DataFrame, joined: pd.Series, *, warehouse: Warehouse, programme: Programme
+    length: Length,
+    visits: pd.DataFrame,
+    joined: pd.Series,
+    stages: pd.DataFrame,
+    *,
+    warehouse: Warehouse,
+    programme: Programme,
 ) -> View | None:
     rule, most = PERIODS[length]
     first, last = visits["at"].min().to_period(rule), visits["at"].max().to_period(rule)
@@ -108,6 +123,8 @@ def _view(
     periods = pd.period_range(max(whole, over - most), over, freq=rule)  # one more than is shown, to compare with
     counts = _counts(visits.assign(period=visits["at"].dt.to_period(rule)), joined.dt.to_period(rule), periods)
     counts |= _contacted(warehouse, periods, programme, rule)
+    at_end = stages.groupby(pd.DatetimeIndex(stages.index).to_period(rule)).last().reindex(periods)
+    counts |= {str(name): at_end[name].to_numpy() for name in at_end}
     shown = periods[-most:]
     kpis = tuple(
         Kpi(name, layer, unit, tuple(_known(value) for value in counts[name][-len(shown) :]))
@@ -161,6 +178,19 @@ def _contacted(warehouse: Warehouse, periods: pd.PeriodIndex, programme: Program
     redeemed = _local(warehouse.frame("redemptions", ["occurred_at"])["occurred_at"], programme)
     came = redeemed.dt.to_period(rule).value_counts().reindex(periods, fill_value=0).to_numpy(dtype=np.float64)
     return {"contacts": sent, "redemptions": came}
+
+
+def _stages(home: Home, programme: Programme) -> pd.DataFrame:
+    """Give the shares of members in a stage, a row per snapshot, by the last moment that it knows of."""
+    dates = built(home) if any(home.features.glob("*.parquet")) else []
+    rows = [_in_stages(home.snapshot(as_of)) for as_of in dates]
+    known = _local(pd.Series(pd.DatetimeIndex(dates, tz="UTC")), programme) - pd.Timedelta(1, "ms")
+    return pd.DataFrame(rows, columns=[f"{stage}_share" for stage in WATCHED], index=pd.DatetimeIndex(known))
+
+
+def _in_stages(snapshot: Path) -> list[float]:
+    stages = pq.read_table(snapshot, columns=["lifecycle_stage"])["lifecycle_stage"]
+    return [(pc.sum(pc.equal(stages, stage)).as_py() or 0) / max(len(stages), 1) for stage in WATCHED]
 
 
 def _visits(warehouse: Warehouse, programme: Programme) -> pd.DataFrame:

@@ -6,7 +6,7 @@ Whom an action reaches, and with what, is the policy's word: a level is a batch 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,6 +29,14 @@ STATUS_WORDS: Final[dict[Status, str]] = {
     "no_drift": "No trigger: every figure is where it should be.",
     "insufficient_data": "No verdict: not one whole period of a figure is there.",
 }
+
+
+@dataclass(frozen=True)
+class Acted:
+    """Hold which level of a trigger acted last, and when."""
+
+    level: str
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -117,22 +125,32 @@ def pull_triggers(
     out : the folder that audiences are written to, one CSV for each
     rehearse : count whom an action would decide on; decide nothing and keep nothing
     """
-    acted, found = _acted(home.triggers), []
+    acted, found = read_acted(home), []
     views = {view.length: view for view in _views(home, programme)}
     for name, trigger in programme.triggers.items():
         pulled = stand(name, trigger, views.get(trigger.period))
         if (level := pulled.level) is None:
-            acted.pop(name, None)
+            if pulled.value is not None:  # it is back; of what is not known nobody can say so
+                acted.pop(name, None)
         elif _due(trigger, level, acted.get(name), now):
             acting = replace(pulled, acts=True)
             pulled = _act(home, acting, level, out=out, now=now, rehearse=rehearse, progress=progress)
             if pulled.failure is None:
-                acted[name] = {"level": level.name, "at": now.isoformat()}
+                acted[name] = Acted(level.name, now)
         found.append(pulled)
     if not rehearse:
-        write_json(home.triggers, {name: acted[name] for name in programme.triggers if name in acted})
+        kept = {name: acted[name] for name in programme.triggers if name in acted}
+        write_json(home.triggers, {name: {"level": one.level, "at": one.at.isoformat()} for name, one in kept.items()})
     findings = tuple(_finding(one, programme) for one in found if one.level is not None)
     return Pulls(tuple(found), findings)
+
+
+def read_acted(home: Home) -> dict[str, Acted]:
+    """Read which level of each trigger acted last, and when."""
+    if not home.triggers.exists():
+        return {}
+    told = json.loads(home.triggers.read_bytes())
+    return {name: Acted(one["level"], datetime.fromisoformat(one["at"])) for name, one in told.items()}
 
 
 def stand(name: str, trigger: Trigger, view: View | None) -> Pulled:
@@ -190,13 +208,13 @@ def _views(home: Home, programme: Programme) -> Sequence[View]:
         return ()
 
 
-def _due(trigger: Trigger, level: Level, acted: Mapping[str, str] | None, now: datetime) -> bool:
+def _due(trigger: Trigger, level: Level, acted: Acted | None, now: datetime) -> bool:
     """Say whether a level acts: it has not yet, it is further than what has, or it has cooled down."""
     if acted is None:
         return True
     names = [one.name for one in trigger.levels]
-    before = names.index(acted["level"]) if acted["level"] in names else -1
-    cooled = now - datetime.fromisoformat(acted["at"]) >= timedelta(days=trigger.cooldown_days)
+    before = names.index(acted.level) if acted.level in names else -1
+    cooled = now - acted.at >= timedelta(days=trigger.cooldown_days)
     return names.index(level.name) > before or cooled
 
 
@@ -215,11 +233,6 @@ def _act(
     except HoldfastError as error:
         return replace(pulled, failure=str(error))
     return replace(pulled, members=closing.tally.contacts.total(), path=path)
-
-
-def _acted(path: Path) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
 
 
 def _finding(pulled: Pulled, programme: Programme) -> Finding:

@@ -12,12 +12,14 @@ from features.snapshots import built
 from features.warehouse import open_warehouse
 from monitoring.outbox import Outbox
 from monitoring.overview.missing import Missing
+from monitoring.verdict import FindingKind
 
 
 @dataclass(frozen=True)
 class Said:
     """Hold one finding of a verdict, in words, and the step of the runbook that applies."""
 
+    kind: FindingKind
     sentence: str
     runbook: str
     decisions: int | None = None

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from features.errors import NotFoundError
 from features.home import Home
 from features.programme import Programme
 from features.snapshots import built, on_grid
@@ -86,8 +85,6 @@ def grid(home: Home, programme: Programme) -> list[datetime]:
         If there is none.
     """
     dates = built(home)
-    if not dates:
-        raise NotFoundError(f"{home.features} holds no snapshot; `holdfast features build` computes them")
     apart = [date for date in dates if on_grid(date, programme)]
     return apart or dates[-1:]
 

@@ -18,6 +18,7 @@ from monitoring.overview.missing import Missing, or_missing
 from monitoring.overview.releases import Releases, gather_releases
 from monitoring.overview.risk import Risk, gather_risk
 from monitoring.overview.segments import RfmMap, gather_segments
+from monitoring.overview.triggers import Standing, gather_triggers
 from training.releases.manifest import plain
 
 
@@ -33,6 +34,7 @@ class Overview:
     segments: RfmMap | Missing
     budget: BudgetCurve | Missing
     kpis: tuple[View, ...] | Missing
+    triggers: tuple[Standing, ...]
     health: Health | Missing
     releases: Releases | Missing
 
@@ -74,6 +76,7 @@ def gather(home: Home, *, written: datetime, progress: Progress) -> Overview:
         segments=segments,
         budget=or_missing(lambda: gather_budget(home, now=now, progress=progress), "no_budget", "holdfast offers"),
         kpis=kpis,
+        triggers=gather_triggers(home, programme, kpis),
         health=or_missing(lambda: gather_health(home), "no_tables", "holdfast ingest"),
         releases=or_missing(lambda: gather_releases(home), "no_promotion", promote),
     )

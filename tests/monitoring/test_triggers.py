@@ -167,6 +167,15 @@ def test_a_level_acts_once_and_again_after_the_cool_down(weeks, pull):
     assert pull(now=NOW + timedelta(days=28)).pulled[0].acts
 
 
+def test_a_figure_that_is_not_known_for_once_does_not_begin_all_anew(home, weeks, pull):  # noqa: F811
+    weeks(GOOD + 1)
+    assert pull().pulled[0].acts
+    aside = home.warehouse.rename(home.root / "aside")
+    assert pull(now=NOW + timedelta(days=1)).status == "insufficient_data"
+    aside.rename(home.warehouse)
+    assert not pull(now=NOW + timedelta(days=2)).pulled[0].acts
+
+
 def test_a_rehearsal_counts_and_leaves_no_trace(home, weeks, pull, tmp_path):  # noqa: F811
     weeks(GOOD + 1)
     rehearsed = pull(rehearse=True).pulled[0]

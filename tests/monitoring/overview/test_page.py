@@ -4,20 +4,28 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import get_args
 
 import pytest
 
+from features.home import Home
+from features.programme import read_programme
 from monitoring.overview.budget import BudgetCurve, Point
 from monitoring.overview.health import Checked, Firing, Health, Said, TableRows
 from monitoring.overview.missing import Missing
 from monitoring.overview.page import page, write_page
 from monitoring.overview.releases import Releases
 from monitoring.overview.risk import Group, Risk
+from monitoring.overview.triggers import Standing, gather_triggers
+from monitoring.verdict import FindingKind
 from serving.explanation import LANGUAGES
+from serving.pages.texts import catalogue
 from training.metrics import Estimate
 from training.releases.ledger import Change
 
+SAID = datetime(2018, 5, 2, 8, tzinfo=UTC)
 VOID = {"meta", "link", "br", "input", "hr", "img"}
 
 
@@ -30,7 +38,9 @@ def whole(view):
     auc = {"model": Estimate(0.86, 0.85, 0.87, 100), "logistic regression": Estimate(0.84, 0.83, 0.85, 100)}
     risk = Risk(view.membership.as_of, 28, "lapse", 100, about, at_risk, groups, groups, groups, auc)
     points = (Point(0.0, 0.0, 4.0), Point(10_000.0, 30_000.0, 2.0), Point(20_000.0, 45_000.0, 0.0))
-    drift = Checked("drift", "Drift: 1 of 9.", (Said("spend fell", "drift", 7, 5_000),), "drift-2018-03-05.html")
+    drift = Checked(
+        "drift", "Drift: 1 of 9.", (Said("wasserstein", "spend fell", "drift", 7, 5_000),), "drift-2018-03-05.html"
+    )
     fine = Checked("no_drift", "What was said came.", (), None)
     tables = (TableRows("members", 100, 3),)
     health = Health(view.membership.as_of, tables, drift, fine, (Firing("critical", "lost", view.written),))
@@ -42,6 +52,10 @@ def whole(view):
         budget=BudgetCurve(100, 15_000.0, points, {"no contact": about, "model": about}),
         health=health,
         releases=releases,
+        triggers=(
+            Standing("calm", "basket", "money", "month", 2, 4_500.0, 3_000.0, "below", 0, 0, ("call",), None),
+            Standing("quiet", "active_share", "share", "week", 1, 0.031, 0.05, "below", 3, 2, ("mail", "offer"), SAID),
+        ),
     )
 
 
@@ -118,6 +132,38 @@ def test_last_week_half_of_the_members_bought(view):
         by = {kpi.name: kpi.latest for kpi in view_of.kpis}
         whole = by["members"] * by["active_share"] * by["frequency"] * by["basket"]
         assert whole == pytest.approx(by["sales"])  # the tree multiplies out, exactly
+
+
+def test_the_share_of_a_stage_is_that_of_the_last_snapshot_of_the_period(view):
+    """Whoever buys every Monday never sleeps; the last snapshot is of the end of the last week, so all is known."""
+    for of in view.kpis:
+        shares = {kpi.name: kpi.course for kpi in of.kpis}
+        assert shares["dormant_share"][-1] == shares["lapsed_share"][-1] == 0.0
+        assert len(shares["dormant_share"]) == len(of.periods)
+
+
+def test_a_trigger_stands_where_the_tree_says(view, tmp_path):
+    home = Home(tmp_path)
+    levels = 'levels = [{ name = "mail" }, { name = "offer", after = 2 }]'
+    home.settings.write_text(f'[triggers.quiet]\nmetric = "active_share"\nbelow = 0.6\n{levels}\n')
+    home.triggers.write_text('{"quiet": {"level": "mail", "at": "2018-05-02T08:00:00+00:00"}}')
+    (one,) = gather_triggers(home, read_programme(home.settings), view.kpis)
+    assert (one.value, one.beyond, one.place, one.acted_at) == (0.5, 1, 1, SAID)
+    (unknown,) = gather_triggers(home, read_programme(home.settings), Missing("no_tables", "holdfast ingest"))
+    assert (unknown.value, unknown.place, unknown.acted_at) == (None, 0, None)
+
+
+def test_triggers_are_shown_with_what_they_did(whole):
+    english, chinese = (page(whole, language) for language in LANGUAGES)
+    assert "2 of 2, offer: beyond for 3 in a row</span> acted on 2 May 2018" in english
+    assert "第2级（共2级）offer：已连续3期</span> 2018年5月2日已执行" in chinese
+    assert "below 5.0 %" in english
+    assert "none is due" in english
+
+
+def test_every_finding_has_a_name_in_both_languages(whole):
+    assert {f"finding.{kind}" for kind in get_args(FindingKind)} <= set(catalogue())
+    assert "数值整体移动" in page(whole, "zh")
 
 
 def test_members_are_counted_and_small_groups_are_not(view):
