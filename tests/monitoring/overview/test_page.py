@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pytest
 from features.home import Home
 from features.programme import read_programme
 from monitoring.overview.budget import BudgetCurve, Point
-from monitoring.overview.health import Checked, Firing, Health, Said, TableRows
+from monitoring.overview.health import Checked, Firing, Health, Said, TableRows, gather_health
 from monitoring.overview.missing import Missing
 from monitoring.overview.page import page, write_page
 from monitoring.overview.releases import Releases
@@ -202,6 +203,14 @@ def test_where_there_is_nothing_every_panel_says_what_to_type(nothing):
     assert len(panels) == 8
     text = page(nothing, "en")
     assert {f"<code>{panel.command}</code>" in text for panel in panels} == {True}
+
+
+def test_data_quality_is_told_before_any_features_are_computed(decided, tmp_path):
+    home = Home(tmp_path)
+    shutil.copytree(decided.warehouse, home.warehouse)
+    health = gather_health(home)
+    assert health.newest is None
+    assert {table.table: table.rows for table in health.tables}["members"] == 100
 
 
 def test_a_file_for_mail_stands_by_itself_and_is_whole_or_not_there(whole, tmp_path):
