@@ -40,13 +40,13 @@ monitor = typer.Typer(help="Is it still true? A verdict, and an exit code that s
 decisions = typer.Typer(help="What was decided, why, and whether it can be taken again.", no_args_is_help=True)
 member = typer.Typer(help="What is held about a member: show it, erase it.", no_args_is_help=True)
 report = typer.Typer(help="Whether what was sent paid.", no_args_is_help=True)
-app.add_typer(features, name="features", rich_help_panel="The loop")
-app.add_typer(decisions, name="decisions", rich_help_panel="The loop")
-app.add_typer(member, name="member", rich_help_panel="The loop")
-app.add_typer(report, name="report", rich_help_panel="The loop")
-app.add_typer(monitor, name="monitor", rich_help_panel="The loop")
+app.add_typer(features, name="features", rich_help_panel="Your data")
+app.add_typer(decisions, name="decisions", rich_help_panel="Decide")
+app.add_typer(member, name="member", rich_help_panel="Members' rights")
+app.add_typer(report, name="report", rich_help_panel="Prove it")
+app.add_typer(monitor, name="monitor", rich_help_panel="Is it still true?")
 keys = typer.Typer(help="Who may ask the service for what.", no_args_is_help=True)
-app.add_typer(keys, name="keys", rich_help_panel="The loop")
+app.add_typer(keys, name="keys", rich_help_panel="Decide")
 
 WIDE = 120  # columns where there is no terminal to ask: a log, a pipe
 out = Console(width=None if sys.stdout.isatty() else WIDE)
@@ -55,7 +55,7 @@ USAGE = 2
 
 Where = Annotated[Path, typer.Option("--home", envvar="HOLDFAST_HOME", help="The one folder everything is kept in.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-Tell = Annotated[bool, typer.Option("--alert/--quiet", help="Tell whom [alerts] in holdfast.toml names.")]
+Tell = Annotated[bool, typer.Option("--alert/--quiet", help=r"Tell whom \[alerts] in holdfast.toml names.")]
 DEFAULT_HOME = Path(".holdfast")
 Objective = Literal["profit", "retained_members", "retained_value"]
 
@@ -79,7 +79,7 @@ TableFile = Annotated[
 ]
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Your data")
 def ingest(
     source: Annotated[
         str,
@@ -189,7 +189,7 @@ def _next(*, dry_run: bool) -> str:
     return "next: the same without --dry-run" if dry_run else "next: holdfast features build"
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Your data")
 def offers(home: Where = DEFAULT_HOME, *, json: AsJson = False) -> None:
     """Show what may be sent, to whom and under which limits; exit 1 if anything in it is wrong."""
     from features.offer_sheet import offers_sheet
@@ -274,7 +274,7 @@ def features_check(
 WHICH = "An id, a name given by train --challenger, champion, or challenger: the one trained last."
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Learn, and let it serve")
 def train(
     home: Where = DEFAULT_HOME,
     trials: Annotated[int, typer.Option(min=1, help="How many parameter sets to try.")] = 20,
@@ -301,7 +301,7 @@ def train(
     )
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Learn, and let it serve")
 def evaluate(
     release: Annotated[str, typer.Argument(help=WHICH)] = "challenger",
     other: Annotated[str, typer.Argument(help="A second one: both side by side, with paired differences.")] = "",
@@ -339,7 +339,7 @@ def evaluate(
         _show(comparison_sheet(compared, Programme.model_validate(manifest.programme)))
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Learn, and let it serve")
 def promote(
     release: Annotated[str, typer.Argument(help=WHICH)] = "challenger",
     home: Where = DEFAULT_HOME,
@@ -359,7 +359,7 @@ def promote(
     raise typer.Exit(0 if verdict.promote else 1)
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Learn, and let it serve")
 def rollback(home: Where = DEFAULT_HOME) -> None:
     """Go back to the champion before."""
     from training.releases import ledger
@@ -367,7 +367,7 @@ def rollback(home: Where = DEFAULT_HOME) -> None:
     _say(f"{ledger.rollback(Home(home), who=getpass.getuser(), now=_now())} is champion again")
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Learn, and let it serve")
 def shadow(
     release: Annotated[str, typer.Argument(help=WHICH)] = "challenger",
     home: Where = DEFAULT_HOME,
@@ -387,7 +387,7 @@ def shadow(
     _say(f"{release_id} decides beside the champion within a second; next: holdfast monitor shadow")
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Learn, and let it serve")
 def releases(home: Where = DEFAULT_HOME) -> None:
     """List the releases and every change of champion."""
     from training.model_card import ledger_sheet, releases_sheet
@@ -396,7 +396,7 @@ def releases(home: Where = DEFAULT_HOME) -> None:
     _show(ledger_sheet(Home(home)))
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Decide")
 def decide(
     home: Where = DEFAULT_HOME,
     audience: Annotated[
@@ -442,7 +442,7 @@ def decide(
         _show(preview_sheet(preview, programme) if dry_run else closing_sheet(closing, path, programme))
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Decide")
 def serve(
     home: Where = DEFAULT_HOME,
     host: Annotated[str, typer.Option(help="Without keys (holdfast keys) only loopback.")] = "127.0.0.1",
@@ -589,7 +589,7 @@ def decisions_replay(
     raise typer.Exit(1 if differing else 0)
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Decide")
 def outcomes(
     file: Annotated[
         Path | None,
@@ -660,14 +660,14 @@ def member_erase(
         _show(receipt_sheet(receipt))
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Members' rights")
 def retention(
     home: Where = DEFAULT_HOME,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go; change nothing.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Let go of what is older than [retention] in holdfast.toml says, beside a running service too; run it daily."""
+    r"""Let go of what is older than \[retention] in holdfast.toml says, beside a running service too; run it daily."""
     from datetime import timedelta
 
     from features.decisions import SharedLog
@@ -720,7 +720,7 @@ def report_campaign(
             _show(page)
 
 
-@app.command(rich_help_panel="The loop")
+@app.command(rich_help_panel="Prove it")
 def simulate(
     members: Annotated[int, typer.Option(help="How many there are.")] = 5_000,
     rounds: Annotated[int, typer.Option(min=1, help="Of 28 days each, after a history of eight such waves.")] = 5,
@@ -844,7 +844,7 @@ def monitor_triggers(
     alert: Tell = True,
     json: AsJson = False,
 ) -> None:
-    """Act where a figure stays beyond what [triggers] allows; exit 0: none is, 1: one is, 3: too little data."""
+    r"""Act where a figure stays beyond what \[triggers] allows; exit 0: none is, 1: one is, 3: too little data."""
     from features.programme import read_programme
     from monitoring.triggers import pull_triggers, triggers_sheet
     from monitoring.verdict import EXIT_CODES

@@ -15,6 +15,7 @@ from features.files import write_json
 from features.home import Home
 from features.programme import Programme
 from features.sheet import Progress
+from monitoring.clock import passed
 from monitoring.verdict import Finding, Status
 from training.pipeline import judge_release, promote_release, train
 from training.preparation import Settings
@@ -64,8 +65,10 @@ def why_not(home: Home, status: Status, programme: Programme, *, now: datetime) 
     if not home.cure.exists():
         return None
     began = datetime.fromisoformat(json.loads(home.cure.read_text(encoding="utf-8"))["began"])
-    until = began + timedelta(days=settings.cooldown_days)
-    return None if now >= until else f"the last training by itself was {began:%Y-%m-%d}; none before {until:%Y-%m-%d}"
+    wait = timedelta(days=settings.cooldown_days)
+    if passed(began, wait, now):
+        return None
+    return f"the last training by itself was {began:%Y-%m-%d}; none before {began + wait:%Y-%m-%d}"
 
 
 def start_cure(home: Home, status: Status, programme: Programme, *, now: datetime, progress: Progress) -> Cured | str:

@@ -17,6 +17,7 @@ from features.errors import CorruptError
 from features.log.rows import text
 from features.transaction import transaction
 from monitoring.alerts import Alert, News
+from monitoring.clock import SKEW, passed
 
 State = Literal["waiting", "sent", "dead"]
 
@@ -102,7 +103,7 @@ class Outbox:
             since, told = firing.get(alert.key, (now, None))
             if told is None:
                 news.append(News(alert, "firing", since))
-            elif now - datetime.fromisoformat(told) >= reminder:
+            elif passed(datetime.fromisoformat(told), reminder, now):
                 news.append(News(alert, "reminder", since))
                 told = None
             self._note(alert, since, now, told=told or text(now))
@@ -120,8 +121,8 @@ class Outbox:
         )
 
     def due(self, now: datetime) -> list[Message]:
-        """Give the messages that wait and may be sent, the oldest first."""
-        return self._messages("state = 'waiting' AND due <= ?", text(now))
+        """Give the messages that wait and may be sent, the oldest first; when one of the future is due says nothing."""
+        return self._messages("state = 'waiting' AND (due <= ? OR written > ?)", text(now), text(now + SKEW))
 
     def messages(self, state: State) -> list[Message]:
         """Give the messages in a state."""

@@ -19,6 +19,7 @@ from features.files import write_json
 from features.home import Home
 from features.programme import Level, Programme, Trigger
 from features.sheet import Progress, Sheet
+from monitoring.clock import passed
 from monitoring.kpis import LAYERS, View, gather_kpis
 from monitoring.verdict import Finding, Status
 from serving.batch.closing import preview_batch, write_decisions
@@ -214,7 +215,7 @@ def _due(trigger: Trigger, level: Level, acted: Acted | None, now: datetime) -> 
         return True
     names = [one.name for one in trigger.levels]
     before = names.index(acted.level) if acted.level in names else -1
-    cooled = now - acted.at >= timedelta(days=trigger.cooldown_days)
+    cooled = passed(acted.at, timedelta(days=trigger.cooldown_days), now)
     return names.index(level.name) > before or cooled
 
 

@@ -7,8 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from rich.text import Text
+from typer.main import get_command
 
 from features.home import Home
+from features.programme import Programme
+from holdfast import app
 from training.promotion import Verdict
 from training.releases.ledger import promote
 
@@ -42,6 +46,23 @@ def tables(tmp_path):
         f"{LINES}t1,m1,2024-02-01T10:00:00Z,1000\nt2,m2,2024-02-02T10:00:00Z,500\n"
     )
     return folder
+
+
+def helps(command, path=("holdfast",)):
+    """Give every text of help, of verbs and of their options, each with where it stands."""
+    yield path, command.help or ""
+    yield from ((path, parameter.help) for parameter in command.params if getattr(parameter, "help", None))
+    for name, verb in getattr(command, "commands", {}).items():
+        yield from helps(verb, (*path, name))
+
+
+def test_no_section_of_the_settings_is_taken_for_markup_in_help():
+    named = [(path, text, section) for path, text in helps(get_command(app)) for section in Programme.model_fields]
+    found = [
+        (path, Text.from_markup(text).plain, f"[{section}]") for path, text, section in named if f"[{section}]" in text
+    ]
+    assert {section for _, _, section in found} >= {"[alerts]", "[retention]", "[triggers]"}
+    assert [path for path, shown, section in found if section not in shown] == []
 
 
 def test_help_teaches_every_verb_in_under_half_a_second(holdfast):

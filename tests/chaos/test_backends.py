@@ -1,6 +1,10 @@
-"""Redis or Postgres refused, black-holed, slowed, resetting or cut off: every valid request is answered, and soon."""
+"""Redis or Postgres refused, black-holed, slowed, resetting or cut off: every valid request is answered, and soon.
+
+MLflow and whom alerts go to are away throughout: a service works from its last good copy and sends no alerts itself.
+"""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +23,8 @@ from tests.serving.test_live import START
 from tests.serving.test_live import home as company  # noqa: F401 (a fixture)
 
 MEMBERS = [f"m{number}" for number in range(20)]
+NOBODY = "127.0.0.1:1"
+AWAY = f'[alerts]\ntargets = ["json://{NOBODY}/"]\nalertmanager = "http://{NOBODY}"\n'
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +47,7 @@ def connected(company, redis, postgres):  # noqa: F811 (the fixture is asked for
     """A company whose features lie in Redis and whose log is copied to Postgres, each behind a proxy."""
     settings = company.settings.read_text()
     engine = f'[engine]\nonline = "redis://127.0.0.1:{redis.port}/0"\ndecisions = "{postgres.address}"\n'
-    company.settings.write_text(settings + engine)
+    company.settings.write_text(settings + engine + AWAY)
     store = open_store(company)
     store.apply()
     materialize(store, built(company)[-1], now=START)
@@ -54,7 +60,9 @@ def service(connected, redis, postgres):
     redis.turn("pass")
     postgres.turn("pass")
     command = [sys.executable, "-m", "holdfast", "serve", "--home", str(connected.root), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    settings = os.environ | {"MLFLOW_TRACKING_URI": f"http://{NOBODY}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, env=settings, **pipes) as process:
         process.address = process.stdout.readline().split()[-1]
         yield process
         process.kill()
@@ -93,6 +101,16 @@ def arrived(postgres_server):
     if postgres_server.run("SELECT to_regclass('decisions')") == [""]:
         return 0
     return int(postgres_server.run("SELECT count(*) FROM decisions")[0])
+
+
+def test_every_request_is_answered_while_mlflow_and_the_alerts_target_are_away(service, effort, tell, hang):
+    count = effort(40, 1_000)
+    asyncio.run(asked(service.address, 50, "warm"))
+    times, statuses, outcomes = asyncio.run(asked(service.address, count, "away"))
+    wrong = count - statuses[200] + sum(took > hang for took in times)
+    note = f"p99: {1000 * np.quantile(times, 0.99):.0f} ms; fallbacks {outcomes['fallback']}"
+    tell("requests while MLflow and the alerts' target are away", count, wrong, note)
+    assert outcomes["fallback"] == 0
 
 
 def test_every_request_is_answered_whatever_redis_does(service, redis, effort, tell, hang):

@@ -58,6 +58,12 @@ def test_an_alert_fires_once_is_repeated_after_a_week_and_is_over_when_it_is(out
     assert (anew.event, anew.since) == ("firing", NOW + 4 * WEEK)
 
 
+def test_a_clock_that_was_ahead_keeps_no_reminder_back_for_longer_than_a_day(outbox):
+    take(outbox, SPEND, now=NOW + timedelta(days=365))
+    assert [one.event for one in take(outbox, SPEND)] == ["reminder"]
+    assert take(outbox, SPEND, now=NOW - timedelta(hours=1)) == []  # an hour is no jump
+
+
 def test_what_could_not_be_judged_resolves_nothing(outbox):
     take(outbox, SPEND)
     few = verdict(Finding("", "too_few", "12 members", 12.0, 50.0), status="insufficient_data")

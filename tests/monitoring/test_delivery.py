@@ -147,6 +147,16 @@ def test_waits_grow_up_to_an_hour_and_after_a_day_the_letter_is_dead_until_it_is
         assert len(outbox.due(now)) == 1
 
 
+def test_a_message_of_a_clock_that_was_a_year_ahead_is_sent_when_it_is_right_again(home, fake, rng):
+    wrong = NOW + timedelta(days=365)
+    run(home, programme(1), MOVED, now=wrong, rng=rng)
+    with Outbox(home.alerts) as outbox:
+        back = dict(zip(targets(programme(1).alerts), targets(programme(fake.port).alerts).values(), strict=True))
+        assert deliver(outbox, back, now=wrong, rng=rng) == (0, 0)  # it waits for its second attempt
+        assert deliver(outbox, back, now=NOW, rng=rng) == (2, 0)
+    assert len(fake.taken) == 2
+
+
 def test_a_target_that_is_gone_from_the_settings_makes_a_dead_letter(home, rng):
     run(home, programme(1, alertmanager=False), MOVED, rng=rng)
     with Outbox(home.alerts) as outbox:

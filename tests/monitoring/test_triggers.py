@@ -167,6 +167,13 @@ def test_a_level_acts_once_and_again_after_the_cool_down(weeks, pull):
     assert pull(now=NOW + timedelta(days=28)).pulled[0].acts
 
 
+@pytest.mark.parametrize(("ahead", "acts"), [(timedelta(hours=1), False), (timedelta(days=365), True)])
+def test_a_level_that_acted_in_the_future_acted_by_a_wrong_clock(weeks, pull, ahead, acts):
+    weeks(GOOD + 1)
+    pull(now=NOW + ahead)
+    assert pull().pulled[0].acts is acts
+
+
 def test_a_figure_that_is_not_known_for_once_does_not_begin_all_anew(home, weeks, pull):  # noqa: F811
     weeks(GOOD + 1)
     assert pull().pulled[0].acts
