@@ -54,6 +54,7 @@ def test_a_good_first_release_is_promoted_with_its_reasons_in_numbers():
         ({"calibration_error": about(0.07)}, "calibration error 0.070"),
         ({"auc": about(0.985)}, "a feature that knows the future"),
         ({"auc_over_best_feature": about(-0.02)}, "best single feature -0.020"),
+        ({"auc": about(0.505)}, "not shown to rank better than chance"),
         ({"effective_sample_size": 40.0}, "worth 40 decisions"),
         ({"sample_ratio_p": 1e-6}, "disagree with the plan"),
         ({"balance_p": 1e-6}, "the arms' members disagree with the plan"),
@@ -86,6 +87,13 @@ def test_one_bad_finding_is_enough_to_refuse_and_is_named(change, reason, champi
     against = [line for line in verdict.reasons if line.startswith("against: ")]
     assert len(against) == 1
     assert reason in against[0]
+
+
+def test_of_few_members_a_model_that_is_not_shown_to_be_worse_than_one_feature_may_serve():
+    """Of the 404 members of a small shop the lead over one feature is known to 0.018 at best."""
+    found = judge(replace(GOOD, auc=about(0.707, 0.05), auc_over_best_feature=about(0.0, 0.018)), None)
+    assert found.promote
+    assert "for: AUC over the best single feature 0.000 [-0.018, 0.018]" in found.reasons
 
 
 @pytest.mark.parametrize("experiment", ["not identified", "observational", ""])

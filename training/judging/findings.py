@@ -10,6 +10,7 @@ from training.releases.manifest import plain
 Money = Callable[[float], str]
 
 IDENTIFIED: Final = ("simulated", "randomised", "adjusted")
+CHANCE: Final = 0.5  # the AUC of a ranking that says nothing
 NO_OFFERS: Final = "none"  # the experiment of a release that makes no offer
 
 Finding = tuple[bool, str]  # whether it speaks for the release, and the reason in words
@@ -43,7 +44,7 @@ class Gate:
     champion_margin: float = 0.0  # so much money per decision a challenger may cost, at the interval's lower end
     # probabilities
     calibration_error: float = 0.05
-    single_feature_margin: float = 0.005  # so much AUC may be lost to the best single feature
+    single_feature_margin: float = 0.005  # AUC: more may not be shown to be lost to the best single feature
     # groups
     group_members: int = 100  # smaller groups are named, not judged
     group_calibration: float = 0.05  # predicted less observed churn of a group, beyond chance
@@ -198,14 +199,19 @@ def _pays(difference: Estimate) -> str:
 
 
 def probabilities_findings(evidence: Evidence, champion: Evidence | None, limits: Gate) -> Iterator[Finding]:
-    """Say whether the probabilities hold, and beat the best single feature."""
+    """Say whether the probabilities hold, rank at all, and are not shown to rank worse than the best single feature.
+
+    To be shown to be better takes more members than a small programme has, and a model that is as good harms nobody.
+    """
     error = evidence.calibration_error
     before = f", {champion.calibration_error} of the champion" if champion else ""
     passed = error.value <= limits.calibration_error
     yield passed, f"calibration error {error}, at most {limits.calibration_error} wanted{before}"
-    yield True, f"AUC {evidence.auc}" + (f", {champion.auc} of the champion" if champion else "")
-    lead = evidence.auc_over_best_feature
-    yield lead.lower >= -limits.single_feature_margin, f"AUC over the best single feature {lead}"
+    auc, lead = evidence.auc, evidence.auc_over_best_feature
+    told = "" if auc.lower > CHANCE else ", not shown to rank better than chance"
+    yield not told, f"AUC {auc}{told}" + (f", {champion.auc} of the champion" if champion else "")
+    worse = lead.upper < -limits.single_feature_margin
+    yield not worse, f"AUC over the best single feature {lead}" + (", shown to be worse" if worse else "")
 
 
 def fairness_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
