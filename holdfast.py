@@ -356,6 +356,8 @@ def promote(
     else:
         for line in verdict_lines(verdict, release_id):
             _say(line)
+        mended = "docs/promoting.md says what mends each reason against it"
+        _say(f"next: {'holdfast serve' if verdict.promote else mended}")
     raise typer.Exit(0 if verdict.promote else 1)
 
 
