@@ -76,7 +76,7 @@ def calls() -> Iterator[str]:
 
     nobody = Keyring(lambda: Path("none"))
     document = create_app(list, keyring=nobody, now=lambda: datetime(2026, 1, 1, tzinfo=UTC)).openapi()
-    yield "# Calls\n\nWhat `GET /openapi.json` says, the service's own document. Errors are problem documents (RFC 9457)."
+    yield "# Calls\n\nWhat `GET /openapi.json` says, the service's own. Errors are problem documents (RFC 9457)."
     for address, methods in document["paths"].items():
         for method, call in methods.items():
             yield f"\n## {method.upper()} {address}\n\n{call.get('description', '')}\n"
@@ -148,8 +148,8 @@ def settings() -> Iterator[str]:
     from features.programme import Programme
 
     yield (
-        "# Settings\n\n`holdfast.toml` in the home. Every key has a default, an unknown one is refused, and all errors are "
-        "said at once. Money is in minor units."
+        "# Settings\n\n`holdfast.toml` in the home. Every key has a default, an unknown one is refused, and all errors "
+        "are said at once. Money is in minor units."
     )
     yield from _section(Programme, "")
 
@@ -192,8 +192,8 @@ def tables() -> Iterator[str]:
     from features.schema import TABLES
 
     yield (
-        "# Tables\n\nWhat a company brings; `members` and `transactions` are needed. Money is in minor units, times say "
-        "their zone or the mapping does, further columns are kept as they come. A row that comes again, by its key, "
+        "# Tables\n\nWhat a company brings; `members` and `transactions` are needed. Money is in minor units, times "
+        "say their zone or the mapping does, further columns are kept as they come. A row that comes again, by key, "
         "replaces the one that stands."
     )
     for table in TABLES.values():
@@ -211,8 +211,8 @@ def features() -> Iterator[str]:
     from features.catalogue.entries import CATALOGUE
 
     yield (
-        "# Features\n\nEach is one expression in `features/transforms.py`, computed as of a moment: the same when training "
-        "and when serving."
+        "# Features\n\nEach is one expression in `features/transforms.py`, computed as of a moment: the same when "
+        "training and when serving."
     )
     yield from _table(("feature", "", "unit"), ((f"`{f.name}`", f.meaning, f.unit) for f in CATALOGUE.values()))
 

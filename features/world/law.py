@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,16 +86,17 @@ class World:
     def __post_init__(self) -> None:
         ids = [offer.offer_id for offer in self.offers]
         wrong = {
-            f"members from {FEWEST:,} to {MOST:,}": not FEWEST <= self.members <= MOST,
-            "shape retail, subscription or both": self.shape not in {"retail", "subscription", "both"},
-            "at least one wave, and campaigns from one of them on": not 0 <= self.first_campaign < self.waves,
-            "an audience between 0 and 1": not 0 < self.audience <= 1,
-            "a season from 0 to less than 1": not 0 <= self.season < 1,
-            f"offers with distinct ids other than {CONTROL!r}": not ids or len({*ids, CONTROL}) <= len(ids),
-            "a start at midnight UTC on a Monday": self.start != _monday(self.start),
+            f"{self.members:,} members came; members from {FEWEST:,} to {MOST:,}": not FEWEST <= self.members <= MOST,
+            f"shape {self.shape!r} came; shape retail, subscription or both": self.shape not in get_args(Shape),
+            f"{self.waves} waves came, campaigns from wave {self.first_campaign} on; at least one wave, and campaigns "
+            "from one of them on": not 0 <= self.first_campaign < self.waves,
+            f"an audience of {self.audience} came; an audience between 0 and 1": not 0 < self.audience <= 1,
+            f"a season of {self.season} came; a season from 0 to less than 1": not 0 <= self.season < 1,
+            f"{ids} came; offers with distinct ids other than {CONTROL!r}": not ids or len({*ids, CONTROL}) <= len(ids),
+            f"{self.start} came; a start at midnight UTC on a Monday": self.start != _monday(self.start),
         }
         if any(wrong.values()):
-            raise ContractError(f"{self} came; wanted {'; '.join(rule for rule, broken in wrong.items() if broken)}")
+            raise ContractError(f"{'; '.join(rule for rule, broken in wrong.items() if broken)} was wanted")
 
     @property
     def days(self) -> int:
