@@ -13,7 +13,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := passive
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run demo test lint bench bench-serving chaos lock clean
+.PHONY: help run demo test lint docs bench bench-serving chaos lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,10 @@ lint: .venv/ready ## ruff, the type checker, the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/ready ## the guides and the reference, written from the code, as pages in docs/_build
+	@$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+	@echo "open docs/_build/index.html"
 
 bench: demo .oracles/ready ## benchmarks, each against its rival in the same run, and their report; begins none after HOLDFAST_BENCH_MINUTES (60)
 	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 project = "Holdfast"
 author = "the Holdfast authors"
 html_title = "Holdfast"
-extensions = ["myst_parser", "reference"]
+extensions = ["myst_parser", "sphinxcontrib.typer", "reference"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 source_suffix = {".md": "markdown"}
@@ -18,4 +18,3 @@ html_copy_source = False
 html_show_copyright = False
 html_theme_options = {"source_repository": "", "footer_icons": []}
 nitpicky = True
-linkcheck_ignore = [r"https?://.*"]  # the papers' addresses are DOIs; nothing here calls out

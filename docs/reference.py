@@ -1,6 +1,7 @@
-"""The reference pages, written from the code at every build: the verbs, the calls, the settings, the tables, features.
+"""The reference pages, written from the code at every build: the calls, the settings, the tables, the features.
 
-They lie in `docs/reference/`, which is not kept.
+They lie in `docs/reference/`, which is not kept. The verbs' page is sphinxcontrib-typer's. For calls,
+sphinxcontrib-openapi is kept up as well, but it shows no field of a body.
 """
 
 import json
@@ -24,49 +25,13 @@ def setup(app: Any) -> dict[str, bool]:  # noqa: ANN401 (Sphinx's)
 def write(folder: Path) -> None:
     """Write every page; one that says the same stays as it is, so that it is not built again."""
     folder.mkdir(exist_ok=True)
-    for name, page in {
-        "verbs": verbs,
-        "calls": calls,
-        "settings": settings,
-        "tables": tables,
-        "features": features,
-    }.items():
-        path, text = folder / f"{name}.md", "\n".join(page()) + "\n"
+    pages = {folder / f"{page.__name__}.md": page for page in (calls, settings, tables, features)}
+    for old in {*folder.iterdir()} - {*pages}:
+        old.unlink()
+    for path, page in pages.items():
+        text = "\n".join(page()) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-
-
-def verbs() -> Iterator[str]:
-    """Describe every verb as `--help` does."""
-    from typer.main import get_command
-
-    from holdfast import app
-
-    yield "# Verbs\n\nWhat `--help` says, verb by verb. Each prints one table or line; its exit code is the verdict."
-    yield from _verb(get_command(app), ())
-
-
-def _verb(command: Any, path: tuple[str, ...]) -> Iterator[str]:  # noqa: ANN401 (Click's)
-    children = getattr(command, "commands", None)
-    if path:
-        yield f"\n{'#' * (1 + len(path))} holdfast {' '.join(path)}\n\n{_plain(command.help)}\n"
-    if children is not None:
-        for name, child in children.items():
-            yield from _verb(child, (*path, name))
-        return
-    options = [one for one in command.params if one.name != "help"]
-    yield from _table(("option", "", "default"), (_option(one) for one in options))
-
-
-def _option(option: Any) -> tuple[str, str, str]:  # noqa: ANN401 (Click's)
-    names = (
-        " ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-        if option.opts[0][0] == "-"
-        else f"`{option.name.upper()}`"
-    )
-    default = option.default if isinstance(option.default, str | int | float | Path) and option.default != "" else ""
-    shown = "" if isinstance(default, bool) else str(default)
-    return names, _plain(getattr(option, "help", "")), f"`{shown}`" if shown else ""
 
 
 def calls() -> Iterator[str]:
@@ -208,13 +173,16 @@ def tables() -> Iterator[str]:
 
 def features() -> Iterator[str]:
     """Describe every feature of the catalogue."""
-    from features.catalogue.entries import CATALOGUE
+    from features.transforms import catalogue_sheet
 
+    sheet = catalogue_sheet()
     yield (
-        "# Features\n\nEach is one expression in `features/transforms.py`, computed as of a moment: the same when "
-        "training and when serving."
+        f"# Features\n\n{sheet.title}, as `holdfast features list` prints them. Each is one expression, computed as of "
+        "a moment: the same when training and when serving.\n"
     )
-    yield from _table(("feature", "", "unit"), ((f"`{f.name}`", f.meaning, f.unit) for f in CATALOGUE.values()))
+    yield from (f"- {note}" for note in sheet.notes)
+    yield ""
+    yield from _table(sheet.header, sheet.rows)
 
 
 def _table(heads: tuple[str, ...], rows: Any) -> Iterator[str]:  # noqa: ANN401 (rows of text)
@@ -228,7 +196,3 @@ def _table(heads: tuple[str, ...], rows: Any) -> Iterator[str]:  # noqa: ANN401 
 
 def _cell(text: str) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
-
-
-def _plain(text: str | None) -> str:
-    return (text or "").replace("\\[", "[").replace("[bold]", "").replace("[/]", "")

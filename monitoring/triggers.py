@@ -198,7 +198,7 @@ def triggers_sheet(pulls: Pulls, programme: Programme) -> Sheet:
         )
         for one in pulls.pulled
     )
-    notes = () if rows else ("holdfast.toml has no [triggers]; docs/runbook.md shows one",)
+    notes = () if rows else ("holdfast.toml has no [triggers]; docs/runbook/triggers.md shows one",)
     return Sheet("Triggers", ("trigger", "figure", "acts", "in a row", "level", "what was done"), rows, notes)
 
 

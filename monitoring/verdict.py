@@ -14,7 +14,7 @@ FindingKind = Literal[
 ]  # fmt: skip
 Test = Literal["wasserstein", "psi", "missing", "new_category"]
 
-RUNBOOK: dict[FindingKind, str] = {  # the heading in docs/runbook.md
+RUNBOOK: dict[FindingKind, str] = {  # the page in docs/runbook
     "empty": "no-rows",
     "twice": "columns",
     "lost_column": "columns",
@@ -65,7 +65,7 @@ class Finding:
 
     @property
     def runbook(self) -> str:
-        """The step of docs/runbook.md that applies."""
+        """The page of docs/runbook that applies."""
         return RUNBOOK[self.kind]
 
 

@@ -12,7 +12,7 @@ import yaml
 from typer.main import get_command
 
 import holdfast
-from monitoring.verdict import EXIT_CODES
+from monitoring.verdict import EXIT_CODES, RUNBOOK
 from serving.door import WANTED
 from serving.meters import Meters
 
@@ -20,7 +20,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "monitoring" / "prometheus-rules.yml"
 DASHBOARD = DEPLOY / "monitoring" / "grafana-dashboard.json"
 CRONTAB = DEPLOY / "monitoring" / "crontab"
-HEADINGS = re.findall(r"^## (.*)$", (DEPLOY.parent / "docs" / "runbook.md").read_text(), flags=re.MULTILINE)
+PAGES = {page.stem for page in (DEPLOY.parent / "docs" / "runbook").glob("*.md")}
 
 
 def rules():
@@ -47,11 +47,14 @@ def test_every_expression_speaks_of_series_that_the_service_exports(expression):
 
 
 def test_every_rule_says_how_grave_it_is_and_what_to_do():
-    slugs = {heading.lower().replace(" ", "-") for heading in HEADINGS}
     for rule in rules():
         assert rule["labels"]["severity"] in {"critical", "warning"}
-        assert rule["annotations"]["runbook"] in slugs, rule["alert"]
+        assert rule["annotations"]["runbook"] in PAGES, rule["alert"]
         assert rule["annotations"]["summary"]
+
+
+def test_every_page_of_the_runbook_is_where_an_alert_leads():
+    assert {*RUNBOOK.values(), *(rule["annotations"]["runbook"] for rule in rules())} == PAGES
 
 
 def test_prometheus_takes_the_rules():
