@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from features.engine import Engine
 from features.errors import ContractError
 
 Days = Annotated[int, Field(ge=1, le=3660)]
@@ -121,31 +122,6 @@ class Campaign(_Settings):
         if self.starts and self.ends and self.starts >= self.ends:
             raise ValueError(f"ends ({self.ends}) has to be after starts ({self.starts})")
         return self
-
-
-class Engine(_Settings):
-    """Say what runs where; an address may carry a user and a password, so that it is not shown."""
-
-    online: str = Field(
-        "sqlite",
-        pattern=r"^(sqlite|(rediss?|unix|rediss?\+cluster)://.+)$",
-        repr=False,
-        description="where decisions read features: sqlite, a file under the home; redis://host:6379/0, rediss://..., "
-        "unix:///path; redis+cluster://host:7000,host:7001",
-    )
-    decisions: str = Field(
-        "sqlite",
-        pattern=r"^(sqlite|postgres(ql)?://.+)$",
-        repr=False,
-        description="where the decision log is copied to: sqlite, nowhere but the file under the home; postgresql://...",
-    )
-    online_prefix: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,40}$")] = Field(
-        "holdfast", description="what the keys in Redis begin with; programmes that share a Redis have one each"
-    )
-    online_days: Days = Field(90, description="Redis lets go of a member whose features were not written for so long")
-    online_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = Field(
-        40, description="so long may connecting to Redis take, and so long its answer, before decisions fall back"
-    )
 
 
 class Alerts(_Settings):

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from features.catalogue.entries import CATALOGUE
 from features.definitions import ALL, MODEL_FEATURES, NUMBERS, VIEW, WORDS, feast_objects
+from features.engine import Engine
 from features.errors import ContractError, NotFoundError
 from features.home import Home
-from features.programme import Engine, read_programme
+from features.programme import read_programme
 from features.stores import offline, online
 from features.stores.online import open_table, schema_of
 from features.stores.packed import Batch, PackedTable, Schema, Vectors
@@ -53,7 +54,11 @@ class Store:
 
     home: Home
     engine: Engine
-    feast: FeatureStore
+
+    @cached_property
+    def feast(self) -> FeatureStore:
+        """Open Feast's own store: its registry, which who only reads online does without."""
+        return FeatureStore(config=_config(self.home, self.engine))
 
     def apply(self) -> None:
         """Write the definitions into the registry."""
@@ -169,7 +174,7 @@ class Store:
 
 
 def open_store(home: Home, engine: Engine | None = None) -> Store:
-    """Open the feature store: DuckDB over Parquet, a registry file, and online SQLite or what `holdfast.toml` says.
+    """Open the feature store: DuckDB over Parquet, a registry and an online store as `holdfast.toml` says.
 
     Parameters
     ----------
@@ -178,7 +183,7 @@ def open_store(home: Home, engine: Engine | None = None) -> Store:
     # Feast switches everybody's deprecation warnings on, and reads in threads, which a local filter does not reach
     warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
     engine = engine or read_programme(home.settings).engine
-    return Store(home, engine, FeatureStore(config=_config(home, engine)))
+    return Store(home, engine)
 
 
 @contextmanager
@@ -193,7 +198,7 @@ def _config(home: Home, engine: Engine) -> RepoConfig:
     return RepoConfig(
         project=PROJECT,
         provider="local",
-        registry={"path": str(root / home.registry.name), "cache_ttl_seconds": 0},
+        registry=_registry(root / home.registry.name, engine),
         offline_store={"type": offline.STORE, "history": str(root / home.history.name)},
         online_store={
             "type": online.STORE,
@@ -203,6 +208,19 @@ def _config(home: Home, engine: Engine) -> RepoConfig:
         entity_key_serialization_version=3,
         repo_path=str(root),
     )
+
+
+def _registry(path: Path, engine: Engine) -> dict[str, Any]:
+    """Say where Feast keeps its definitions; nothing of them is cached, for others may change them."""
+    if engine.registry == "file":
+        return {"path": str(path), "cache_ttl_seconds": 0}
+    from sqlalchemy import NullPool
+
+    from features.stores.postgres import in_schema
+
+    address = in_schema(engine.registry, "registry")
+    kept = {"poolclass": NullPool}  # asked so seldom that a connection that is kept is one the server has closed
+    return {"registry_type": "sql", "path": address, "cache_ttl_seconds": 0, "sqlalchemy_config_kwargs": kept}
 
 
 def _batches(snapshot: Path, schema: Schema) -> Iterator[Batch]:

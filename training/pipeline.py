@@ -133,7 +133,8 @@ def take_steps(inputs: Inputs, begun: Begun, progress: Progress) -> dict[str, St
     # an input of churn alone: what was just trained stays what it is once it is the champion itself
     start = begun.champion.manifest.evidence["tuning"]["parameters"] if begun.champion else None
     churn_key = fingerprint(inputs.churn, start)
-    search = steps.Search(f"churn-{churn_key}", inputs.home.studies, start)
+    kept = inputs.programme.engine.studies
+    search = steps.Search(f"churn-{churn_key}", inputs.home.studies if kept == "file" else kept, start)
     work: dict[str, tuple[str, Callable[[np.random.Generator], Step]]] = {
         "future": (
             "looking for features that know the future",

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from features.errors import NotFoundError
 from features.files import write_whole
 from features.home import Home
+from features.programme import read_programme
+from features.stores.postgres import in_schema
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -38,7 +40,7 @@ class Run:
 
 @contextmanager
 def tracked(home: Home, name: str) -> Iterator[Run]:
-    """Log one run to MLflow (SQLite) when the block ends well, and each of its models as a new registered version."""
+    """Log one run to MLflow when the block ends well, and each of its models as a new registered version."""
     run = Run()
     yield run
     import mlflow
@@ -113,17 +115,26 @@ def metrics_of(evidence: dict[str, Any], prefix: str = "") -> list[tuple[str, fl
     return found
 
 
+def schema_version() -> str:
+    """Name the version of its tables that this MLflow reads and writes."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return str(_get_latest_schema_revision())
+
+
 def _uri(home: Home) -> str:
-    return f"sqlite:///{home.tracking.resolve()}"
+    address = read_programme(home.settings).engine.tracking
+    return f"sqlite:///{home.tracking.resolve()}" if address == "sqlite" else in_schema(address, "tracking")
 
 
 def _client(home: Home) -> "MlflowClient":
     from mlflow.tracking import MlflowClient
 
     home.root.mkdir(parents=True, exist_ok=True)
+    uri = _uri(home)
     with redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, about MLflow's own mappings
-        return MlflowClient(tracking_uri=_uri(home), registry_uri=_uri(home))
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _experiment(client: "MlflowClient", home: Home) -> str:

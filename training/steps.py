@@ -1,7 +1,7 @@
 """The models of one training, each fitted on the training dates and judged on the test dates beside its rivals."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -68,7 +68,7 @@ class Search:
     """Say under which name and where a search for parameters is kept, and which ones it tries beside the usual."""
 
     study: str
-    storage: Path
+    storage: Path | str = field(repr=False)  # a journal's file, or an address, which may hold a password
     start: Parameters | None = None  # the champion's
 
 

@@ -9,6 +9,9 @@ import numpy as np
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy import NullPool
+
+from features.stores.postgres import in_schema
 
 Parameters = dict[str, Any]
 FoldLosses = Callable[[Parameters], Iterable[float]]
@@ -41,7 +44,7 @@ def tune(
     losses: FoldLosses,
     *,
     study: str,
-    storage: Path,
+    storage: Path | str,
     trials: int,
     rng: np.random.Generator,
     progress: Callable[[int, int], None],
@@ -54,13 +57,13 @@ def tune(
 
     Parameters
     ----------
+    storage : a journal's file, or an address of Postgres
     start : tried second, such as the champion's; what it lacks is drawn
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage.parent.mkdir(parents=True, exist_ok=True)
     search = optuna.create_study(
         study_name=study,
-        storage=JournalStorage(JournalFileBackend(str(storage))),
+        storage=_open(storage),
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0),
     )
@@ -77,6 +80,19 @@ def tune(
         callbacks=[lambda study, _: progress(_count(study, *JUDGED), trials)],
     )
     return Tuned(search.best_params, float(search.best_value), _count(search, *JUDGED), _count(search, PRUNED))
+
+
+def schema_version() -> str:
+    """Name the version of its tables that this Optuna reads and writes."""
+    return str(optuna.storages.RDBStorage("sqlite://").get_head_version())
+
+
+def _open(storage: Path | str) -> optuna.storages.BaseStorage:
+    if isinstance(storage, str):
+        # between two trials lies a training, over which a connection may be closed
+        return optuna.storages.RDBStorage(in_schema(storage, "studies"), engine_kwargs={"poolclass": NullPool})
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(storage)))
 
 
 def _trials(search: optuna.Study, *states: optuna.trial.TrialState) -> list[optuna.trial.FrozenTrial]:

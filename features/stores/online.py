@@ -18,8 +18,8 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.types import Float64, String
 from pydantic import StrictStr
 
+from features.engine import Engine
 from features.errors import ContractError
-from features.programme import Engine
 from features.stores.packed import Batch, PackedTable, Schema, Words, microseconds
 from features.stores.packed_sqlite import SqliteTable
 

@@ -16,11 +16,12 @@ from features.as_of.known import moment
 from features.as_of.plan import compared, make_plan, read_plan
 from features.as_of.vectors import Vectors
 from features.catalogue.entries import CATALOGUE
+from features.engine import Engine
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.journal import Journal, entries_of
 from features.live import Live, materialize
-from features.programme import Engine, Programme
+from features.programme import Programme
 from features.snapshots import build, built, snapshot
 from features.store import open_store
 from features.warehouse import open_warehouse, quietly

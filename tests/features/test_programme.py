@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.engine import BEYOND
 from features.errors import ContractError
 from features.programme import Campaign, Policy, Programme, read_programme
 
@@ -66,6 +67,9 @@ def test_a_key_that_is_there_replaces_its_default_and_no_other(tmp_path):
         ),
         ('[engine]\nonline = "postgres://host"', "engine.online: .*pattern.*postgres://host"),
         ('[engine]\nonline_prefix = "a:b"', "engine.online_prefix: .*pattern"),
+        ('[engine]\nfeatures = "dask"', "engine.features: .*'duckdb' or 'spark'.*'dask'"),
+        ('[engine]\nspark = "local[two]"', "engine.spark: .*pattern"),
+        ('[engine]\ntracking = "mysql://host/db"', "engine.tracking: .*pattern"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_came(tmp_path, line, message):
@@ -103,6 +107,21 @@ def test_where_things_run_is_no_part_of_a_programme(tmp_path):
     """Another engine makes no snapshot anew, and no release carries it."""
     path = _settings(tmp_path, '[engine]\nonline = "redis://host:6379/0"')
     assert read_programme(path).model_dump() == Programme().model_dump()
+
+
+def test_the_profile_of_a_cluster_names_every_part_that_is_still_of_one_machine(tmp_path):
+    path = _settings(tmp_path, '[engine]\nprofile = "cluster"\nonline = "redis://host:6379/0"\nspark = "mars"')
+    with pytest.raises(ContractError, match="has 6 wrong settings") as refused:
+        read_programme(path)
+    for part in ("features", "registry", "tracking", "studies", "decisions"):
+        assert f"engine.{part}: " in str(refused.value)
+        assert f'wanted {part} = "' in str(refused.value)
+    assert "engine.online" not in str(refused.value)
+
+
+def test_what_the_profile_of_a_cluster_asks_for_is_what_it_takes(tmp_path):
+    lines = "\n".join(f'{part} = "{value}"' for part, value in BEYOND.items())
+    assert read_programme(_settings(tmp_path, f'[engine]\nprofile = "cluster"\n{lines}')).engine.features == "spark"
 
 
 def test_every_wrong_setting_is_said_at_once(tmp_path):
