@@ -33,7 +33,7 @@ def run(home, parts):
     return run
 
 
-def search(address, trials):
+def search(address, trials, *, study):
     calls = []
 
     def losses(parameters):
@@ -41,7 +41,7 @@ def search(address, trials):
         yield parameters["learning_rate"]
 
     quiet = {"rng": np.random.default_rng(0), "progress": lambda *_: None}
-    return tune(losses, study="s", storage=address, trials=trials, **quiet), len(calls)
+    return tune(losses, study=study, storage=address, trials=trials, **quiet), len(calls)
 
 
 def test_a_run_is_kept_in_postgres_and_nothing_of_it_in_a_file(home, run, postgres_server):
@@ -54,14 +54,14 @@ def test_a_run_is_kept_in_postgres_and_nothing_of_it_in_a_file(home, run, postgr
 
 
 def test_a_search_goes_on_where_it_stood(postgres_server):
-    first, calls = search(postgres_server.address, 3)
+    first, calls = search(postgres_server.address, 3, study="goes-on")
     assert (first.trials, calls) == (3, 3)
-    second, calls = search(postgres_server.address, 5)
+    second, calls = search(postgres_server.address, 5, study="goes-on")
     assert (second.trials, calls) == (5, 2)
 
 
 def test_each_library_notes_its_own_version(run, postgres_server):
-    search(postgres_server.address, 3)
+    search(postgres_server.address, 1, study="noted")
     assert run.run_id
     assert revision(postgres_server.address, "tracking") == tracking_version()
     assert revision(postgres_server.address, "studies") == studies_version()
@@ -69,5 +69,5 @@ def test_each_library_notes_its_own_version(run, postgres_server):
 
 def test_a_server_that_is_not_there_is_said_at_once_without_its_password():
     with pytest.raises(UnavailableError, match=r"studies at postgresql://\*\*\*@127") as refused:
-        search("postgresql://ada:s3cret@127.0.0.1:1/none", 1)
+        search("postgresql://ada:s3cret@127.0.0.1:1/none", 1, study="none")
     assert "s3cret" not in str(refused.value)
