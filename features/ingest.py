@@ -34,7 +34,15 @@ from features.offers import OFFERS
 from features.privacy.consent import read_consent
 from features.programme import Programme, read_programme
 from features.sheet import Sheet
-from features.warehouse import NewTable, Warehouse, add_tables, open_warehouse, replace_tables
+from features.warehouse import (
+    NewTable,
+    Warehouse,
+    add_tables,
+    open_warehouse,
+    read_by,
+    refuse_other_units,
+    replace_tables,
+)
 from features.world.history import write_history
 from features.world.law import World
 from features.world.source import world_fingerprint, world_settings, world_title
@@ -135,7 +143,7 @@ def bring(
     before = _standing(home)
     mapping = mapping.model_copy(update={"adds": mapping.adds and before is not None})
     if before and mapping.adds:
-        _refuse_other_units(before, programme)
+        refuse_other_units(before, programme)
     paths = {} if source.database else table_paths(source, mapping)
     tables = {name: file_parts(path, mapping.table(name)) for name, path in paths.items()}
     said = (mapping.model_dump(), programme.timezone, programme.currency, programme.currency_digits)
@@ -212,21 +220,9 @@ def _take(
     if standing and batch.mapping.adds:
         return add_tables(standing, batch.key, tables), written(notes)
     warehouse = replace_tables(
-        home, tables, source=batch.source, source_fingerprint=batch.key, read_by=_read_by(programme)
+        home, tables, source=batch.source, source_fingerprint=batch.key, read_by=read_by(programme)
     )
     return warehouse, written(notes)
-
-
-def _read_by(programme: Programme) -> dict[str, object]:
-    return programme.model_dump(include={"timezone", "currency", "currency_digits"})
-
-
-def _refuse_other_units(standing: Warehouse, programme: Programme) -> None:
-    """Keep rows of two time zones or currencies from standing in one table."""
-    now = _read_by(programme)
-    changed = [f"{name} was {was!r} and is {now[name]!r}" for name, was in standing.read_by.items() if was != now[name]]
-    if changed:
-        raise ContractError(f"{' and '.join(changed)} since the rows that stand were read; bring all without --add")
 
 
 def _judge(home: Home, bench: Workbench, batch: Batch, programme: Programme) -> tuple[Judged, Notes]:

@@ -20,7 +20,7 @@ from features.home import STEM, Home
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.transforms import CODE
-from features.warehouse import Warehouse, open_warehouse, quietly
+from features.warehouse import Warehouse, open_warehouse, quietly, refuse_other_units
 
 ANCHOR: Final = date(2001, 1, 1)  # a Monday of the grid
 
@@ -75,6 +75,7 @@ def on_grid(as_of: datetime, programme: Programme) -> bool:
 def build(home: Home, *, progress: Progress) -> list[datetime]:
     """Write every snapshot that is missing or whose inputs changed, and give the `as_of` of all."""
     warehouse, programme = open_warehouse(home), read_programme(home.settings)
+    refuse_other_units(warehouse, programme)
     dates = as_of_dates(warehouse, programme)
     with quietly():
         tables = {name: warehouse.expression(name) for name in warehouse.tables}

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow.parquet as pq
 
-from features.errors import NotFoundError
+from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_by_content, write_json
 from features.home import Home
+from features.programme import Programme
 from features.schema import TABLES
 
 if TYPE_CHECKING:
@@ -111,6 +112,28 @@ def open_warehouse(home: Home) -> Warehouse:
         raise NotFoundError(
             f"{path} is of another version, which kept other things; `holdfast ingest` brings the tables in again"
         ) from error
+
+
+def read_by(programme: Programme) -> dict[str, Any]:
+    """Give the settings that the times and amounts of a table follow from."""
+    return programme.model_dump(include={"timezone", "currency", "currency_digits"})
+
+
+def refuse_other_units(standing: Warehouse, programme: Programme) -> None:
+    """Keep rows of two time zones or currencies from standing in one table, and one's from being read as the other's.
+
+    Raises
+    ------
+    ContractError
+        If the settings are others than those by which the tables were read.
+    """
+    now = read_by(programme)
+    changed = [f"{name} was {was!r} and is {now[name]!r}" for name, was in standing.read_by.items() if was != now[name]]
+    if changed:
+        raise ContractError(
+            f"{' and '.join(changed)} since the tables were read; bring all of them anew by `holdfast ingest`, "
+            "without --add"
+        )
 
 
 def replace_tables(

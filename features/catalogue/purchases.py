@@ -96,7 +96,8 @@ def historic_value(visits: ir.Table, programme: Programme) -> ir.Value:
     """Margin since joining; where transactions bring no margin, the programme's share of the spend."""
     if "margin" in visits.columns:
         return visits.margin.sum().fill_null(0)
-    return visits.amount.sum() * programme.margin_rate
+    # as float64, or DuckDB takes the share for a decimal, and the product for one as well, whatever Ibis says of it
+    return visits.amount.sum().cast("float64") * programme.margin_rate
 
 
 @feature("member", "ratio", "lapse", minimum=-1, maximum=1, window=56)

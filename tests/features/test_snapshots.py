@@ -291,6 +291,12 @@ def test_other_data_or_settings_rebuild_and_leave_no_old_snapshot(company, home)
     assert set(_state(home)) < set(after)
 
 
+def test_tables_that_were_read_in_another_time_zone_are_not_built_on(home):
+    home.settings.write_text('timezone = "Asia/Tokyo"\n')
+    with pytest.raises(ContractError, match=r"timezone was .* and is 'Asia/Tokyo' since the tables were read"):
+        build(home, progress=_silent)
+
+
 def test_a_build_that_was_killed_goes_on_where_it_stopped(home, monkeypatch):
     write, written = features.snapshots.write_whole, []
 

@@ -30,6 +30,7 @@ TWO_VALUED = {
     *(f"subscription_{name}" for name in ("renewed", "cancelled", "auto_renew", "plan", "price", "past_cancels")),
 }
 OWN = {
+    "margin_rate": 0.3,  # no sum of powers of two: 3 x 0.1 is not 0.3
     "tiers": TIERS,
     "tier_days": 56,
     "points_expire_after_days": 70,

@@ -41,7 +41,7 @@ print(json.dumps([asdict(one) for one in found], default=str))
 def brought(company, root, *, zone="UTC"):
     """Give a home with snapshots on both sides of a clock change."""
     home = Home(root)
-    home.settings.write_text(f'timezone = "{zone}"\n')
+    home.settings.write_text(f'timezone = "{zone}"\nmargin_rate = 0.3\n')
     programme = Programme(timezone=zone)
     company.ingest(company.everything(np.random.default_rng(11), days=120), home=home, programme=programme)
     build(home, progress=lambda *_: None)
