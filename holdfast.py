@@ -73,6 +73,20 @@ def demo(
     run_demo(Home(home), console=out, working=working, now=_now, port=port if serve else None)
 
 
+@app.command(rich_help_panel="Start here")
+def doctor(home: Where = DEFAULT_HOME, *, json: AsJson = False) -> None:
+    r"""Try what \[engine] names, the champion and the machine, and say how to mend what is ill; exit 1 if one is."""
+    from monitoring.doctor.examination import examine
+    from monitoring.doctor.finding import findings_sheet
+
+    findings = examine(Home(home), clock=_now)
+    if json:
+        out.print_json(data=[asdict(one) | {"well": one.well} for one in findings])
+    else:
+        _show(findings_sheet(findings))
+    raise typer.Exit(0 if all(one.well for one in findings) else 1)
+
+
 BUILT_IN = ("complete-journey", "synthetic")
 TableFile = Annotated[
     Path | None, typer.Option(help="A CSV or Parquet file; wins over the folder's.", show_default=False)

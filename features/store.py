@@ -186,6 +186,13 @@ def open_store(home: Home, engine: Engine | None = None) -> Store:
     return Store(home, engine)
 
 
+def registry_tables() -> set[str]:
+    """Name the tables that this Feast keeps its definitions in, where they stand in Postgres."""
+    from feast.infra.registry.sql import metadata
+
+    return set(metadata.tables)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Feast's own printing off a person's screen."""

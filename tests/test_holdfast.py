@@ -72,6 +72,7 @@ def test_help_teaches_every_verb_in_under_half_a_second(holdfast):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     for verb in (
         "demo",
+        "doctor",
         "ingest",
         "features",
         "train",

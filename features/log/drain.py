@@ -77,6 +77,27 @@ def backlog(path: Path) -> int:
             return 0
 
 
+def lacking(path: Path, address: str) -> list[str]:
+    """Name the columns that the log has and its copy in Postgres has not; a table that is not made yet lacks none.
+
+    Raises
+    ------
+    UnavailableError
+        If Postgres does not answer.
+    """
+    query = (
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = $1"
+    )
+    found = []
+    with contextlib.closing(open_to_read(path)) as db, _postgres(address) as connection, connection.cursor() as cursor:
+        for table in KEYS:
+            cursor.execute(query, (table,))
+            there = {name for (name,) in cursor.fetchall()}
+            wanted = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+            found += [f"{table}.{name}" for name in wanted if there and name not in there]
+    return found
+
+
 class Drain:
     """Carry over in the background what Postgres lacks, until closed."""
 

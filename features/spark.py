@@ -1,0 +1,100 @@
+"""Spark, where one machine is too small: the session, and the tables that expressions are computed over.
+
+The door to its library. One session serves the whole process: to start one takes ten seconds.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from features.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import ibis.expr.types as ir
+
+_JAVA_SECONDS: Final = 20
+_SETTINGS: Final = {
+    # times are UTC in every table, and so are those that Spark makes of them
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    # whole numbers that no longer fit, and divisions by nothing, are as in DuckDB: refused, or missing by `nullif`
+    "spark.sql.ansi.enabled": "true",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+# of a master within this process: nothing listens beyond this machine, and shuffles are small
+_ALONE: Final = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.sql.shuffle.partitions": "4",
+}
+
+
+def spark_version() -> str:
+    """Name the version that is installed.
+
+    Raises
+    ------
+    NotFoundError
+        If it is not.
+    """
+    try:
+        import pyspark
+    except ModuleNotFoundError as error:
+        raise NotFoundError("Spark is not installed: pip install 'holdfast[cluster]'") from error
+    return str(pyspark.__version__)
+
+
+def java_version() -> str:
+    """Name the Java that Spark runs on.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    home = os.environ.get("JAVA_HOME", "")
+    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if java is None:
+        raise NotFoundError("Spark needs Java 17 or later, and there is none: apt-get install openjdk-17-jre-headless")
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=_JAVA_SECONDS, check=False)  # noqa: S603 (the user's own Java)
+    lines = [line for line in said.stderr.splitlines() if "version" in line]
+    return lines[0] if lines else "a Java that does not say which"
+
+
+@cache
+def connect(master: str) -> Any:  # noqa: ANN401 (Ibis' backend)
+    """Start Spark, once in a process.
+
+    Raises
+    ------
+    NotFoundError
+        If Spark or Java is not installed.
+    """
+    spark_version()
+    java_version()
+    import ibis
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(master).appName("holdfast")
+    for key, value in (_SETTINGS | (_ALONE if master.startswith("local") else {})).items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return ibis.pyspark.connect(session)
+
+
+def read_tables(master: str, paths: "Mapping[str, Path]") -> "dict[str, ir.Table]":
+    """Give tables as expressions that Spark computes, each over its Parquet file."""
+    spark = connect(master)
+    return {
+        name: spark.read_parquet(str(path.resolve()), table_name=path.stem.replace("-", "_"))
+        for name, path in paths.items()
+    }
