@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any, Final
 
 import ibis
@@ -55,16 +54,24 @@ class Company:
 
         Traits that can be observed stand after the product's own features.
         """
-        as_of = self.world.start + timedelta(days=wave * WAVE_DAYS)
+        known = self._known(wave).select(["member_id", *MODEL_FEATURES])
+        frame: pd.DataFrame = known.to_pandas().set_index("member_id")
+        return frame.astype(np.float32).join(self.shown)
+
+    def snapshot(self, wave: int) -> pd.DataFrame:
+        """Compute all that is known when a wave starts, words for people too: a row for everybody who had joined."""
+        frame: pd.DataFrame = self._known(wave).drop_columns("created_timestamp").to_pandas()
+        return frame.rename(columns={"event_timestamp": "as_of"})
+
+    def _known(self, wave: int) -> pa.Table:
+        as_of = self.world.as_of(wave)
         connection = self.backend.con
         for name, table in self.tables.items():
             connection.register(name, table)
         connection.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [as_of])
         connection.execute("SET VARIABLE today = $1::DATE", [as_of.date()])
         with quietly():
-            found = connection.sql(self.query).to_arrow_table()
-        frame: pd.DataFrame = found.select(["member_id", *MODEL_FEATURES]).to_pandas().set_index("member_id")
-        return frame.astype(np.float32).join(self.shown)
+            return connection.sql(self.query).to_arrow_table()
 
 
 def found_company(world: World, tables: Mapping[str, pa.Table]) -> Company:

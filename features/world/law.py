@@ -1,7 +1,7 @@
 """The laws of a world: its shape, its season, its offers and how members respond to them, its drift."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -107,6 +107,14 @@ class World:
     def treatments(self) -> tuple[str, ...]:
         """Control, then the offers: a treatment's place here is its number everywhere in this package."""
         return (CONTROL, *[offer.offer_id for offer in self.offers])
+
+    def as_of(self, wave: int) -> datetime:
+        """Give the moment at which a wave starts.
+
+        >>> f"{World(1_000).as_of(1):%Y-%m-%d}"
+        '2023-01-30'
+        """
+        return self.start + timedelta(days=wave * WAVE_DAYS)
 
     def factor(self, what: Moved, wave: int) -> float:
         """Give what drift has made of a law by a wave; 1 is no drift.
