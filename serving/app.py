@@ -123,6 +123,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # it would send the caller where the Host header says
         exception_handlers={ProblemError: answer_problem, HTTPException: answer_http},
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
     )
     app.state.desk, app.state.closing = None, False
     app.add_middleware(Lane)  # first, so that it is the innermost: what guards other calls guards these
