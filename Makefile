@@ -24,7 +24,7 @@ run: .venv/ready ## the whole loop on a retailer's year, then a service on http:
 demo: .venv/ready ## the same, but it ends instead of serving
 	@$(BIN)/holdfast demo
 
-test: .venv/ready ## every test
+test: .venv/ready .venv/spark ## every test
 	$(BIN)/pytest -n auto --dist loadfile --durations 5
 
 lint: .venv/ready ## ruff, the type checker, the direction of imports
@@ -51,6 +51,8 @@ lock: ## compile requirements.lock anew (needs uv)
 	  --extra train --extra monitor --group dev pyproject.toml --output-file requirements.lock
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  tests/bench/oracles.in --output-file tests/bench/oracles.lock
+	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  tests/spark.in --output-file tests/spark.lock
 
 clean: ## remove the environment and everything the program wrote
 	rm -rf .venv .oracles .holdfast
@@ -69,6 +71,11 @@ clean: ## remove the environment and everything the program wrote
 	  $(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.lock 2>&1 | awk $(PROGRESS); \
 	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . 2>/dev/null; \
 	fi
+	@touch $@
+
+# Spark is half a gigabyte that only its own tests need: who runs the demonstration does without.
+.venv/spark: tests/spark.lock .venv/ready
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements tests/spark.lock
 	@touch $@
 
 # Rivals' libraries (causalml, lifetimes) bring what the product must not have, dill among it: a place of their own.

@@ -12,7 +12,7 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from features.as_of.inputs import fingerprints
-from features.as_of.known import Moment, members_at, session_moment, sources_at, visible
+from features.as_of.known import Moment, members_at, moment, session_moment, sources_at, visible
 from features.catalogue.entries import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
 from features.files import write_json, write_whole
@@ -76,14 +76,14 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
     """Write every snapshot that is missing or whose inputs changed, and give the `as_of` of all."""
     warehouse, programme = open_warehouse(home), read_programme(home.settings)
     refuse_other_units(warehouse, programme)
-    dates = as_of_dates(warehouse, programme)
+    dates, of_spark = as_of_dates(warehouse, programme), programme.engine.features == "spark"
     with quietly():
         tables = {name: warehouse.expression(name) for name in warehouse.tables}
         progress("looking for what changed", 0, 1)
         inputs = fingerprints(tables, dates, programme=programme, code=[*CODE, Path(__file__)])
         manifest = _keep_fresh(home, {home.snapshot(as_of).stem: key for as_of, key in inputs.items()})
         stale = [as_of for as_of in dates if home.snapshot(as_of).stem not in manifest]
-        write = _writer(tables, programme)
+        write = _spark_writer(warehouse, programme) if of_spark and stale else _writer(tables, programme)
         for done, as_of in enumerate(stale):
             progress("computing features", done, len(stale))
             write_whole(home.snapshot(as_of), partial(write, as_of))
@@ -143,6 +143,18 @@ def _writer(tables: dict[str, ir.Table], programme: Programme) -> Callable[[date
         backend.con.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [as_of])
         backend.con.execute("SET VARIABLE today = $1::DATE", [today])
         backend.con.sql(query).write_parquet(str(path))
+
+    return write
+
+
+def _spark_writer(warehouse: Warehouse, programme: Programme) -> Callable[[datetime, Path], None]:
+    """Compute the same expression on Spark, compiled anew for each moment: Spark has no variables that Ibis knows."""
+    from features.spark import read_tables, write_parquet
+
+    tables = read_tables(programme.engine.spark, {name: warehouse.path(name) for name in warehouse.tables})
+
+    def write(as_of: datetime, path: Path) -> None:
+        write_parquet(snapshot(tables, at=moment(as_of, programme), programme=programme), path)
 
     return write
 

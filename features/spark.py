@@ -8,17 +8,23 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from features.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import ibis.expr.types as ir
 
 _JAVA_SECONDS: Final = 20
+_ROWS: Final = 122_880  # in a group of a Parquet file, as DuckDB has them
+_TIME: Final = pa.timestamp("us", tz="UTC")
 _SETTINGS: Final = {
     # times are UTC in every table, and so are those that Spark makes of them
     "spark.sql.session.timeZone": "UTC",
@@ -94,7 +100,22 @@ def connect(master: str) -> Any:  # noqa: ANN401 (Ibis' backend)
 def read_tables(master: str, paths: "Mapping[str, Path]") -> "dict[str, ir.Table]":
     """Give tables as expressions that Spark computes, each over its Parquet file."""
     spark = connect(master)
-    return {
-        name: spark.read_parquet(str(path.resolve()), table_name=path.stem.replace("-", "_"))
-        for name, path in paths.items()
-    }
+    # named after the content: what the next ingest brings is another table to Spark, which keeps what it has read
+    names = {name: path.stem.replace("-", "_") for name, path in paths.items()}
+    return {name: spark.read_parquet(str(path.resolve()), table_name=names[name]) for name, path in paths.items()}
+
+
+def write_parquet(rows: "ir.Table", path: Path) -> None:
+    """Compute rows and write them, in their order, into one file of the layout that DuckDB's have.
+
+    Spark writes a part for each of its tasks; they are put together here a group of rows at a time, so that nothing is
+    held in memory that grows with the members.
+    """
+    kinds = rows.schema().to_pyarrow()
+    schema = pa.schema([(one.name, _TIME if pa.types.is_timestamp(one.type) else one.type) for one in kinds])
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as folder:
+        rows.get_backend().to_parquet_dir(rows, f"{folder}/parts")
+        with pq.ParquetWriter(path, schema) as file:
+            for part in sorted(Path(folder, "parts").glob("*.parquet")):
+                for group in pq.ParquetFile(part).iter_batches(_ROWS):
+                    file.write_batch(group.cast(schema), _ROWS)

@@ -77,19 +77,14 @@ def moment(as_of: datetime, programme: Programme) -> Moment:
     return Moment(ibis.literal(as_of), ibis.literal(as_of.astimezone(programme.zone).date()))
 
 
-@ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "timestamp('UTC')"))  # type: ignore[untyped-decorator]
-def _time(variable: str) -> None:
-    """Read a variable of DuckDB's that holds a time."""
-
-
-@ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "date"))  # type: ignore[untyped-decorator]
-def _day(variable: str) -> None:
-    """Read a variable of DuckDB's that holds a date."""
+@ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "string"))  # type: ignore[untyped-decorator]
+def _variable(name: str) -> None:
+    """Read a variable of a DuckDB session, which has no type before it is set."""
 
 
 def session_moment() -> Moment:
     """Leave the moment to the variables `as_of` and `today` of a DuckDB session: then one query serves many."""
-    return Moment(_time("as_of"), _day("today"))
+    return Moment(_variable("as_of").cast("timestamp('UTC')"), _variable("today").cast("date"))
 
 
 def visible(tables: dict[str, ir.Table]) -> dict[str, ir.Table]:
@@ -207,18 +202,28 @@ def _events(events: ir.Table, programme: Programme) -> ir.Table:
 
 
 def _terms(terms: ir.Table, at: Moment) -> ir.Table:
-    begun, seconds = _known(terms, "started_at", at), at.time.epoch_seconds()
+    begun = _known(terms, "started_at", at)
     return begun.select(
         "member_id",
         "plan",
         "price",
-        days_ago=(seconds - begun.started_at.epoch_seconds()) // DAY_SECONDS,
-        days_to_end=(begun.ends_at.epoch_seconds() - seconds) // DAY_SECONDS,
+        days_ago=_days_between(begun.started_at, at.time),
+        days_to_end=_days_between(at.time, begun.ends_at),
         renewed=(begun.renewed_at < at.time).fill_null(False).cast("int64"),
         cancelled=(begun.cancelled_at < at.time).fill_null(False).cast("int64"),
         auto_renews=begun.auto_renew.cast("int64"),
         newest=_newest(begun, "started_at", "ends_at", "price", "plan"),
     )
+
+
+def _days_between(first: ir.Value, second: ir.Value) -> ir.Value:
+    """Count days of 24 hours, rounded down.
+
+    Spark's seconds are whole and DuckDB's are not: parts of them, which both can write, decide over the last one.
+    """
+    seconds = second.truncate("s").epoch_seconds() - first.truncate("s").epoch_seconds()
+    lacking = (second.strftime("%f") < first.strftime("%f")).cast("int64")
+    return (seconds - lacking) // DAY_SECONDS
 
 
 def _place(table: ir.Table, *order: str) -> ir.Value:
