@@ -58,7 +58,7 @@ clean: ## remove the environment and everything the program wrote
 	rm -rf .venv .oracles .holdfast
 
 .venv/ready: requirements.lock pyproject.toml
-	@echo "Building .venv from requirements.lock, once: 1.6 GB, half a minute with uv, about two minutes with pip"
+	@echo "Building .venv from requirements.lock, once: 2 GB, half a minute with uv, about two minutes with pip"
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 	  f"Python 3.11 to 3.13 is needed, {v[0]}.{v[1]} came; try: make PYTHON=python3.12")'
 	@rm -rf .venv
