@@ -246,7 +246,7 @@ def features_apply(home: Where = DEFAULT_HOME) -> None:
     from features.store import open_store
 
     open_store(Home(home)).apply()
-    _say(f"the definitions are in {Home(home).registry}; next: holdfast features materialize")
+    _say("the definitions are in the registry; next: holdfast features materialize")
 
 
 @features.command("materialize")

@@ -4,6 +4,7 @@ The door to its library. One session serves the whole process: to start one take
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     import ibis.expr.types as ir
 
+_JAVA: Final = 17
 _JAVA_SECONDS: Final = 20
 _ROWS: Final = 122_880  # in a group of a Parquet file, as DuckDB has them
 _TIME: Final = pa.timestamp("us", tz="UTC")
@@ -63,15 +65,16 @@ def java_version() -> str:
     Raises
     ------
     NotFoundError
-        If there is none.
+        If there is none, or only an older one.
     """
     home = os.environ.get("JAVA_HOME", "")
     java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
-    if java is None:
-        raise NotFoundError("Spark needs Java 17 or later, and there is none: apt-get install openjdk-17-jre-headless")
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=_JAVA_SECONDS, check=False)  # noqa: S603 (the user's own Java)
-    lines = [line for line in said.stderr.splitlines() if "version" in line]
-    return lines[0] if lines else "a Java that does not say which"
+    said = _said(java) if java else ""
+    found = re.search(r'version "(?:1\.)?(\d+)', said)
+    if found is None or int(found[1]) < _JAVA:
+        came = f"this came: {said}" if said else "there is none"
+        raise NotFoundError(f"Spark needs Java {_JAVA} or later, {came}; apt-get install openjdk-17-jre-headless")
+    return said
 
 
 @cache
@@ -119,3 +122,9 @@ def write_parquet(rows: "ir.Table", path: Path) -> None:
             for part in sorted(Path(folder, "parts").glob("*.parquet")):
                 for group in pq.ParquetFile(part).iter_batches(_ROWS):
                     file.write_batch(group.cast(schema), _ROWS)
+
+
+def _said(java: str) -> str:
+    """Ask a Java for its version, which it says in one line among others."""
+    told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=_JAVA_SECONDS, check=False)  # noqa: S603 (the user's own Java)
+    return next((line for line in told.stderr.splitlines() if 'version "' in line), "")

@@ -91,6 +91,8 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
     ------
     ContractError
         If the history is too short, or there is nothing that can be learned from.
+    UnavailableError
+        If a server that holdfast.toml names does not answer.
     """
     names.check(name)
     inputs = Inputs(home, open_warehouse(home), read_programme(home.settings), settings)
@@ -98,6 +100,7 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
     if known:
         names.give(home, name, known.release_id)
         return known, False
+    registry.reach(home)  # an hour before a run is logged there, not after
     begun = begin(inputs, progress)
     done = take_steps(inputs, begun, progress)
     progress("judging", 0, 1)

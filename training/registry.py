@@ -71,6 +71,17 @@ def tracked(home: Home, name: str) -> Iterator[Run]:
             )
 
 
+def reach(home: Home) -> None:
+    """Make sure that runs can be logged.
+
+    Raises
+    ------
+    UnavailableError
+        If they are kept in Postgres, and it does not answer.
+    """
+    _uri(home)
+
+
 def set_champion(home: Home, release_id: str) -> None:
     """Let the alias `champion` follow; for people who look in MLflow. The ledger of promotions is what counts."""
     client = _client(home)

@@ -116,7 +116,17 @@ def test_nothing_is_left_beside_the_snapshots(homes):
     }
 
 
-def test_no_java_is_said_with_what_brings_it(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("version", "words"), [(None, "there is none"), ("1.8.0_402", "this came: .*1.8.0"), ("11.0.22", "this came: .*11")]
+)
+def test_no_java_or_an_old_one_is_said_with_what_brings_it(monkeypatch, tmp_path, version, words):
+    if version:
+        (tmp_path / "bin").mkdir()
+        java = tmp_path / "bin" / "java"
+        java.write_text(
+            f"#!/bin/sh\necho 'Picked up JAVA_TOOL_OPTIONS' >&2; echo 'openjdk version \"{version}\"' >&2\n"
+        )
+        java.chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(NotFoundError, match="needs Java 17"):
+    with pytest.raises(NotFoundError, match=f"needs Java 17 or later, {words}.*; apt-get install"):
         java_version()

@@ -1,11 +1,15 @@
 """MLflow's runs and Optuna's trials in one real Postgres, where each finds its own tables and no others."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from features.errors import UnavailableError
 from features.home import Home
 from features.stores.health import revision
+from training import pipeline
+from training.preparation import Settings
 from training.registry import schema_version as tracking_version
 from training.registry import set_champion, tracked
 from training.tuning import schema_version as studies_version
@@ -71,3 +75,14 @@ def test_a_server_that_is_not_there_is_said_at_once_without_its_password():
     with pytest.raises(UnavailableError, match=r"studies at postgresql://\*\*\*@127") as refused:
         search("postgresql://ada:s3cret@127.0.0.1:1/none", 1, study="none")
     assert "s3cret" not in str(refused.value)
+
+
+def test_a_training_whose_run_could_not_be_logged_does_not_begin(tmp_path, monkeypatch):
+    home = Home(tmp_path)
+    home.settings.write_text('[engine]\ntracking = "postgresql://ada:s3cret@127.0.0.1:1/none"\n')
+    begun = []
+    monkeypatch.setattr(pipeline, "open_warehouse", lambda _: SimpleNamespace(fingerprint="rows"))
+    monkeypatch.setattr(pipeline, "begin", lambda *_: begun.append("work"))
+    with pytest.raises(UnavailableError, match="tracking at "):
+        pipeline.train(home, settings=Settings(), progress=lambda *_: None)
+    assert begun == []

@@ -127,6 +127,15 @@ def test_tables_of_another_mlflow_are_told(postgres, tmp_path):
     assert found.mend.startswith("0123456789ab came")
 
 
+def test_a_registry_of_another_feast_is_told_by_the_tables_it_lacks(postgres, tmp_path):
+    postgres.run("CREATE SCHEMA holdfast_registry; CREATE TABLE holdfast_registry.entities (name text);")
+    found = parts.registry(asked(tmp_path, registry=postgres.address))
+    postgres.run("DROP SCHEMA holdfast_registry CASCADE")
+    assert "another version" in found.found
+    assert "feature_views" in found.mend
+    assert " entities" not in found.mend
+
+
 def test_a_copy_of_the_log_that_lacks_a_column_is_told(postgres, tmp_path, decision):
     from features.decisions import SharedLog
     from features.log.drain import drain
