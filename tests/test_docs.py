@@ -1,9 +1,11 @@
 """The guides build without a warning, and what they tell people to type works."""
 
+import contextlib
 import json
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -15,6 +17,7 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
+import features.schema
 from features.intake.mapping import read_mapping
 from features.programme import Programme, read_programme
 from features.world.history import history
@@ -107,6 +110,17 @@ def test_json_is_json_and_python_is_python(page):
         exec("\n".join(line for line in text.splitlines() if line.startswith(("import ", "from "))), {})  # noqa: S102
 
 
+def test_the_glossary_has_every_word_of_the_codes_own():
+    own = re.findall(r"^([a-z_]+(?:, [a-z_]+)*)(?=  |;)", features.schema.__doc__, flags=re.MULTILINE)
+    own += re.findall(r"; ([a-z]+_[a-z]+):", features.schema.__doc__)
+    said = re.findall(
+        r"^\| ([^|]+) \| [^|]+ \| [^|]+ \|$", (DOCS / "glossary.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    assert {word for words in own for word in words.split(", ")} <= {
+        word for words in said for word in words.split(", ")
+    }
+
+
 def run(folder, commands):
     """Run what was typed, in one process: each verb alone would import Feast and MLflow anew."""
     typed_in = json.dumps([words for words in commands if words[0] == "holdfast"])
@@ -194,6 +208,16 @@ def test_a_campaign_tools_webhooks_are_taken(till):
             if number == 0:
                 tool["decision.id"] = answer.json()["decisions"][0]["decision_id"]
         assert client.get(f"/v1/decisions/{tool['decision.id']}").json()["context"] == {"journey": "win-back"}
+
+
+def test_a_database_is_brought_in(shop, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+        for name in ("customers", "invoices"):
+            table = pd.read_csv(shop[0] / "tables" / f"{name}.csv").head(50).assign(paid=1)
+            ours = {"Customer": "member_id", "Signup": "joined_at", "Invoice": "transaction_id", "Date": "occurred_at"}
+            table.rename(columns=ours | {"Total": "amount"}).round().to_sql(name, database)
+    commands = [words for text in blocks(DOCS / "mapping.md", "sh") for words in typed(text)]
+    assert "next: holdfast features build" in run(tmp_path, commands)
 
 
 def test_an_audience_is_decided_and_its_outcomes_come_back_as_files(home, tmp_path, monkeypatch):  # noqa: F811
