@@ -43,6 +43,13 @@ def test_redis_that_answers_is_well_and_its_clock_is_held_against_this_ones(redi
     assert examined.clocks().well
 
 
+def test_a_cluster_is_well_like_one_server(redis_cluster, tmp_path):
+    address = f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in redis_cluster)}"
+    examined = asked(tmp_path, online=address, online_timeout_ms=2_000)
+    assert parts.online(examined).well
+    assert "online" in examined.apart
+
+
 def test_redis_that_is_slower_than_decisions_wait_is_slow(own_redis, tmp_path):
     own_redis.client.execute_command("CLIENT", "PAUSE", 60, "WRITE")  # milliseconds
     found = parts.online(asked(tmp_path, online=own_redis.address, online_timeout_ms=1))
