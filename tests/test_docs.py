@@ -23,6 +23,7 @@ from features.programme import Programme, read_programme
 from features.world.history import history
 from features.world.law import World
 from holdfast import app
+from serving.meters import Meters
 from tests.serving.batch.conftest import filled, home  # noqa: F401 (fixtures)
 from tests.serving.conftest import release_root  # noqa: F401 (a fixture)
 
@@ -84,6 +85,21 @@ def test_every_command_is_a_verb_with_such_options(words):
         context = command.make_context(command.name, words, parent=context) if context is None else context
         name, command, words = command.resolve_command(context, words)
     command.make_context(name, [*words], parent=context)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_sentence_tells_to_type_or_to_set_is_there(page):
+    told = re.findall(r"`([^`]+)`", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    for words in (shlex.split(one) for one in told if one.startswith("holdfast ")):
+        command, rest = get_command(app), words[1:]
+        while rest and rest[0] != "--help" and hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
+        known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        assert {word for word in rest if word.startswith("--")} <= known, words
+    for section, key in re.findall(r"\[(\w+)\] (\w+)", "\n".join(told)):
+        assert key in Programme.model_fields[section].annotation.model_fields
+    for series in re.findall(r"\bholdfast_\w+(?=[{\[])", "\n".join(told)):
+        assert series.removesuffix("_total") in {one.name for one in Meters().registry.collect()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
