@@ -1,4 +1,4 @@
-"""What every test runs under (one clock, threads that wait without spinning, telemetry off), and real servers."""
+"""What every test runs under (one clock, no deadlines, threads that do not spin, telemetry off), and real servers."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis import Redis
 
 os.environ.update(
@@ -24,6 +25,8 @@ os.environ.update(
     }
 )
 time.tzset()  # before anything else is imported
+settings.register_profile("busy", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("busy")
 BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=Path("none"))
 
 
