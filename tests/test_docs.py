@@ -1,6 +1,8 @@
 """The guides build without a warning, and what they tell people to type works."""
 
+import ast
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -26,6 +28,7 @@ from holdfast import app
 from serving.meters import Meters
 from tests.serving.batch.conftest import filled, home  # noqa: F401 (fixtures)
 from tests.serving.conftest import release_root  # noqa: F401 (a fixture)
+from training.judging import findings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -139,6 +142,15 @@ def test_the_glossary_has_every_word_of_the_codes_own():
     assert {word for words in own for word in words.split(", ")} <= {
         word for words in said for word in words.split(", ")
     }
+
+
+def test_every_refusal_that_is_explained_is_one():
+    tree = ast.parse(inspect.getsource(findings))
+    said = [one.value for one in ast.walk(tree) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    rows = re.findall(r"^\| (.*?) \|", (DOCS / "promoting.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    explained = re.findall(r"\*([^*]+)\*", "\n".join(rows))
+    assert explained
+    assert [words for words in explained if not any(words in one for one in said)] == []
 
 
 def run(folder, commands):
