@@ -24,6 +24,10 @@ class Sheet:
         lines = [f"| {' | '.join(row)} |" for row in (self.header, ("---",) * len(self.header), *self.rows)]
         return "\n\n".join([f"## {self.title}", "\n".join(lines), "\n".join(f"- {note}" for note in self.notes)])
 
+    def _repr_markdown_(self) -> str:
+        """Show it in a notebook."""
+        return self.markdown()
+
     def table(self) -> "Table":
         """Lay it out for a terminal."""
         from rich import box

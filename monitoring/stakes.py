@@ -82,12 +82,7 @@ class Stakes:
         worth = self._weigh(X)
         wanted = self._choose(X, worth)
         net = np.column_stack([np.zeros(len(X)), worth.benefit - worth.cost])
-        row = np.arange(len(X))
-        lost = np.maximum(net[row, wanted] - net[row, self._chosen], 0.0)
-        changed = wanted != self._chosen
-        scale = self._members / max(len(X), 1)
-        margin = float(lost.mean()) * self._a_week if len(X) else 0.0
-        return Stake(round(float(changed.sum()) * scale), self._members, round(margin))
+        return stake_of(net, wanted, self._chosen, members=self._members, decisions_a_week=self._a_week)
 
     def _weigh(self, X: Matrix) -> Worth:
         return self._decider.weigh(self._those(X), None)
@@ -105,6 +100,28 @@ class Stakes:
         standing = nobody_contacted(n, len(self._decider.release.offer_ids))
         alike = np.zeros(n)
         return Members(X, alike.astype(np.int8), alike, np.full(n, MODEL, dtype=np.int8), facts, standing)
+
+
+def stake_of(
+    net: NDArray[np.float64], wanted: Indices, chosen: Indices, *, members: int, decisions_a_week: float
+) -> Stake:
+    """Say what it costs that members get the treatment that was chosen, and not the one that was wanted.
+
+    Parameters
+    ----------
+    net : (n, 1 + n_offers) what each treatment is worth after costs, control first, minor units
+    wanted, chosen : (n,) treatments by their number; what was chosen by mistake and is worth more counts as no gain
+    members : how many there are, of whom the rows are a sample
+
+    >>> net = np.array([[0.0, 50.0], [0.0, -20.0]])
+    >>> stake_of(net, np.array([1, 0]), np.array([0, 0]), members=2, decisions_a_week=10.0)
+    Stake(changed=1, decided=2, margin_a_week=250)
+    """
+    row = np.arange(len(net))
+    lost = np.maximum(net[row, wanted] - net[row, chosen], 0.0)
+    scale = members / max(len(net), 1)
+    margin = float(lost.mean()) * decisions_a_week if len(net) else 0.0
+    return Stake(round(float((wanted != chosen).sum()) * scale), members, round(margin))
 
 
 def restored(current: NDArray[np.float64], before: Numbers, rng: np.random.Generator) -> NDArray[np.float64]:

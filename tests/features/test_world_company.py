@@ -29,6 +29,17 @@ def test_features_in_memory_are_those_of_the_ingested_tables(company, shape):
     assert list(ours.index) == ids.to_pylist()
 
 
+def test_a_snapshot_has_the_features_of_its_moment_and_the_words_that_people_read():
+    world = World(1_000, waves=4, first_campaign=1)
+    company = found_company(world, history(world, np.random.default_rng(0)).tables)
+    features, snapshot = company.features(3), company.snapshot(3).set_index("member_id")
+    pd.testing.assert_frame_equal(snapshot[features.columns].astype(np.float32), features)
+    assert set(snapshot["as_of"]) == {pd.Timestamp(world.as_of(3))}
+    assert (
+        {"active", "dormant"} <= set(snapshot["lifecycle_stage"]) <= {"new", "active", "dormant", "lapsed", "returned"}
+    )
+
+
 def test_traits_that_can_be_observed_stand_after_the_products_own_features_and_change_nothing_else():
     world = World(1_000, shape="subscription", waves=3, first_campaign=1)
     hidden = history(world, np.random.default_rng(0))

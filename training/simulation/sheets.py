@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from io import BytesIO
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from training.simulation.loop import CEILING, LOOP, NO_CONTACT, ORACLE, Flight, 
 Floats = NDArray[np.float64]
 
 WIDE = (11.0, 4.6)  # inches
+MARKERS = "os^vD<>P*X"
 
 
 def rounds_sheet(rows: Sequence[Round], flight: Flight) -> Sheet:
@@ -110,19 +112,23 @@ def flight_json(rows: Sequence[Round], flight: Flight) -> dict[str, Any]:
 
 
 def flight_picture(rows: Sequence[Round], flight: Flight) -> bytes:
-    """Draw cumulative profit over no contact and cumulative regret, as PNG."""
+    """Draw cumulative profit over no contact and cumulative regret, as PNG; policies differ in colour and in marker."""
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     scale, currency = 10 ** world_programme(flight.world).currency_digits, world_programme(flight.world).currency
     figure = Figure(figsize=WIDE, layout="constrained")
     profit, regret = figure.subplots(1, 2)
     nothing = np.array([row.profit for row in _of(rows, NO_CONTACT)])
-    for name in dict.fromkeys(row.policy for row in rows):
+    colours = cycle(style.library["tableau-colorblind10"]["axes.prop_cycle"].by_key()["color"])
+    for name, colour, marker in zip(dict.fromkeys(row.policy for row in rows), colours, cycle(MARKERS), strict=False):
         own = _of(rows, name)
-        style = {"linewidth": 2.5} if name == LOOP else {"linestyle": "--"} if name in {ORACLE, CEILING} else {}
+        drawn: dict[str, Any] = {"label": name, "color": colour, "marker": marker, "markersize": 5}
+        drawn |= {"linewidth": 3, "color": "black"} if name == LOOP else {}
+        drawn |= {"linestyle": "--", "color": "black"} if name in {ORACLE, CEILING} else {}
         number = [row.number for row in own]
-        profit.plot(number, np.cumsum([row.profit for row in own] - nothing) / scale, label=name, **style)
-        regret.plot(number, np.cumsum([row.regret for row in own]) / scale, label=name, **style)
+        profit.plot(number, np.cumsum([row.profit for row in own] - nothing) / scale, **drawn)
+        regret.plot(number, np.cumsum([row.regret for row in own]) / scale, **drawn)
     profit.set(title="cumulative profit over no contact", xlabel="round", ylabel=currency)
     regret.set(title="cumulative regret to the oracle", xlabel="round", ylabel=currency)
     for axes in (profit, regret):
