@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]  # a step's name, how much of it is done, of how much
 
 
+def unseen(_step: str, _done: int, _of: int) -> None:
+    """Show no progress to anybody."""
+
+
 @dataclass(frozen=True)
 class Sheet:
     """Hold one table; the first column names the row."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.programme import Experiment
-from features.sheet import Progress
+from features.sheet import Progress, unseen
 from features.world.company import Company, found_company
 from features.world.history import history
 from features.world.law import World
@@ -119,7 +119,7 @@ class Start:
     arm: Arms  # (n_members,)
 
 
-def simulate(flight: Flight, rng: np.random.Generator, progress: Progress) -> list[Round]:
+def simulate(flight: Flight, rng: np.random.Generator, progress: Progress = unseen) -> list[Round]:
     """Let every policy live every round; give what each did, round by round."""
     living, learning, *chance = rng.spawn(2 + flight.rounds)
     steps = flight.rounds + 1
