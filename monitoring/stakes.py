@@ -127,7 +127,8 @@ def stake_of(
 def restored(current: NDArray[np.float64], before: Numbers, rng: np.random.Generator) -> NDArray[np.float64]:
     """Put a column back: to the reference's value of the same rank, missing as often as it was there.
 
-    Who is missing more than that gets a value drawn from the reference.
+    Members of equal value share their ranks by lot, so that a flag whose share moved goes back as well. Who is missing
+    more than was gets a value drawn from the reference.
 
     >>> from monitoring.distributions import numbers_of
     >>> restored(np.array([30.0, 10.0, 20.0]), numbers_of(np.array([1.0, 2.0, 3.0])), np.random.default_rng(0))
@@ -137,7 +138,9 @@ def restored(current: NDArray[np.float64], before: Numbers, rng: np.random.Gener
     values = np.array(current)
     known = ~np.isnan(current)
     if known.any() and before.known:
-        values[known] = before.quantiles(now.rows_up_to(current[known]) / now.known)
+        last = now.rows_up_to(current[known])
+        alike = now.counts[np.searchsorted(now.points, current[known])]
+        values[known] = before.quantiles((rng.integers(last - alike, last) + 1) / now.known)
     gone = np.flatnonzero(~known)
     if len(gone) and before.known:
         back = gone[rng.random(len(gone)) >= before.missing_share / max(now.missing_share, before.missing_share, 1e-12)]

@@ -82,6 +82,13 @@ def test_restoring_keeps_the_order_and_gives_the_references_values_back(rng):
     assert np.sort(back) == pytest.approx(np.sort(before))
 
 
+def test_a_flag_whose_share_moved_goes_back_to_the_share_it_had(rng):
+    before, current = (np.where(rng.random(4000) < share, 1.0, 0.0) for share in (0.15, 0.85))
+    back = restored(current, numbers_of(before), rng)
+    assert back.mean() == pytest.approx(before.mean(), abs=4 * np.sqrt(0.15 * 0.85 / 4000))  # ranks are drawn
+    assert (back <= current).all()
+
+
 def test_who_is_missing_beyond_what_was_gets_a_value_and_the_others_stay_missing(rng):
     before = np.where(rng.random(4000) < 0.1, np.nan, 1.0)
     current = np.where(rng.random(4000) < 0.4, np.nan, 2.0)
