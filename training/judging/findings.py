@@ -50,7 +50,7 @@ class Gate:
     group_calibration: float = 0.05  # predicted less observed churn of a group, beyond chance
     group_contact: float = 0.30  # contact rate of a group less that of all, beyond chance
     # stability
-    auc_spread: float = 0.10  # between the test's best and worst date
+    auc_spread: float = 0.10  # between the test's best and worst date, beyond chance
     score_shift: float = 0.25  # population stability index from the training's last date to the test
     top_overlap: float = 0.30  # of those at most risk, the share that has to be so by the champion too
     # latency, milliseconds for scoring so many members at once
@@ -93,7 +93,7 @@ class Evidence:
     fewest_of_an_arm: int | None = None
     data: DataChecks | None = None
     groups: tuple[GroupRow, ...] = ()
-    auc_spread: float | None = None
+    auc_spread: Estimate | None = None
     score_shift: float | None = None
     top_overlap: float | None = None  # with the champion
     milliseconds: tuple[float, float] | None = None  # to score 1 and 100 members, measured where it is promoted
@@ -239,7 +239,10 @@ def stability_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
     """Say whether the model is the same from date to date, and much like the champion."""
     if (spread := evidence.auc_spread) is not None:
         most = limits.auc_spread
-        yield spread <= most, f"the AUC of the test's dates differs by {spread:.3f}, at most {most} wanted"
+        yield (
+            spread.lower <= most,
+            f"the AUC of the test's dates differs by {spread}, at most {most} beyond chance wanted",
+        )
     if (shift := evidence.score_shift) is not None:
         most = limits.score_shift
         yield (

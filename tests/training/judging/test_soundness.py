@@ -56,7 +56,28 @@ def test_rows_that_stand_on_both_sides_of_the_split_are_found():
 
 
 def test_dates_with_one_class_say_nothing_of_the_spread():
-    assert auc_spread(np.zeros(4), np.arange(4.0), pd.Series([1, 1, 2, 2])) == 0.0
+    spread = auc_spread(np.zeros(4), np.arange(4.0), pd.Series([1, 1, 2, 2]))
+    assert (spread.value, spread.upper, spread.n) == (0.0, 0.0, 0)
+
+
+def dates_apart(rng, *, members, signal):
+    """Say how far nine dates are apart, on each of which so many members are ranked by their own signal."""
+    dates = pd.Series(np.repeat(np.arange(9), members))
+    churned = (rng.random(len(dates)) < 0.2).astype(float)
+    return auc_spread(churned, rng.normal(size=len(dates)) + churned * np.repeat(signal, members), dates)
+
+
+def test_dates_that_differ_by_chance_are_said_to_in_about_one_of_twenty():
+    rng = np.random.default_rng(2)
+    found = [dates_apart(rng, members=150, signal=np.full(9, 1.2)) for _ in range(300)]
+    assert np.mean([one.value > 0.1 for one in found]) > 0.5  # what would have been refused
+    assert np.mean([one.lower > 0 for one in found]) < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_a_date_on_which_the_model_says_nothing_is_found():
+    signal = np.full(9, 1.2)
+    signal[4] = 0.0  # an AUC of 0.5 among others of 0.8
+    assert dates_apart(np.random.default_rng(3), members=2_000, signal=signal).lower > 0.1
 
 
 def test_scores_that_move_are_told_from_chance():
