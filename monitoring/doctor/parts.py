@@ -91,8 +91,7 @@ def online(asked: Asked) -> Finding:
 def registry(asked: Asked) -> Finding:
     """Say how Feast's registry stands, and whether its tables are those of this Feast."""
     if asked.engine.registry == "file":
-        there = asked.home.registry.exists()
-        return asked.finding("registry", "there" if there else "not made yet: `holdfast features apply`")
+        return _there(asked, "registry", asked.home.registry, "holdfast features apply")
     return _postgres(asked, "registry", _registry_fault)
 
 
@@ -106,8 +105,7 @@ def tracking(asked: Asked) -> Finding:
 def studies(asked: Asked) -> Finding:
     """Say how Optuna's store stands, and whether its tables are those of this Optuna."""
     if asked.engine.studies == "file":
-        there = asked.home.studies.exists()
-        return asked.finding("studies", "there" if there else "not made yet: `holdfast train`")
+        return _there(asked, "studies", asked.home.studies, "holdfast train")
     return _postgres(asked, "studies", _studies_fault)
 
 
@@ -150,19 +148,20 @@ def _registry_fault(asked: Asked) -> str:
 def _tracking_fault(asked: Asked) -> str:
     from training.registry import schema_version
 
-    came, wanted = revision(asked.engine.tracking, "tracking"), schema_version()
-    if came in {None, wanted}:
-        return ""
-    return f"{came} came, {wanted} was wanted: back the database up, then `mlflow db upgrade`, or the MLflow it is of"
+    cure = "back the database up, then `mlflow db upgrade`, or the MLflow it is of"
+    return _outdated(revision(asked.engine.tracking, "tracking"), schema_version(), cure)
 
 
 def _studies_fault(asked: Asked) -> str:
     from training.tuning import schema_version
 
-    came, wanted = revision(asked.engine.studies, "studies"), schema_version()
-    if came in {None, wanted}:
-        return ""
-    return f"{came} came, {wanted} was wanted: back it up, then `optuna storage upgrade`, or the Optuna it is of"
+    cure = "back it up, then `optuna storage upgrade`, or the Optuna it is of"
+    return _outdated(revision(asked.engine.studies, "studies"), schema_version(), cure)
+
+
+def _outdated(came: str | None, wanted: str, cure: str) -> str:
+    """Say what is wrong with a library's tables; of none that were made yet, nothing is."""
+    return "" if came in {None, wanted} else f"{came} came, {wanted} was wanted: {cure}"
 
 
 def _decisions_fault(asked: Asked) -> str:
@@ -176,9 +175,14 @@ def _decisions_fault(asked: Asked) -> str:
     return ""
 
 
+def _there(asked: Asked, part: str, path: Path, made_by: str) -> Finding:
+    return asked.finding(part, "there" if path.exists() else f"not made yet: `{made_by}`")
+
+
 def _file(asked: Asked, part: str, path: Path, made_by: str) -> Finding:
+    """Say of a file of SQLite whether it can be read."""
     if not path.exists():
-        return asked.finding(part, f"not made yet: `{made_by}`")
+        return _there(asked, part, path, made_by)
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
