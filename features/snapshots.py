@@ -101,9 +101,14 @@ def built(home: Home) -> list[datetime]:
     NotFoundError
         If there is none.
     """
-    names = sorted(path.stem for path in home.features.glob("*.parquet"))
-    if not names:
+    if not (dates := built_if_any(home)):
         raise NotFoundError(f"{home.features} holds no snapshots yet; `holdfast features build` computes them")
+    return dates
+
+
+def built_if_any(home: Home) -> list[datetime]:
+    """Give the same, and nothing where nothing was built yet: to whoever only looks."""
+    names = sorted(path.stem for path in home.features.glob("*.parquet"))
     return [datetime.strptime(name, STEM).replace(tzinfo=UTC) for name in names]
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from features.errors import NotFoundError
 from features.home import Home
 from features.programme import Length, Programme
-from features.snapshots import built
+from features.snapshots import built_if_any
 from features.warehouse import Warehouse, open_warehouse
 
 Floats = NDArray[np.float64]
@@ -182,7 +182,7 @@ def _contacted(warehouse: Warehouse, periods: pd.PeriodIndex, programme: Program
 
 def _stages(home: Home, programme: Programme) -> pd.DataFrame:
     """Give the shares of members in a stage, a row per snapshot, by the last moment that it knows of."""
-    dates = built(home) if any(home.features.glob("*.parquet")) else []
+    dates = built_if_any(home)
     rows = [_in_stages(home.snapshot(as_of)) for as_of in dates]
     known = _local(pd.Series(pd.DatetimeIndex(dates, tz="UTC")), programme) - pd.Timedelta(1, "ms")
     return pd.DataFrame(rows, columns=[f"{stage}_share" for stage in WATCHED], index=pd.DatetimeIndex(known))

@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from features.errors import CorruptError, NotFoundError
+from features.errors import CorruptError
 from features.home import Home
-from features.snapshots import built
+from features.snapshots import built_if_any
 from features.warehouse import open_warehouse
 from monitoring.outbox import Outbox
 from monitoring.overview.missing import Missing
@@ -75,19 +75,12 @@ def gather_health(home: Home) -> Health:
     """
     tables = (TableRows(name, table.rows, table.quarantined) for name, table in open_warehouse(home).tables.items())
     return Health(
-        newest=_newest(home),
+        newest=max(built_if_any(home), default=None),
         tables=tuple(tables),
         drift=_last(home, "drift", Missing("no_drift_yet", "holdfast monitor drift")),
         performance=_last(home, "performance", Missing("no_performance_yet", "holdfast monitor performance")),
         firing=_firing(home),
     )
-
-
-def _newest(home: Home) -> datetime | None:
-    try:
-        return built(home)[-1]
-    except NotFoundError:
-        return None
 
 
 def _last(home: Home, what: str, missing: Missing) -> Checked | Missing:

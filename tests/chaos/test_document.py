@@ -52,7 +52,7 @@ def test_answers_are_those_of_the_document(call, address, effort, tell):
     valid, wrong = (CALLS[call].as_strategy(generation_mode=mode) for mode in GenerationMode)
 
     @settings(
-        max_examples=effort(20, 1_000), deadline=None, database=None, derandomize=True,
+        max_examples=effort(20, 1_000), database=None, derandomize=True,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.one_of(valid, wrong))

@@ -132,7 +132,7 @@ def test_bodies_that_hypothesis_makes_up(release_root, tmp_path, effort, tell, h
         app = runner.run(context.__aenter__())
 
         @settings(
-            max_examples=effort(150, 8_000), deadline=None, database=None, derandomize=True,
+            max_examples=effort(150, 8_000), database=None, derandomize=True,
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(st.sampled_from(list(CALLS)), st.data())

@@ -96,7 +96,7 @@ sent = st.lists(senders, max_size=30)
 
 
 @given(of_log=sent, of_others=sent, shared=st.integers(0, 5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_few_members_and_an_audience_stand_where_plain_arithmetic_says(of_log, of_others, shared, tmp_path_factory):
     home, members = Home(tmp_path_factory.mktemp("standing")), ["m2", "m0", "m1"]
     warehouse, since = Reported(home, of_log[:shared], of_others), NOW - timedelta(days=28)

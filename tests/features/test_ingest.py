@@ -95,7 +95,7 @@ def test_csv_and_parquet_of_one_content_are_one_warehouse(tmp_path, tables):
     assert len(prints) == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cells=st.lists(CELLS, max_size=5, unique_by=lambda cell: cell[0]))
 def test_every_row_is_kept_or_refused_and_a_refused_one_is_as_it_came(tmp_path_factory, tables, cells):
     root = tmp_path_factory.mktemp("batch")

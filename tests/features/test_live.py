@@ -94,7 +94,7 @@ def _whole(company, tables, programme, as_of):
 
 
 @given(data=st.data())
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_live_vector_is_the_snapshot_of_its_moment_to_the_bit(world, company, data):
     programme, tables, vectors = world
     as_of = company.as_of + timedelta(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import ContractError
@@ -100,7 +100,6 @@ def test_an_offer_is_expired_from_the_moment_at_which_it_is_no_longer_valid():
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_offers_are_ordered_by_who_excludes_whom_or_are_in_a_circle(data):
     ids = [f"o{number}" for number in range(6)]
     offers = [_offer(name, excludes=tuple(data.draw(st.sets(st.sampled_from(ids), max_size=3)))) for name in ids]
@@ -141,7 +140,6 @@ OFFERS = st.builds(
 
 
 @given(offers=st.lists(OFFERS, unique_by=lambda offer: offer.offer_id, max_size=3), budget=st.integers(1))
-@settings(deadline=None)
 def test_a_catalogue_is_the_same_after_json(offers, budget):
     programme = _programme(channels=("mail",), cost_caps={"lapsed": 0.6}, campaigns={"may": Campaign(budget=budget)})
     catalogue = catalogue_of(offers, programme)

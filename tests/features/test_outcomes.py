@@ -135,7 +135,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(events=EVENTS, order=st.randoms(use_true_random=False))
 def test_any_order_and_any_repetition_end_in_the_same_state(tmp_path_factory, decision, events, order):
     shuffled = [*events, *events]

@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.catalogue.entries import CATALOGUE
@@ -100,7 +100,6 @@ MEMBERS = st.lists(
 
 
 @given(rule=RULES, members=MEMBERS)
-@settings(deadline=None)
 def test_a_rule_holds_for_whom_it_is_known_to_hold(rule, members):
     text, meaning = rule
     columns = {name: np.array([m[name] for m in members], dtype=object if name in WORDS else float) for name in KNOWN}
@@ -111,7 +110,6 @@ def test_a_rule_holds_for_whom_it_is_known_to_hold(rule, members):
 
 
 @given(rule=st.recursive(_comparison() | _listed(), _joined, max_leaves=8), members=MEMBERS)
-@settings(deadline=None)
 def test_a_database_says_the_same(rule, members):
     """DuckDB reads rules without chains as they are; where it says NULL, a rule does not hold."""
     text, _ = rule
@@ -124,7 +122,6 @@ def test_a_database_says_the_same(rule, members):
 
 
 @given(text=st.text(max_size=40) | st.text("dayst<>=!'()&0129 andornoti,.[]:", max_size=30))
-@settings(deadline=None)
 def test_any_text_is_a_rule_or_a_fault_with_its_place(text):
     try:
         rule = parse_rule(text, KNOWN)

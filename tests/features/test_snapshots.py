@@ -57,7 +57,7 @@ def _change_the_future(table, time, as_of, rng):
     return pd.concat([past, added]).sample(frac=1, random_state=rng, ignore_index=True)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1), names=st.sets(st.sampled_from(sorted(TIME)), min_size=1))
 def test_nothing_at_or_after_as_of_changes_any_feature(company, tables, known, seed, names):
     rng = np.random.default_rng(seed)
@@ -236,7 +236,7 @@ def test_as_ofs_are_local_midnights_a_week_apart_across_a_clock_change_and_the_l
     assert history <= dates[0] - first < history + timedelta(days=7)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(span=st.integers(2400, 4800), more=st.integers(0, 20), days=st.integers(1, 30))
 def test_newer_and_older_data_move_no_as_of_of_the_grid(company, tables, *, span, more, days):
     programme = Programme(timezone="America/New_York", snapshot_days=days)

@@ -86,7 +86,7 @@ def test_not_a_row_is_refused(shape):
         assert meets_the_contract(name, frame, frames["members"]["member_id"])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     seed=st.integers(0, 2**32),
     laws=st.fixed_dictionaries(

@@ -78,7 +78,7 @@ def told(served, ask):
 
 @pytest.mark.parametrize("name", ["free", "budget", "stock"])
 @given(requests=asks, seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_together_requests_get_what_they_get_one_after_the_other(serve, name, requests, seed):
     waiting = [Ask(request) for request in requests]
     together, _, logged = serve(name, [waiting], seed)

@@ -167,7 +167,7 @@ def crowd(constrained, members):
 
 
 @given(budget=st.integers(0, 1_500), stock=st.integers(0, 12), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_together_members_get_what_they_get_one_after_the_other(constrained, crowd, budget, stock, seed):
     uniform = np.random.default_rng(seed).random(len(crowd.member_ids))
     worth = constrained.weigh(crowd.members, "c")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import ContractError
@@ -150,7 +150,6 @@ def _refusals(offer_ids, member, *, catalogue, **how):
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_what_is_possible_is_what_no_constraint_speaks_against(data):
     campaign = data.draw(CAMPAIGNS)
     catalogue = Catalogue(_offers(data), data.draw(POLICIES), {"may": campaign}, 5_000)

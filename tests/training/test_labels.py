@@ -88,7 +88,7 @@ def test_there_is_no_label_before_its_window_has_passed():
         label(visits, [as_of], known_until=end - SECOND, programme=PROGRAMME)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     day=st.dates(date(2017, 1, 1), date(2017, 12, 31)),
     horizon=st.integers(1, 40),
@@ -244,7 +244,7 @@ def test_a_programme_of_contracts_needs_them_and_another_has_none(programme, sub
         label(NOBODY, [day(6, 5)], known_until=LATER, programme=programme, subscribed=given)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     terms=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 300), st.integers(1, 60)), min_size=1, max_size=25),
     at=st.integers(0, 300),
@@ -276,7 +276,7 @@ PROGRAMMES = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     days=st.lists(st.dates(date(2017, 1, 1), date(2017, 12, 31)), min_size=1, max_size=8, unique=True),
     programme=PROGRAMMES,
@@ -308,7 +308,7 @@ def test_the_ledger_says_on_which_day_each_label_will_be_known():
     assert maturity_sheet(ledger_rows(nothing), PROGRAMME).notes == ("Known: none; 0 snapshots, 0 labels.",)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     drawn=st.lists(
         st.tuples(st.sampled_from("abcd"), st.integers(-80, 80), st.integers(-500, 5000)), min_size=1, max_size=25

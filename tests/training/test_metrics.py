@@ -18,7 +18,7 @@ MONEY = [
     (metrics.r_squared, oracle.r2_score),
 ]
 
-PATIENT = settings(deadline=None, max_examples=60)  # a loaded machine is no failure
+FEWER = settings(max_examples=60)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_calibrated_probability_errs_by_chance_alone_and_a_shifted_one_by_its_
     assert metrics.calibration_error(outcome, p + 0.1) == pytest.approx(0.1, abs=4 * 0.5 / np.sqrt(40_000))
 
 
-@PATIENT
+@FEWER
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3))
 def test_to_weigh_a_row_twice_is_to_have_it_twice(seed, digits):
     rng = np.random.default_rng(seed)

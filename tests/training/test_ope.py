@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
@@ -502,7 +502,6 @@ def logs_and_policies(draw):
     return Log(treatment, logging[np.arange(n), treatment], rng.lognormal(3, 1, n), COST, members), policies
 
 
-@settings(deadline=None)
 @given(logs_and_policies(), st.floats(0, 1), st.floats(-50, 50))
 def test_a_mixture_of_policies_is_worth_the_mixture_of_their_values(case, share, level):
     log, (one, other) = case
@@ -512,7 +511,6 @@ def test_a_mixture_of_policies_is_worth_the_mixture_of_their_values(case, share,
         assert mixed == pytest.approx(share * value(log, one) + (1 - share) * value(log, other), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(logs_and_policies(), st.floats(-1e4, 1e4), st.floats(0.01, 100))
 def test_intervals_move_and_stretch_with_their_terms_and_hold_the_mean(case, shift, scale):
     log, (policy, _) = case
@@ -528,7 +526,6 @@ def test_intervals_move_and_stretch_with_their_terms_and_hold_the_mean(case, shi
     assert asymptotic[0].lower <= asymptotic[0].value <= asymptotic[0].upper
 
 
-@settings(deadline=None)
 @given(logs_and_policies())
 def test_the_overlap_accounts_for_every_row_and_all_of_the_policy(case):
     log, (policy, _) = case

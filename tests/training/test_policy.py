@@ -28,7 +28,7 @@ from training.policy import (
 )
 from training.releases.manifest import OfferSpec
 
-PATIENT = settings(deadline=None, max_examples=60)  # a loaded machine is no failure
+FEWER = settings(max_examples=60)
 MONEY = st.floats(-1e9, 1e9)
 
 
@@ -61,7 +61,7 @@ def allowed_in(situation):
     return np.column_stack([~bound, np.where(bound[:, None], must, possible)]), bound
 
 
-@PATIENT
+@FEWER
 @given(situations())
 def test_whatever_comes_rows_are_probabilities_and_what_is_not_allowed_has_none(situation):
     probabilities = treatment_probabilities(**situation)
@@ -75,7 +75,7 @@ def test_whatever_comes_rows_are_probabilities_and_what_is_not_allowed_has_none(
     assert (probabilities[situation["arm"] == HELD_OUT, 0] == 1).all()
 
 
-@PATIENT
+@FEWER
 @given(situations())
 def test_exploration_leaves_everything_that_is_allowed_a_chance(situation):
     situation |= {"exploration": max(situation["exploration"], 1e-3), "regret": max(situation["regret"] or 1.0, 1e-3)}
@@ -83,7 +83,7 @@ def test_exploration_leaves_everything_that_is_allowed_a_chance(situation):
     assert (treatment_probabilities(**situation)[allowed_in(situation)[0]] > 0).all()
 
 
-@PATIENT
+@FEWER
 @given(situations())
 def test_without_a_regret_budget_everything_allowed_has_half_its_even_share_at_least(situation):
     probabilities = treatment_probabilities(**situation | {"regret": None})
@@ -92,7 +92,7 @@ def test_without_a_regret_budget_everything_allowed_has_half_its_even_share_at_l
     assert (probabilities >= np.where(allowed, floor[:, None] * (1 - 1e-12), 0)).all()
 
 
-@PATIENT
+@FEWER
 @given(situations())
 def test_exploring_takes_no_more_probability_than_exploration_and_costs_no_more_than_the_regret_budget(situation):
     probabilities = treatment_probabilities(**situation)
@@ -108,7 +108,7 @@ def test_exploring_takes_no_more_probability_than_exploration_and_costs_no_more_
         assert (lost <= situation["regret"] * (1 + 1e-9) + 1e-5).all()  # 1e-5: rounding of 1e9 in float64, times k
 
 
-@PATIENT
+@FEWER
 @given(situations())
 def test_without_exploration_nobody_gets_an_offer_that_does_not_pay_or_is_not_the_best(situation):
     situation |= {"exploration": 0.0, "mandatory": None, "arm": all_of(MODEL, len(situation["arm"]))}
@@ -125,7 +125,7 @@ def test_without_exploration_nobody_gets_an_offer_that_does_not_pay_or_is_not_th
             assert net_value[member, treatment - 1] == net_value[member, payable].max()
 
 
-@PATIENT
+@FEWER
 @given(situations(), st.floats(0, 1, exclude_max=True))
 def test_a_member_alone_gets_the_same_bits_as_among_others(situation, number):
     # What replays one decision has to find the probabilities of a batch of millions.
@@ -195,7 +195,7 @@ def test_a_dearer_budget_never_sends_more():
     assert sent[0] > sent[-1] == 0
 
 
-@PATIENT
+@FEWER
 @given(situations(), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_higher_bar_never_sends_more_and_nothing_that_is_not_above_it(situation, one, two):
     net_value, low, high = situation["net_value"], *sorted([one, two])
@@ -267,7 +267,7 @@ def test_inverse_propensity_weights_average_one(limits):
         assert abs(weights.mean() - 1) < 4 * error
 
 
-@PATIENT
+@FEWER
 @given(npst.arrays(np.float64, (3, 4), elements=st.floats(0, 1)), st.floats(0, 1, exclude_max=True))
 def test_what_has_probability_zero_is_never_drawn(raw, uniform):
     raw[:, 0] += (raw.sum(axis=1) < 1e-6).astype(float)
@@ -294,7 +294,7 @@ IDS = st.lists(st.text(min_size=1, max_size=20), max_size=20)
 SHARE = st.floats(0, 1)
 
 
-@PATIENT
+@FEWER
 @given(IDS, st.text(max_size=10), SHARE, SHARE, SHARE)
 def test_who_is_in_an_arm_stays_in_it_when_its_share_grows(ids, salt, one, two, other):
     small, large = sorted([one, two])
@@ -306,7 +306,7 @@ def test_who_is_in_an_arm_stays_in_it_when_its_share_grows(ids, salt, one, two, 
     assert ((drawn[0] == HELD_OUT) == (drawn[1] == HELD_OUT)).all()
 
 
-@PATIENT
+@FEWER
 @given(IDS, st.text(max_size=10), SHARE, SHARE)
 def test_an_arm_depends_on_id_and_salt_alone(ids, salt, hold_out, random_arm):
     together = arms(ids, salt=salt, hold_out=hold_out, random_arm=random_arm)
@@ -390,7 +390,7 @@ def test_net_value_by_hand():
     assert net_values(benefits(member, terms), costs(member, terms)).tolist() == [[-200.0, -5.0]]
 
 
-@PATIENT
+@FEWER
 @given(npst.arrays(np.float64, (4, 2), elements=st.floats(0, 1)), npst.arrays(np.float64, (4, 2), elements=MONEY))
 def test_at_the_costs_uplift_was_learned_under_its_net_value_is_uplift_less_contact_cost(redemption, uplift):
     terms = Terms(*(np.array([[c.contact_cost, c.redemption_cost, c.redemption_cost] for c in LEARNED]).T * 1.0))

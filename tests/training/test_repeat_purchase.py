@@ -126,7 +126,6 @@ def test_the_slopes_are_those_of_the_likelihood(fit, monkeypatch):
         assert check_grad(lambda x: losses[0](x)[0], lambda x: losses[0](x)[1], logs) < 1e-5
 
 
-@settings(deadline=None)
 @given(
     age=st.floats(1, 2000),
     shares=st.tuples(st.floats(0, 1), st.floats(0, 1)),
@@ -149,7 +148,7 @@ def test_more_days_bring_more_purchases_and_no_number_is_too_large(age, shares, 
     assert 0 <= model.alive(history)[0] <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60 * 24), st.integers(1, 900)), min_size=1))
 def test_the_history_counts_local_days(drawn):
     programme = Programme(timezone="America/New_York")

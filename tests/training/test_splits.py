@@ -41,7 +41,7 @@ def reaches(as_of, programme):
     return day_of(as_of, programme) + timedelta(days=programme.horizon_days)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(calendar=calendars, test_days=st.integers(0, 90), data=st.data())
 def test_no_label_window_of_training_reaches_into_the_test(calendar, test_days, data):
     dates, programme = lay(**calendar)
@@ -56,7 +56,7 @@ def test_no_label_window_of_training_reaches_into_the_test(calendar, test_days, 
     assert all(reaches(as_of, programme) > first for as_of in left_out)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(calendar=calendars, n=st.integers(1, 6))
 def test_no_label_window_of_a_fold_reaches_into_what_it_is_judged_on(calendar, n):
     dates, programme = lay(**calendar)
@@ -74,7 +74,7 @@ def test_no_label_window_of_a_fold_reaches_into_what_it_is_judged_on(calendar, n
     assert judged[-1] == dates[-1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(calendar=calendars)
 def test_disjoint_dates_do_not_overlap_and_leave_no_room_for_another(calendar):
     dates, programme = lay(**calendar)
@@ -114,7 +114,7 @@ def test_folds_of_too_short_a_history_are_refused(gaps):
         time_folds(dates, 3, programme=programme)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=st.lists(st.tuples(st.sampled_from("abcdefghijk"), st.booleans()), min_size=1), n=st.integers(2, 5))
 def test_folds_keep_a_member_together_and_spread_members_and_outcomes_evenly(rows, n):
     members, outcome = (np.array(column) for column in zip(*rows, strict=True))

@@ -90,7 +90,7 @@ def seen(tables):
     return _seen_by(tables)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(sorted(READ)),
     at=st.builds(lambda day, step: day + step, st.sampled_from(DATES), st.sampled_from(STEPS)),
@@ -162,7 +162,7 @@ def test_settings_code_and_columns_are_inputs(tables, seen, tmp_path):
         assert _touched(seen, others) == DATES
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1), backfills=st.booleans())
 def test_built_on_what_stood_equals_built_from_nothing(company, tmp_path_factory, *, data, seed, backfills):
     root, tables = tmp_path_factory.mktemp("late"), _everything(company, seed=seed, backfills=backfills)

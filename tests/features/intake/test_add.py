@@ -114,7 +114,7 @@ def _split(name, rows):
     return _table(name, [row for _, row in keyed]), [_table(name, part) for part in parts]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.fixed_dictionaries(dict.fromkeys(("transactions", "events", "redemptions", "subscriptions"), ROWS)),
     order=st.permutations(PARTS),

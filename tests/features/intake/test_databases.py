@@ -60,7 +60,7 @@ def test_a_server_gives_what_its_files_would(home, server):
 
 
 @given(st.permutations(range(5)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_database_has_no_order_and_its_fingerprint_none(tmp_path_factory, order):
     """A large table's scan may begin anywhere: the same rows have to be the same batch."""
     rows = pa.table({"id": ["a", "b", None, "a", "b"], "amount": [1, 2, 3, 1, None]})

@@ -50,7 +50,7 @@ def _amounts(values, **mapping):
 
 
 @given(st.lists(st.integers(-(10**11), 10**11), min_size=1, max_size=50))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_amount_in_cents_survives_being_written_in_dollars(cents):
     """As text, as people write it, and as the nearest float: the tolerance is far below half a cent."""
     text = pd.Series([f"{'-' if c < 0 else ''}{abs(c) // 100}.{abs(c) % 100:02d}" for c in cents], dtype="string")

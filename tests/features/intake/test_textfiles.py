@@ -29,7 +29,7 @@ def _rows(path, form=FORM):
 @given(
     st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=8), st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL])
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_both_readers_give_what_was_written(tmp_path_factory, rows, quoting):
     path, text = tmp_path_factory.mktemp("text") / "t.csv", io.StringIO(newline="")
     rows = [(f"x{first}", *rest) for first, *rest in rows]  # a line of nothing is no row

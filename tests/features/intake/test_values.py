@@ -30,7 +30,7 @@ AS_NUMBER = st.one_of(
 
 
 @given(st.lists(AS_TIME, min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_regular_times_are_what_pandas_reads_one_by_one(texts):
     values = pd.Series(texts, dtype=ARROW_TEXT)
     words = values.mask(values.isin(["now"]))
@@ -39,7 +39,7 @@ def test_regular_times_are_what_pandas_reads_one_by_one(texts):
 
 
 @given(st.lists(AS_NUMBER, min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_regular_numbers_are_what_pandas_reads_one_by_one(texts):
     values = pd.Series(texts, dtype=ARROW_TEXT)
     slow = pd.to_numeric(values.astype(object), errors="coerce").astype(float)
@@ -53,7 +53,7 @@ def test_times_with_and_without_a_zone_are_left_to_the_slow_way():
 
 
 @given(st.sampled_from(ZONES), st.lists(st.datetimes(datetime(1971, 1, 1), datetime(2060, 1, 1)), min_size=1))  # noqa: DTZ001
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_zone_is_the_same_zone_however_it_is_named(name, times):
     zone, utc = ZoneInfo(name), pd.Series(pd.to_datetime(times, utc=True)).dt.as_unit("us")
     local = utc.dt.tz_convert(fast_zone(zone, utc)).dt.tz_localize(None)

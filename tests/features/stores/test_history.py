@@ -77,7 +77,7 @@ changes = st.lists(
 )  # a file, and its rows from now on, if it is not to go
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(changes=changes, asked=questions, known=st.booleans(), ttl=st.sampled_from([None, 1, 4]))
 def test_every_answer_is_the_latest_that_was_known_whatever_files_the_rows_are_in(
     changes, asked, known, ttl, tmp_path_factory

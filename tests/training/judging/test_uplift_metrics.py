@@ -17,7 +17,7 @@ from training.judging.uplift_metrics import (
     uplift_curve,
 )
 
-PATIENT = settings(deadline=None, max_examples=60)  # a loaded machine is no failure
+FEWER = settings(max_examples=60)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def experiment(rng, n, *, effect):
     return x, treated, rng.normal(0, 1, n) + treated * effect(x)
 
 
-@PATIENT
+@FEWER
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3))
 def test_to_weigh_a_row_twice_is_to_have_it_twice(seed, digits):
     rng = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def test_a_score_that_says_nothing_has_no_qini(rng):
     assert qini_coefficient(outcome, np.zeros_like(x), treated) == 0
 
 
-@PATIENT
+@FEWER
 @given(st.integers(0, 2**32 - 1))
 def test_the_order_of_tied_rows_changes_nothing(seed):
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from training.judging.evidence import Z
 from training.learning.effects import EffectBands, mean_effect, standard_error
 from training.learning.uplift_interval import BANDS, fit_bands, interval
 
-PATIENT = settings(deadline=None, max_examples=60)  # a loaded machine is no failure
+FEWER = settings(max_examples=60)
 
 MEAN_EFFECTS = {  # of the members whose score, uniform on (0, 1), is from low to high
     "none": lambda low, high: 0 * (low + high) + 0.3,
@@ -82,7 +82,7 @@ def test_members_served_the_same_uplift_share_a_band():
     assert mean_effect([bands], np.array([[1.0]]))[0, 0] == bands.effect[1]
 
 
-@PATIENT
+@FEWER
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_every_uplift_has_an_interval_whatever_is_tied(seed, values):
     rng = np.random.default_rng(seed)

@@ -117,7 +117,6 @@ def wave():
     return Wave(world, world.waves, members, asked, np.empty((len(asked), 0), dtype=np.float32), None)
 
 
-@settings(deadline=None)
 @given(budget=st.floats(1.0, 1e6), offer=st.integers(0, 3))
 def test_no_more_is_spent_than_there_is_and_probabilities_stay_probabilities(wave, budget, offer):
     short = replace(wave, budget=budget)
@@ -129,7 +128,7 @@ def test_no_more_is_spent_than_there_is_and_probabilities_stay_probabilities(wav
         assert (done[:, 1:] <= wanted[:, 1:]).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(share=st.floats(0.05, 1.0))
 def test_half_a_budget_earns_at_least_half_for_whoever_can_choose(wave, share):
     # What a budget earns is concave in it (the hull of a linear program), so half of it loses less than half.
