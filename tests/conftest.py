@@ -215,5 +215,5 @@ def redis_cluster(tmp_path_factory):
 
 @pytest.hookimpl(trylast=True)  # after they were shuffled
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take a loop whole: whatever takes minutes and comes last leaves the other cores idle."""
+    """Begin with the files that take the loop whole: what takes minutes and comes last leaves the other cores idle."""
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
