@@ -1,11 +1,12 @@
 """Files that are either whole or absent, and the fingerprints that tell whether work is already done."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,27 @@ def write_by_content(folder: Path, stem: str, suffix: str, write: Callable[[Path
     finally:
         beside.unlink(missing_ok=True)
     return path, digest
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time into a folder, which is made if need be: nobody sees what another half wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clear_parts(folder: Path) -> None:
+    """Delete what killed writers left in a folder that nobody else is in."""
+    for path in folder.glob(".*.part"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (any JSON value)

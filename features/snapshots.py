@@ -15,7 +15,7 @@ from features.as_of.inputs import fingerprints
 from features.as_of.known import Moment, members_at, moment, session_moment, sources_at, visible
 from features.catalogue.entries import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
-from features.files import write_json, write_whole
+from features.files import alone, clear_parts, write_json, write_whole
 from features.home import STEM, Home
 from features.programme import Programme, read_programme
 from features.sheet import Progress
@@ -77,7 +77,8 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
     warehouse, programme = open_warehouse(home), read_programme(home.settings)
     refuse_other_units(warehouse, programme)
     dates, of_spark = as_of_dates(warehouse, programme), programme.engine.features == "spark"
-    with quietly():
+    with alone(home.features), quietly():
+        clear_parts(home.features)
         tables = {name: warehouse.expression(name) for name in warehouse.tables}
         progress("looking for what changed", 0, 1)
         inputs = fingerprints(tables, dates, programme=programme, code=[*CODE, Path(__file__)])

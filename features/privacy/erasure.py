@@ -5,8 +5,8 @@ gone through; each is replaced whole, and going through it again does nothing, s
 on where it stood. Last, in one transaction, the receipt is kept and whom to erase is forgotten.
 """
 
-import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections import Counter
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from features.decisions import Erasure, Log
 from features.errors import ContractError, NotFoundError
+from features.files import alone
 from features.home import Home
 from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
@@ -153,8 +154,7 @@ def _drop_chapters(home: Home, member_ids: tuple[str, ...]) -> int:
     """Delete the chapters that hold one of the members: they are made again from the snapshots."""
     gone, asked = 0, set(member_ids)
     for view in (path for path in home.history.glob("*") if path.is_dir()):
-        with (view / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(view):
             for members in view.glob("*/members.arrow"):
                 with pa.memory_map(str(members)) as file:
                     ids = pa.ipc.open_file(file).read_all().column("text").to_pylist()
@@ -187,9 +187,13 @@ def _contact_ids(home: Home, member_ids: tuple[str, ...]) -> tuple[str, ...]:
 
 def _sweep(home: Home) -> None:
     """Clear away what writers left that are no more."""
-    for path in home.root.rglob(PART):
-        owner = path.name.split(".")[-2]
-        if path.is_file() and not (owner.isdecimal() and _lives(int(owner))):
+    for path in [*home.root.rglob(PART)]:
+        owner = re.search(r"\.(\d+)\.part", path.name)
+        if owner and _lives(int(owner[1])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 

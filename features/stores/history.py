@@ -4,11 +4,9 @@ A join asks the chapter that ends last first, and another only for who may have 
 in time; the more they do, the more of them are asked.
 """
 
-import fcntl
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.files import fingerprint
+from features.files import alone, fingerprint
 from features.stores import chapters
 from features.stores.chapters import NEVER, Chapter, Columns, Integers, open_chapter, state_of, write_chapter
 from features.stores.packed import Schema
@@ -117,7 +115,7 @@ class History:
 
 def open_history(files: Sequence[Path], schema: Schema, columns: Columns, *, folder: Path) -> History:
     """Open the chapters of Parquet files; those of files that are new or changed are written first, and no others."""
-    with _alone(folder):
+    with alone(folder):
         wanted = {folder / _name(file, schema, columns): file for file in files}
         for old in set(folder.glob("*/")) - set(wanted):  # of files that are gone, and what a killed writer left
             shutil.rmtree(old)
@@ -140,12 +138,3 @@ def _write_chapters(files: dict[Path, Path], schema: Schema, columns: Columns) -
 def _name(file: Path, schema: Schema, columns: Columns) -> str:
     """Name a chapter after all that it depends on."""
     return fingerprint(str(file), state_of(file), schema.code, asdict(columns), Path(chapters.__file__))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let in one process at a time: another may not delete what is about to be opened."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

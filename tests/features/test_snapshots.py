@@ -1,5 +1,7 @@
 """Snapshots: nothing from the future, a row for everybody, ranges that hold, and no work done twice."""
 
+import fcntl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 import features.snapshots
 from features.catalogue.entries import CATALOGUE
 from features.errors import ContractError, NotFoundError
+from features.files import alone
 from features.home import Home
 from features.programme import Programme, read_programme
 from features.snapshots import as_of_dates, build, built, on_grid, read_snapshots
@@ -220,6 +223,29 @@ def _as_ofs(company, tables, programme, times):
     lines = pd.concat([lines.assign(occurred_at=time, transaction_id=str(time)) for time in times])
     warehouse = company.ingest({"members": tables["members"], "transactions": lines}, programme=programme)
     return as_of_dates(warehouse, programme)
+
+
+def test_what_a_killed_build_left_is_cleared_away(home):
+    build(home, progress=_silent)
+    before = _state(home)
+    (home.features / "..2017.parquet.7.part.x.part" / "parts").mkdir(parents=True)
+    (home.features / ".2017.parquet.7.part").touch()
+    build(home, progress=_silent)
+    assert _state(home) == before
+
+
+def test_nobody_else_builds_meanwhile(home):
+    def is_free():
+        with pytest.MonkeyPatch.context() as patch, suppress(BlockingIOError):
+            patch.setattr(fcntl, "LOCK_EX", fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with alone(home.features):
+                return True
+        return False
+
+    found = []
+    build(home, progress=lambda *_: found.append(is_free()))
+    assert not any(found[:-1])  # the last word comes when it is done
+    assert is_free()
 
 
 def test_as_ofs_are_local_midnights_a_week_apart_across_a_clock_change_and_the_last_one(company, tables):

@@ -208,10 +208,13 @@ def test_killed_before_any_step_it_is_gone_on_with_to_the_same_end(lived, tmp_pa
 
 
 def test_what_a_writer_that_is_no_more_left_goes_too(home):
-    left = home.features / ".x.parquet.999999999.part"
-    left.write_bytes(b"zQ7gone1")
+    left, folder = home.features / ".x.parquet.999999999.part", home.features / "..x.parquet.999999999.part.ab.part"
+    (folder / "parts").mkdir(parents=True)
+    for path in (left, folder / "parts" / "0.parquet"):
+        path.write_bytes(b"zQ7gone1")
     erased(home)
     assert not left.exists()
+    assert not folder.exists()
 
 
 def test_an_erasure_again_or_of_a_stranger_removes_nothing(home):
