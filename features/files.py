@@ -8,7 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+PARTS: Final = ".*.part"  # what writers fill beside what they write
+
+
+def part_of(path: Path) -> Path:
+    """Name what a writer fills beside a path: after its process too, so that it is known whether that still lives."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -17,7 +24,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     A reader, or a run after a crash, sees the old file or the new one, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = part_of(path)
     try:
         write(beside)
         _flush(beside)
@@ -28,12 +35,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_folder_whole(folder: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a folder beside `folder`, flush its files to the disk and rename it into place.
-
-    What a killed writer left is written over.
-    """
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    """Let `write` fill a folder beside `folder`, flush its files to the disk and rename it into place."""
+    beside = part_of(folder)
+    remove(beside)  # of a process that had this one's number and was killed
     beside.mkdir(parents=True)
     try:
         write(beside)
@@ -48,7 +52,7 @@ def write_folder_whole(folder: Path, write: Callable[[Path], object]) -> None:
 def write_by_content(folder: Path, stem: str, suffix: str, write: Callable[[Path], object]) -> tuple[Path, str]:
     """Let `write` fill a file that is then named after its content, and give its path and sha256."""
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{stem}.{os.getpid()}.part"
+    beside = part_of(folder / stem)
     try:
         write(beside)
         _flush(beside)
@@ -75,7 +79,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 def clear_parts(folder: Path) -> None:
     """Delete what killed writers left in a folder that nobody else is in."""
-    for path in folder.glob(".*.part"):
+    for path in folder.glob(PARTS):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder; that it has gone meanwhile is no matter."""
+    with suppress(FileNotFoundError):
         if path.is_dir():
             shutil.rmtree(path)
         else:

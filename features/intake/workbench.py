@@ -15,6 +15,7 @@ from typing import Final
 import duckdb
 
 from features.errors import ContractError
+from features.files import clear_parts
 from features.home import Home
 from features.memory import query_memory
 
@@ -73,8 +74,7 @@ def _connect(folder: Path, memory: int) -> duckdb.DuckDBPyConnection:
 
 def _clear(home: Home) -> None:
     shutil.rmtree(home.root / FOLDER, ignore_errors=True)
-    for path in home.warehouse.glob(".*.part"):
-        path.unlink()
+    clear_parts(home.warehouse)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from features.files import part_of
 from features.log.rows import text
 
 KEY: Final = "privacy.key"  # beside the log
@@ -109,7 +110,7 @@ def _tombstones(db: sqlite3.Connection) -> set[str]:
 def _key(path: Path) -> bytes:
     """Read the key, or make one that only this user can read."""
     if not path.exists():
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        beside = part_of(path)
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123 (a descriptor)
             file.write(secrets.token_bytes(BYTES))
             file.flush()

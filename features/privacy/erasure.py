@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from features.decisions import Erasure, Log
 from features.errors import ContractError, NotFoundError
-from features.files import alone
+from features.files import PARTS, alone, remove
 from features.home import Home
 from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
@@ -35,7 +35,6 @@ from features.sheet import Sheet
 from features.warehouse import open_warehouse, without_members
 
 TEXTS: Final = ("*.html", "*.json", "*.md", "*.txt", "*.csv", "*.log")
-PART: Final = ".*.part"  # what a writer that was killed left
 
 
 class OnlineStore(Protocol):
@@ -187,14 +186,10 @@ def _contact_ids(home: Home, member_ids: tuple[str, ...]) -> tuple[str, ...]:
 
 def _sweep(home: Home) -> None:
     """Clear away what writers left that are no more."""
-    for path in [*home.root.rglob(PART)]:
+    for path in [*home.root.rglob(PARTS)]:
         owner = re.search(r"\.(\d+)\.part", path.name)
-        if owner and _lives(int(owner[1])):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        if not (owner and _lives(int(owner[1]))):
+            remove(path)
 
 
 def _lives(process: int) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from features import files
 from features.decisions import Answer, Batch, DecisionLog, Outcome, Part, Preference, read_decisions, read_outcomes
 from features.errors import NotFoundError
-from features.files import sha256
+from features.files import sha256, write_folder_whole
 from features.home import Home
 from features.ingest import bring
 from features.intake.mapping import SourceMapping
@@ -215,6 +215,15 @@ def test_what_a_writer_that_is_no_more_left_goes_too(home):
     erased(home)
     assert not left.exists()
     assert not folder.exists()
+
+
+def test_what_a_living_writer_fills_is_left_to_it(home):
+    def write(beside):
+        (beside / "0").touch()
+        erased(home)
+
+    write_folder_whole(home.features / "whole", write)
+    assert (home.features / "whole" / "0").exists()
 
 
 def test_an_erasure_again_or_of_a_stranger_removes_nothing(home):
