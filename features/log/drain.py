@@ -25,6 +25,7 @@ logger: Final = logging.getLogger("holdfast")
 MOST: Final = 2_000  # changes carried over at once
 LOOK_SECONDS: Final = 1.0  # between looks at a log that has nothing new
 LONGEST_WAIT: Final = 60.0  # between tries while Postgres is down
+FAREWELL_SECONDS: Final = 8.0  # longer than a connection may take to be refused
 MONTHLY: Final = {
     "decisions": "decided_at",
     "outcomes": "occurred_at",
@@ -109,9 +110,13 @@ class Drain:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; what is not carried over waits for the next start."""
+        """Stop; what is not carried over waits for the next start.
+
+        A server that took the connection and says no more is not waited for: its kernel still answers, so that no
+        timeout of the network ends it.
+        """
         self._stop.set()
-        self._thread.join()
+        self._thread.join(FAREWELL_SECONDS)
 
     def _run(self) -> None:
         while not self._stop.is_set():

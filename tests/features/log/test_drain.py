@@ -98,6 +98,25 @@ def test_a_drain_that_dies_before_it_can_say_so_carries_the_same_again_and_doubl
     assert counts(server) == [50, 50, 50, 50]
 
 
+def test_a_postgres_that_hangs_amid_a_statement_holds_up_no_end(path, monkeypatch):
+    begun, answer = threading.Event(), threading.Event()
+
+    def hang(*_):
+        begun.set()
+        answer.wait()
+
+    monkeypatch.setattr(draining, "FAREWELL_SECONDS", 0.01)
+    monkeypatch.setattr(draining, "drain", hang)
+    hung = draining.Drain(None, path, "nowhere")
+    assert begun.wait(30)
+    closing = threading.Thread(target=hung.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    ended = not closing.is_alive()
+    answer.set()
+    assert ended
+
+
 def test_postgres_may_stop_under_load_and_nothing_is_lost_or_doubled(path, server, decision, monkeypatch):
     monkeypatch.setattr(draining, "LONGEST_WAIT", 0.2)
     monkeypatch.setattr(draining, "LOOK_SECONDS", 0.01)
