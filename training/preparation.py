@@ -88,7 +88,7 @@ def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: 
         subscribed = labels.spells(known(warehouse, "subscriptions", dates[-1]), programme)
     labelled = labels.label(visits, mature, known_until=dates[-1], programme=programme, subscribed=subscribed)
     silent = silent_members(warehouse)
-    labelled = labelled[~labelled["member_id"].isin(silent)].reset_index(drop=True)
+    labelled = labelled[~labelled["member_id"].isin(silent) & _had_joined(labelled, warehouse)].reset_index(drop=True)
     frame = store.training_frame(labelled)
     _check_finite(frame)
     return Prepared(warehouse, programme, frame, visits, tuple(dates), split, folds, subscribed, silent)
@@ -101,6 +101,14 @@ def silent_members(warehouse: Warehouse) -> frozenset[str]:
         return own
     members = warehouse.frame("members", ["member_id", CONSENT])
     return own | frozenset(members.loc[members[CONSENT].eq(other=False), "member_id"])
+
+
+def _had_joined(labelled: pd.DataFrame, warehouse: Warehouse) -> pd.Series:
+    """Mark the rows of who was a member by then: a purchase, or a term, may be older, and has no features yet."""
+    brought = warehouse.expression("members").columns
+    times = ["joined_at", *([KNOWN_AT.name] if KNOWN_AT.name in brought else [])]
+    since = warehouse.frame("members", ["member_id", *times]).set_index("member_id")[times].max(axis=1)
+    return labelled["member_id"].map(since) < labelled["as_of"]
 
 
 def _check_finite(frame: pd.DataFrame) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from features.errors import ContractError
+from features.intake.values import read_numbers
 from features.schema import Column, Table
 
 LOOKED_AT: Final = 5_000  # rows of each file
@@ -157,7 +158,7 @@ def line_product(frame: pd.DataFrame) -> str | None:
 
 def numbers(values: pd.Series) -> pd.Series:
     """Read numbers; what is none is missing."""
-    return pd.to_numeric(values, errors="coerce").astype("float64")
+    return read_numbers(values).astype("float64")
 
 
 def _plain(name: str) -> str:

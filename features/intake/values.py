@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 CLOCK_WORDS: Final = ("now", "today")  # pandas reads them as times
 WHOLE: Final = r"^-?[0-9]{1,15}$"
+BEYOND: Final = r"[eE][+-]?[0-9]{4,}"  # an exponent that no number has: pandas 2.3 crashes on 1e2147483648
 DECIMAL: Final = r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$"
 MARKED: Final = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"  # a time that says its own zone
 EARLIEST, LATEST = datetime(1678, 1, 1), datetime(2262, 1, 1)  # noqa: DTZ001 (about what pandas reads from text)
@@ -35,7 +36,9 @@ def read_numbers(values: pd.Series) -> pd.Series:
     """Read numbers; what is none is missing."""
     fast = _matching(values, WHOLE, pa.int64())
     fast = fast if fast is not None else _matching(values, DECIMAL, pa.float64())
-    return fast if fast is not None else pd.to_numeric(values, errors="coerce")
+    if fast is not None or pd.api.types.is_numeric_dtype(values):
+        return fast if fast is not None else values
+    return pd.to_numeric(values.mask(values.astype(ARROW_TEXT).str.contains(BEYOND)), errors="coerce")
 
 
 def read_times(values: pd.Series, form: str = "ISO8601") -> pd.Series:

@@ -16,6 +16,7 @@ from features.offers import catalogue_of
 from features.programme import Programme
 from features.snapshots import build
 from features.store import MemberFeatures, Store, open_store
+from features.warehouse import open_warehouse
 from holdfast import quiet_dependencies
 from serving.decide import Decider, Occasion, Purse
 from serving.record import Request, open_file, record
@@ -24,7 +25,7 @@ from training.artifacts import load_release
 from training.churn import PURCHASES
 from training.judging.comparison import compare_releases
 from training.pipeline import promote_release, train
-from training.preparation import Settings
+from training.preparation import Settings, prepare
 from training.promotion import Verdict
 from training.releases import names
 from training.releases.ledger import champion_id, promote
@@ -102,6 +103,16 @@ def test_a_shop_without_offers_learns_who_leaves_and_what_they_are_worth(home):
     assert manifest.evidence["policies"] is None
     assert manifest.evidence["log"]["reasons"] == ["there are no offers: nothing says what an offer would bring"]
     assert manifest.evidence["churn"]["rows"]["model"]["auc"]["value"] > 0.6
+
+
+def test_who_bought_before_they_joined_is_learned_from_once_they_had(tmp_path):
+    tables = shop(80)
+    joined = START + pd.to_timedelta(7 * (np.arange(80) % 30), unit="D")
+    home = made(Home(tmp_path), tables | {"members": tables["members"].assign(joined_at=joined)})
+    prepared = prepare(open_warehouse(home), open_store(home), Programme(), QUICK)
+    since = prepared.frame["member_id"].map(dict(zip(tables["members"]["member_id"], joined, strict=True)))
+    assert (since < prepared.frame["as_of"]).all()
+    assert (since > prepared.frame["as_of"].min()).any()  # who joined after the first snapshot is there later
 
 
 def test_no_feature_of_it_knows_the_future_and_one_that_does_is_named(home, tmp_path):

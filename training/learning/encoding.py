@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from features.errors import ContractError
+from features.intake.values import read_numbers
 
 Matrix = NDArray[np.float32]
 Words = tuple[str, ...]
@@ -103,7 +104,7 @@ def _words(values: pd.Series) -> Words | None:
     if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         return None
     said = _text(values)
-    if pd.to_numeric(said, errors="coerce").notna().eq(said.notna()).all():
+    if read_numbers(said).notna().eq(said.notna()).all():
         return None
     counts = said.value_counts()
     common = counts[counts >= FEWEST_ROWS].sort_index().sort_values(ascending=False, kind="stable").index[:MOST_WORDS]
@@ -119,7 +120,7 @@ def _text(values: pd.Series) -> pd.Series:
 def _numbers(values: pd.Series, name: str) -> NDArray[np.float64]:
     if not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)):
         said = _text(values)
-        values = pd.to_numeric(said, errors="coerce")
+        values = read_numbers(said)
         strange: list[Any] = said[values.isna() & said.notna()].unique().tolist()[:3]
         if strange:
             raise ContractError(f"column {name!r} held numbers in training and holds {strange} now; mend it")

@@ -46,6 +46,13 @@ def test_regular_numbers_are_what_pandas_reads_one_by_one(texts):
     assert read_numbers(values).astype(float).tolist() == pytest.approx(slow.tolist(), rel=1e-15, nan_ok=True)
 
 
+@pytest.mark.parametrize("text", ["1e2147483648", "1E+3000000000", "-1e2147483650", "1e4294967295", "78e99999999999"])
+def test_a_number_that_crashes_pandas_or_comes_out_as_another_is_none(text):
+    for kind in (ARROW_TEXT, "string", object):
+        values = pd.Series(["1.5x", text, "1e3"], dtype=kind)
+        assert read_numbers(values).isna().tolist() == [True, True, False]
+
+
 def test_times_with_and_without_a_zone_are_left_to_the_slow_way():
     mixed = pd.Series(["2024-01-01", "2024-01-01T00:00Z"], dtype=ARROW_TEXT)
     assert regular_times(mixed) is None
