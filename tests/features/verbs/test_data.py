@@ -12,7 +12,7 @@ import pytest
 from features.home import Home
 from features.snapshots import build
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 MEMBERS = "member_id,joined_at\nm1,2024-01-01\nm2,2024-01-02\n"
 SALES = "receipt;member_id;day;net_total\nt1;m1;01/02/2024;10.00\nt2;m2;02/02/2024;5.00\n"
 

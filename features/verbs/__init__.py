@@ -1,0 +1,1 @@
+"""Verbs of the front door whose work this layer does."""
