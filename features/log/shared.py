@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from features.errors import ContractError, UnwrittenError
 from features.log.book import Contact, Seen, Spending
 from features.log.calls import CALLS
+from features.log.commits import TakenError
 from features.log.drain import Drain
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed
@@ -26,7 +27,7 @@ from features.log.link import Asked, Link, LostError
 from features.log.reading import find
 from features.log.register import Preference
 from features.log.rows import open_to_read
-from features.log.writer import DecisionLog, TakenError
+from features.log.writer import DecisionLog
 
 PATIENCE: Final = 10.0  # seconds that a keeper may take to begin or to end
 AGAIN: Final = 0.02

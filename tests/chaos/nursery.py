@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 
 from features.decisions import DecisionLog
+from features.log.commits import Commits
 from serving.clerk import Clerk
 from tests.chaos import shim
 from tests.serving import run_service
@@ -94,13 +95,13 @@ class _Statements:
 
 def _at_statement(word, *, before):
     def plant(calls):
-        opened = DecisionLog.__init__
+        opened = Commits.__init__
 
         def init(self, *args, **named):
             opened(self, *args, **named)
             self._db = _Statements(self._db, word, calls, before=before)
 
-        DecisionLog.__init__ = init
+        Commits.__init__ = init
 
     return plant
 
@@ -123,7 +124,7 @@ POINTS = {
     "after an entry": _at_statement("RELEASE", before=False),
     "before the commit": _at_statement("COMMIT", before=True),
     "after the commit": _at_statement("COMMIT", before=False),
-    "after the commit, before the answer": _at_method(DecisionLog, "_commit", before=False),
+    "after the commit, before the answer": _at_method(Commits, "_commit", before=False),
     "while the answer is looked up": _at_method(DecisionLog, "answer", before=False),
 }
 

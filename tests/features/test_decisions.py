@@ -169,7 +169,7 @@ def test_an_entry_that_is_refused_leaves_the_rest_of_its_group_alone(log, path):
 
 
 def test_the_writer_outlives_whatever_an_entry_raises(log):
-    failed = log._submit(lambda _: 1 / 0)
+    failed = log._commits.submit(lambda _: 1 / 0)
     assert isinstance(failed.exception(timeout=60), ZeroDivisionError)
     log.append([decision("d1")], now=NOW).result(timeout=60)
 

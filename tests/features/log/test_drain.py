@@ -70,9 +70,9 @@ def test_what_is_stored_is_carried_over_as_it_is_by_month(log, path, server, dec
 def test_what_changes_or_goes_here_does_so_there(log, path, server, decision):
     fill(log, decision, 0, 3)
     drain(log, path, server.address)
-    log._held.log._submit(lambda db: db.execute("DELETE FROM outcomes WHERE outcome_id = 'o0'")).result()
+    log._held.log._commits.submit(lambda db: db.execute("DELETE FROM outcomes WHERE outcome_id = 'o0'")).result()
     update = "UPDATE decisions SET decision_id = 'erased-1', member_id = 'erased-2' WHERE decision_id = 'd1'"
-    log._held.log._submit(lambda db: db.execute(update)).result()
+    log._held.log._commits.submit(lambda db: db.execute(update)).result()
     drain(log, path, server.address)
     assert server.run("SELECT decision_id, member_id FROM decisions ORDER BY 1") == [
         "d0|m0",

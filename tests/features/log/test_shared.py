@@ -89,7 +89,7 @@ def test_every_call_gives_both_the_same(two, decision):
 def test_what_the_other_handed_in_counts_before_it_is_on_the_disk(two, decision):
     keeper, visitor = two
     held, log = threading.Event(), keeper._held.log
-    log._submit(lambda _: held.wait(timeout=60))  # the writer is busy
+    log._commits.submit(lambda _: held.wait(timeout=60))  # the writer is busy
     visitor.append([decision("d1", campaign_id="c")], now=NOW)
     assert visitor.spent("c") == 50  # calls of one link are taken in their order
     assert keeper.contacts(["m1"], since=NOW)[0].decision_id == "d1"

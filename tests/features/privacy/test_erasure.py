@@ -20,6 +20,7 @@ from features.ingest import bring
 from features.intake.mapping import SourceMapping
 from features.intake.sources import Source
 from features.journal import Journal, entries_of
+from features.log.commits import Commits
 from features.log.parts import KEY
 from features.privacy.consent import opted_out
 from features.privacy.erasure import erase, finish_pending, ids_of
@@ -39,7 +40,7 @@ STEPS = (  # what a kill may come before, beside every flush of a file to the di
     (files, "_flush"),
     (Path, "unlink"),
     (shutil, "rmtree"),
-    (DecisionLog, "_submit"),
+    (Commits, "submit"),
     (Journal, "erase"),
     (ShadowFile, "erase"),
     (SqliteTable, "erase"),

@@ -27,6 +27,7 @@ from features.errors import ContractError
 from features.files import sha256
 from features.home import Home
 from features.journal import Journal, entries_of
+from features.log.commits import Commits
 from features.log.leaving import Leaving
 from features.log.parts import KEY
 from features.privacy import retention
@@ -40,7 +41,7 @@ ENDS = Ends(NOW, NOW, Retention())
 STEPS = (
     (files, "_flush"),
     (Path, "unlink"),
-    (DecisionLog, "_submit"),
+    (Commits, "submit"),
     (Journal, "let_go"),
     (ShadowFile, "let_go"),
 )

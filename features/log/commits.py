@@ -1,0 +1,138 @@
+"""Group commit: one thread writes, and what waits while it flushes the disk shares the next transaction.
+
+SQLite before 3.51.3 can corrupt a write-ahead log that two connections write to, so a lock file keeps a second writer
+out; readers open the file read-only and never wait for the writer.
+"""
+
+import contextlib
+import fcntl
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final, TextIO
+
+from features.errors import ContractError, UnwrittenError
+
+GROUP: Final = 256  # entries that share one flush of the disk at most
+
+Write = Callable[[sqlite3.Connection], Any]
+_Job = tuple[Write, "Future[Any]"]
+
+
+class TakenError(ContractError):
+    """Say that another process writes the log."""
+
+
+def lock(path: Path) -> TextIO:
+    """Keep every other writer of a log out, until the file given is closed.
+
+    Raises
+    ------
+    TakenError
+        If there is one.
+    """
+    file = path.with_name(f"{path.name}.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise TakenError(
+            f"{path} has a writer already that lets nobody in; stop that `holdfast serve` first"
+        ) from error
+    return file
+
+
+class Commits:
+    """Write entries in groups; an entry's future is done once it is on the disk."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._wiping = False  # what was erased still stands in the write-ahead log
+        self._entering = threading.Lock()
+        self._closed = False
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="decision-log", daemon=True)
+        self._writer.start()
+
+    @property
+    def backlog(self) -> int:
+        """Entries that wait for the disk."""
+        return self._jobs.qsize()
+
+    def submit(self, write: Write) -> "Future[Any]":
+        """Hand in an entry; its future gives what the write gives, or its error.
+
+        Raises
+        ------
+        UnwrittenError
+            If none is taken any more.
+        """
+        stored: Future[Any] = Future()
+        with self._entering:
+            if self._closed:
+                raise UnwrittenError("the decision log is closed; nothing was stored")
+            self._jobs.put((write, stored))
+        return stored
+
+    def wipe(self, write: Write) -> "Future[Any]":
+        """Hand in what removes rows: the write-ahead log, where they still stand, is emptied before it is done."""
+
+        def wipe(db: sqlite3.Connection) -> Any:  # noqa: ANN401 (what the entry's future gives)
+            self._wiping = True
+            return write(db)
+
+        return self.submit(wipe)
+
+    def close(self) -> None:
+        """Take nothing more, and write what waits."""
+        with self._entering:
+            if not self._closed:
+                self._jobs.put(None)
+            self._closed = True
+        self._writer.join()
+
+    def _write(self) -> None:
+        running = True
+        while running:
+            group = [self._jobs.get()]
+            with contextlib.suppress(Empty):
+                while group[-1] is not None and len(group) < GROUP:
+                    group.append(self._jobs.get_nowait())
+            running = group[-1] is not None
+            self._commit([job for job in group if job is not None])
+
+    def _commit(self, group: list[_Job]) -> None:
+        """Write a group in one transaction, then acknowledge; an entry that is refused leaves the others alone."""
+        group = [job for job in group if job[1].set_running_or_notify_cancel()]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            results = [_attempt(self._db, write) for write, _ in group]
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            results = [UnwrittenError(f"the decision log did not take an entry ({error}); send it again")] * len(group)
+        if self._wiping:
+            with contextlib.suppress(sqlite3.Error):  # somebody reads what is to go: after the next group
+                self._wiping = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        for (_, stored), result in zip(group, results, strict=True):
+            if isinstance(result, Exception):
+                stored.set_exception(result)
+            else:
+                stored.set_result(result)
+
+
+def _attempt(db: sqlite3.Connection, write: Write) -> Any:  # noqa: ANN401 (what the entry's future gives)
+    db.execute("SAVEPOINT entry")
+    try:
+        result = write(db)
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            raise  # the disk's, not this entry's
+        db.execute("ROLLBACK TO entry")
+        result = error
+    db.execute("RELEASE entry")
+    return result
