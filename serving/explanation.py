@@ -19,7 +19,7 @@ from serving.replay import grounds_again
 from training.policy import MODEL
 
 if TYPE_CHECKING:
-    from training.constraints import Standing
+    from features.log.standing import Standing
 
 Row = Mapping[str, Any]
 Language = Literal["en", "zh"]

@@ -13,14 +13,13 @@ from features.decisions import Log
 from features.errors import ContractError, HoldfastError, NotFoundError
 from features.home import Home
 from features.log.rows import microseconds
-from features.log.standing import OtherContacts, nobody_contacted, standing_of
+from features.log.standing import OtherContacts, Standing, nobody_contacted, standing_of
 from features.offers import catalogue_of, check_catalogue, read_catalogue
 from features.programme import read_programme
 from features.warehouse import Warehouse, open_warehouse
 from serving.decide import Decider, Purse, released_offers
 from training.artifacts import Release
 from training.budget import campaign_price
-from training.constraints import Standing
 
 logger: Final = logging.getLogger("holdfast")
 

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.decisions import Decided, Decision
+from features.log.standing import Standing
 from features.rules import known_facts
 from features.schema import CONTROL
 from serving.decide import FALLBACKS, INVALID, SOURCES, UNAVAILABLE, UNKNOWN, Choice, Decider, Members, Occasion, Worth
-from training.constraints import CONSENT, OPTED_OUT, REFUSALS, Standing
+from training.constraints import CONSENT, OPTED_OUT, REFUSALS
 from training.policy import HELD_OUT, RANDOM
 from training.prediction import contributions
 

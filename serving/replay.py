@@ -15,13 +15,13 @@ from features.errors import ContractError
 from features.home import Home
 from features.log.entries import DECISION
 from features.log.rows import encode
+from features.log.standing import Standing
 from features.offers import catalogue_from_json
 from features.programme import Programme
 from features.sheet import Progress, Sheet
 from serving.decide import FALLBACKS, SOURCES, Decider, Members, Occasion, Purse, StandIn, Worth
 from serving.record import File, Request, fact_column, reasons_of, record
 from training.artifacts import OF_OFFERS, open_release
-from training.constraints import Standing
 
 Floats = NDArray[np.float64]
 

@@ -12,6 +12,7 @@ import numpy as np
 from xgboost.core import XGBoostError
 
 from features.errors import ContractError
+from features.log.standing import Standing
 from features.programme import Serving
 from serving.barrier import Barrier
 from serving.decide import FALLBACKS, LATE, NO_MODEL, TOO_OLD, UNAVAILABLE, Decider
@@ -19,7 +20,6 @@ from serving.patience import LateError, Patience
 from serving.record import File, blank_file, marked, open_file, silent_file
 from serving.standby import Standbys
 from training.artifacts import Scores
-from training.constraints import Standing
 
 if TYPE_CHECKING:
     from features.store import MemberFeatures

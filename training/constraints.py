@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from features.log.standing import Standing as Standing  # noqa: PLC0414 (part of this module's contract)
+from features.log.standing import Standing
 from features.offers import Catalogue, Offer, precedence
 from features.programme import Campaign
 from features.rules import Rule, known_facts, parse_rule

@@ -13,9 +13,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from features.log.standing import Standing
 from features.offers import Catalogue, Offer
 from features.programme import Policy
-from training.constraints import REFUSALS, Constraints, Standing
+from training.constraints import REFUSALS, Constraints
 
 MEMBERS = int(os.environ.get("HOLDFAST_BENCH_MEMBERS", "1_000_000"))
 ROUNDS = 5

@@ -12,9 +12,10 @@ from scipy.stats import norm
 from training import metrics, ope
 from training.judging import estimators, evidence
 from training.judging.estimators import Log
+from training.judging.findings import Evidence
 from training.judging.uplift_metrics import qini_coefficient
 from training.metrics import Estimate
-from training.promotion import Evidence, judge
+from training.promotion import judge
 
 RUNS = int(os.environ.get("GATE_RUNS", "300"))
 KEEN, ARMS, COST = 0.3, 4, np.array([0.0, 5, 5, 5])

@@ -27,7 +27,7 @@ from training.judging.tables import MODEL
 from training.learning.encoding import fit_encoding
 from training.lifetime import judge_lifetime
 from training.metrics import auc, calibration_error, log_loss
-from training.pipeline import Settings, prepare
+from training.preparation import Settings, prepare
 from training.releases.ledger import champion_id
 from training.repeat_purchase import expected_in_horizon, fit_beta_geometric, purchase_history
 from training.value import fit_value

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import ContractError
+from features.log.standing import Standing
 from features.offers import Catalogue, Offer
 from features.programme import Campaign, Policy
-from training.constraints import REFUSALS, Constraints, Standing
+from training.constraints import REFUSALS, Constraints
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

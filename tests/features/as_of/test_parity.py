@@ -18,8 +18,9 @@ from features import store
 from features.as_of import known, parity
 from features.as_of.canary import scrambled
 from features.as_of.known import moment
+from features.engine import Engine
 from features.home import Home
-from features.programme import Engine, Programme
+from features.programme import Programme
 from features.snapshots import build, built, snapshot
 from features.stores.packed import Batch
 from features.warehouse import open_warehouse, quietly

@@ -13,9 +13,10 @@ from scipy.stats import binom
 
 from training.judging.estimators import Log, dr, importance_weights
 from training.judging.evidence import effective_sample_size, estimate, smallest_detectable_effect
+from training.judging.findings import Evidence
 from training.judging.uplift_metrics import qini_coefficient
 from training.metrics import Estimate
-from training.promotion import Evidence, judge
+from training.promotion import judge
 
 ARMS, COST, KEEN = 4, np.array([0.0, 5, 5, 5]), 0.3
 SENT = 1  # the offer that the champion sends to all
