@@ -109,6 +109,11 @@ class Home:
         return self.root / "decisions.db"
 
     @property
+    def looking(self) -> Path:
+        """What the service's workers lock while they look members up."""
+        return self.root / "looking.lock"
+
+    @property
     def shadow(self) -> Path:
         """What a shadow release would have decided."""
         return self.root / "shadow.db"

@@ -35,6 +35,7 @@ from serving.pages.front import page_path
 from training.model_card import sheets, verdict_lines
 from training.pipeline import promote_release, train
 from training.preparation import Settings
+from training.releases.ledger import champion_id
 from training.releases.manifest import Manifest
 
 STAGES: Final = ("new", "active", "returned", "dormant", "lapsed")
@@ -86,9 +87,10 @@ def run_demo(home: Home, *, console: Console, working: Working, now: Callable[[]
         manifest, fresh = train(home, settings=Settings(), progress=progress)
     this.show(*sheets(manifest))
     this.say(f"release {manifest.release_id} {'is written' if fresh else 'stands: nothing changed'}")
+    before = champion_id(home)
     with this.step("Promote: the gate"):
         verdict, release_id = promote_release(home, manifest.release_id, who=WHO, now=now())
-    for line in verdict_lines(verdict, release_id):
+    for line in verdict_lines(verdict, release_id, before=before):
         this.say(line)
     with service(home, port or 0) as (address, process):
         with this.step("Decide: over HTTP"):
@@ -104,7 +106,7 @@ def run_demo(home: Home, *, console: Console, working: Working, now: Callable[[]
             pages = write_pages(home, gather(home, written=now(), progress=progress))
         this.say(f"the page: {pages[0]}, and in Chinese {pages[1]}; holdfast serve shows it at /")
         console.print(summary(this, manifest, drift))
-        if port:
+        if port is not None:
             this.say(invitation(home, address))
             stay(process)
 
@@ -133,19 +135,21 @@ def learn_features(this: Round) -> None:
 def service(home: Home, port: int) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Start `holdfast serve` as its own process, wait until it answers, and stop it at the end."""
     command = [sys.executable, "-m", "holdfast", "serve", "--home", str(home.root), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (our own verb)
-        # whoever tells this process to stop means the service too
-        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            if "http://" not in line:
-                raise HoldfastError(
-                    f"the service did not start (exit code {process.wait(START_SECONDS)}); try: holdfast serve"
-                )
-            yield line.split()[-1], process
-        finally:
-            process.terminate()
-            signal.signal(signal.SIGTERM, previous)
+    # whoever tells this process to stop means the service too
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (our own verb)
+            try:
+                line = process.stdout.readline() if process.stdout else ""
+                if "http://" not in line:
+                    raise HoldfastError(
+                        f"the service did not start (exit code {process.wait(START_SECONDS)}); try: holdfast serve"
+                    )
+                yield line.split()[-1], process
+            finally:
+                process.terminate()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def decide(address: str, home: Home) -> list[dict[str, Any]]:

@@ -53,7 +53,6 @@ logger: Final = logging.getLogger("holdfast")
 
 BACKLOG: Final = 2048
 STOP_SECONDS: Final = 10
-LOOKING: Final = "looking.lock"  # what workers lock while they look members up
 LEAN: Final[dict[str, Any]] = {
     # BentoML keeps every request's context until this time-out ends, answered or not: a short one keeps garbage small
     "traffic": {"timeout": 5},
@@ -112,7 +111,7 @@ def open_desk(home: Home, *, worker: int | None = None) -> Desk:
         settings=settings,
         watch=watch,
         shadow=Shadow(home, log),
-        barrier=None if worker is None else Barrier(home.root / LOOKING),
+        barrier=None if worker is None else Barrier(home.looking),
     )
 
 

@@ -40,6 +40,16 @@ def _guard(event, args):
 sys.addaudithook(_guard)
 """
 
+STAYING = """
+import os
+from pathlib import Path
+from features.home import Home
+from monitoring.demo import service, stay
+with service(Home(Path(os.environ["HOLDFAST_HOME"])), 0) as (address, process):
+    print(address, flush=True)
+    stay(process)
+"""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -235,3 +245,15 @@ def test_releases_lists_the_champion_and_rollback_has_nowhere_to_go(demonstratio
     refused = holdfast("rollback")
     assert refused.returncode == 2
     assert "no champion before" in refused.stderr
+
+
+def test_who_stops_the_demonstration_stops_the_service_that_it_left_answering(demonstration, holdfast):
+    assert demonstration.returncode == 0
+    command, environment = [sys.executable, "-c", STAYING], holdfast.environment
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as staying:
+        address = staying.stdout.readline().strip()
+        assert httpx.get(f"{address}/livez").status_code == 200
+        staying.terminate()
+        assert staying.wait(60) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/livez")

@@ -175,9 +175,16 @@ def comparison_sheet(compared: Comparison, programme: Programme) -> Sheet:
     return Sheet("Two releases, on the same members and decisions", header, rows, (note, *compared.notes))
 
 
-def verdict_lines(verdict: Verdict, release_id: str) -> list[str]:
-    """Say whether a release was let to serve, and every reason."""
+def verdict_lines(verdict: Verdict, release_id: str, *, before: str | None) -> list[str]:
+    """Say whether a release was let to serve, and every reason.
+
+    Parameters
+    ----------
+    before : the champion when it was judged
+    """
     judged = "is champion" if verdict.promote else "is refused, the champion stays"
+    if release_id == before:
+        judged = "is champion already" if verdict.promote else "is champion already, though the gate would refuse it"
     return [f"release {release_id} {judged}:", *[f"  {reason}" for reason in verdict.reasons]]
 
 

@@ -24,4 +24,7 @@ def catalogue_faults(queries: Queries, verdict: Verdict, programme: Programme, *
     (own,) = verdict.staged.columns("offer_id")
     came = {offer_id for (offer_id,) in queries.sql(f"SELECT {own} FROM {name}_came").fetchall()}  # noqa: S608 (as above)
     faults = [Shift(None, fault) for fault in check_catalogue(offers, programme, others=came)]
-    return faults + [Shift("expired", fault) for fault in expired(offers, now)] if now else faults
+    over = expired(offers, now) if now else []
+    if over and programme.replay_from is None:
+        over[-1] += "; for a programme of the past, replay_from in holdfast.toml says where its clock begins"
+    return faults + [Shift("expired", fault) for fault in over]

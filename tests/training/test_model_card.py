@@ -219,9 +219,18 @@ def test_the_page_says_what_was_learned_from_and_what_it_is_for(parts):
     assert "trained on 2017-03-27 to 2017-08-07" in page
 
 
-@pytest.mark.parametrize(("promote", "words"), [(True, "is champion"), (False, "is refused, the champion stays")])
-def test_a_verdict_is_told_with_every_reason(promote, words):
-    lines = verdict_lines(Verdict(promote=promote, reasons=("for: a", "against: b")), "r1")
+@pytest.mark.parametrize(
+    ("promote", "before", "words"),
+    [
+        (True, "r0", "is champion"),
+        (True, None, "is champion"),
+        (False, "r0", "is refused, the champion stays"),
+        (True, "r1", "is champion already"),
+        (False, "r1", "is champion already, though the gate would refuse it"),
+    ],
+)
+def test_a_verdict_is_told_with_every_reason(promote, before, words):
+    lines = verdict_lines(Verdict(promote=promote, reasons=("for: a", "against: b")), "r1", before=before)
     assert lines == [f"release r1 {words}:", "  for: a", "  against: b"]
 
 

@@ -60,16 +60,19 @@ def promote(
     """Let the gate judge a release and, if it passes, make it champion; exit 1 if it is refused."""
     from training.model_card import verdict_lines
     from training.pipeline import promote_release
+    from training.releases.ledger import champion_id
 
+    before = champion_id(Home(home))
     verdict, release_id = promote_release(Home(home), release, who=getpass.getuser(), now=clock())
+    serves = verdict.promote or release_id == before
     if json:
-        out.print_json(data={"release_id": release_id, **asdict(verdict)})
+        out.print_json(data={"release_id": release_id, "changed": release_id != before and serves, **asdict(verdict)})
     else:
-        for line in verdict_lines(verdict, release_id):
+        for line in verdict_lines(verdict, release_id, before=before):
             say(line)
         mended = "docs/promoting.md says what mends each reason against it"
-        say(f"next: {'holdfast serve' if verdict.promote else mended}")
-    raise typer.Exit(0 if verdict.promote else 1)
+        say(f"next: {'holdfast serve' if serves else mended}")
+    raise typer.Exit(0 if serves else 1)
 
 
 def rollback(home: Where = DEFAULT_HOME) -> None:
