@@ -252,7 +252,8 @@ def _check(X: Matrix, churned: Floats, members: NDArray[Any], encoding: Encoding
     ]
     if knows:
         raise ContractError(
-            f"columns {knows} tell who left without a doubt, so they were written afterwards; leave them out"
+            f"columns {knows} tell who left without a doubt, so they were written afterwards; leave them out, or bring "
+            f"them as they were at the time: of subscriptions a row for every term, and not the last end alone"
         )
 
 
