@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,20 +15,22 @@ from features.intake.values import read_numbers
 from features.schema import Column, Table
 
 LOOKED_AT: Final = 5_000  # rows of each file
+SHORT: Final = 100  # of them, where a glance is enough
 BYTES: Final = 2**20
 MOSTLY: Final = 0.9  # of a column's values have to be of the kind
 FORMATS: Final = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y%m%d", "%Y/%m/%d")
+COMMAS: Final = r"-?\d{1,3}(\.?\d{3})*,\d+"  # 1.234,50: the comma is the mark before cents
 CLOCKS: Final = ("", " %H:%M", " %H:%M:%S")
 SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet")
 ALIASES: Final = {
     "member_id": "member customer customerid customerno custid user userid client clientid household householdid card "
-    "cardid cardno cardnumber loyaltyid account accountid memberno",
+    "cardid cardno cardnumber loyaltyid account accountid memberno person personid id",
     "joined_at": "joined joindate joinedon signup signupdate signedup created createdat registered registeredat since "
     "membersince enrolled enrolledat becamememberon",
     "transaction_id": "transaction invoice invoiceno invoiceid order orderid orderno receipt receiptid receiptno "
-    "basket basketid ticket ticketid purchaseid",
+    "basket basketid ticket ticketid purchaseid id",
     "occurred_at": "date datetime timestamp time when invoicedate orderdate purchasedate purchasedat soldat "
-    "transactiondate transactiontimestamp eventtime eventdate createdat",
+    "transactiondate transactiontimestamp eventtime eventdate createdat at",
     "amount": "total nettotal grosstotal linetotal totalamount revenue sales salesvalue spend spent value net "
     "gross paid",
     "margin": "profit grossmargin",
@@ -36,10 +39,10 @@ ALIASES: Final = {
     "category": "department productcategory productgroup",
     "event_id": "event id",
     "kind": "type eventtype action",
-    "offer_id": "offer coupon couponid",
+    "offer_id": "offer coupon couponid id",
     "treatment": "offer offerid arm variant",
     "contact_id": "contact messageid mailid",
-    "contacted_at": "sent sentat sentdate contactdate contactedon",
+    "contacted_at": "sent sentat sentdate contactdate contactedon at",
     "started_at": "start startdate startedon",
     "ends_at": "end enddate expires expiresat expiry",
 }
@@ -47,10 +50,10 @@ STEMS: Final = {
     "members": "member customer client user profile household",
     "transactions": "transaction sale order invoice receipt purchase basket retail",
     "subscriptions": "subscription contract plan",
-    "events": "event activity log visit",
+    "events": "event activity log visit view",
     "offers": "offer coupon portfolio",
-    "contacts": "contact mailing campaign send",
-    "redemptions": "redemption redeem",
+    "contacts": "contact mailing campaign send sent",
+    "redemptions": "redemption redeem completed",
 }
 
 
@@ -87,9 +90,20 @@ def look_at(path: Path) -> Look:
     if any(re.fullmatch(r"-?[\d.]+", part.strip('" ')) for part in fields):  # names are no numbers
         form["names"] = tuple(f"column_{number}" for number in range(1, len(fields) + 1))
     try:
-        return Look(path, _read_start(text, separator, form.get("names")), form)
+        frame = _read_start(text, separator, form.get("names"))
     except ValueError as error:
         raise ContractError(f"{path} could not be read: {error}") from error
+    for name in map(str, frame.columns):
+        if _has_commas(frame[name]):
+            form["decimal"] = ","
+            frame[name] = frame[name].str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+    return Look(path, frame, form)
+
+
+def _has_commas(values: pd.Series) -> bool:
+    """Say whether a column's numbers have a comma before cents."""
+    known = values.dropna()
+    return not known.empty and bool(known.str.fullmatch(COMMAS).mean() >= MOSTLY)
 
 
 def _read_start(text: str, separator: str, names: object) -> pd.DataFrame:
@@ -124,6 +138,16 @@ def match_columns(table: Table, frame: pd.DataFrame) -> dict[str, str]:
             if column.name not in found and _is(column, frame[source]):
                 found[column.name] = source
     return found
+
+
+def match_values(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> dict[str, str]:
+    """Match the times and the amount that no name tells, where a file has one column of that kind alone."""
+    rest = [str(name) for name in frame.columns if str(name) not in found.values()]
+    cents = [name for name in rest if (numbers(frame[name]).dropna() % 1 != 0).any()]
+    times = [name for name in rest if name not in cents and date_formats(frame[name].head(SHORT))]
+    wanted = {column.name for column in table.columns if column.required} - set(found)
+    alone = {"amount": cents, "occurred_at": times}
+    return {name: only[0] for name, only in alone.items() if name in wanted and len(only) == 1}
 
 
 def _is(column: Column, values: pd.Series) -> bool:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import pandas as pd
@@ -17,6 +18,7 @@ from features.intake.look import (
     line_product,
     look_at,
     match_columns,
+    match_values,
     numbers,
 )
 from features.schema import TABLES, Column, Table
@@ -44,8 +46,8 @@ def propose(folder: Path) -> str:
         if score >= 1 and table.name not in chosen and look not in chosen.values():
             chosen[table.name] = look
     rest = [look for look in looks if look not in chosen.values()]
-    if "transactions" not in chosen and len(rest) == 1:  # nothing else can be it
-        chosen["transactions"] = rest[0]
+    if "transactions" not in chosen and rest:  # it is needed: the one whose values tell most, and the longest of those
+        chosen["transactions"] = max(rest, key=lambda look: (len(_alone(look)), look.path.stat().st_size))
     return "\n".join([*_head(looks, chosen), *_tables(chosen)]) + "\n"
 
 
@@ -73,6 +75,8 @@ def _tables(chosen: Mapping[str, Look]) -> Iterator[str]:
 
 def _table(table: Table, look: Look) -> Iterator[str]:
     found = match_columns(table, look.frame)
+    alone = _alone(look, found) if table.name == "transactions" else {}
+    found |= alone
     yield from ("", f"[{table.name}]  # {', '.join(table.needed)} are needed", f"file = {_toml(look.path.name)}")
     for key, value in look.form.items():
         yield f"{key} = {_toml(value)}"
@@ -86,7 +90,7 @@ def _table(table: Table, look: Look) -> Iterator[str]:
     for column in table.columns:
         if column.name in found:
             source = found[column.name]
-            yield f"{column.name} = {_toml(source)}  # {_why(column, source)}; {_range(look.frame[source])}"
+            yield f"{column.name} = {_toml(source)}  # {_why(column, source, alone)}; {_range(look.frame[source])}"
         elif column.name == "amount" and product:
             yield f"amount = {_toml(product)}  # no total of a line: its number times its price"
         elif column.required and column.name in {"transaction_id", "event_id", "contact_id"}:
@@ -96,6 +100,11 @@ def _table(table: Table, look: Look) -> Iterator[str]:
     for source in map(str, look.frame.columns):
         if source not in found.values():
             yield f"# {_shown(source)}: kept as it is; {_range(look.frame[source])}"
+
+
+def _alone(look: Look, found: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    alone = match_values(TABLES["transactions"], look.frame, found)
+    return {name: source for name, source in alone.items() if name != "amount" or not line_product(look.frame)}
 
 
 def _units(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Iterator[str]:
@@ -120,7 +129,9 @@ def _dates(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Itera
             return
 
 
-def _why(column: Column, source: str) -> str:
+def _why(column: Column, source: str, alone: Mapping[str, str]) -> str:
+    if column.name in alone:
+        return "by its values alone: no other column holds such"
     return "the contract's own name" if column.name == source else "by its name and its values"
 
 

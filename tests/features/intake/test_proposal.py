@@ -61,8 +61,31 @@ def test_a_file_without_names_is_shown_column_by_column(tmp_path):
     assert values["transactions"]["names"] == [f"column_{number}" for number in range(1, 6)]
     assert values["transactions"]["separator"] == "whitespace"
     assert values["members"]["columns"]["joined_at"] == "first transaction"
-    assert '# amount = "?"  # needed, and nothing is like it; wanted: money' in propose(tmp_path)
-    assert "# column_5: kept as it is; 29.33 to 63.34" in propose(tmp_path)
+    assert '# member_id = "?"  # needed, and nothing is like it; wanted: id' in propose(tmp_path)
+    assert "# column_4: kept as it is; 2 to 3" in propose(tmp_path)
+    assert values["transactions"]["columns"]["occurred_at"] == "column_3"
+    assert 'amount = "column_5"  # by its values alone: no other column holds such; 29.33 to 63.34' in propose(tmp_path)
+
+
+def test_of_files_in_another_language_dates_and_cents_are_told_by_their_values(tmp_path):
+    terms = "Rufnummer;Beginn;Ende;Preis\n0171;01.12.2023;31.12.2023;9,90\n0172;13.12.2023;12.01.2024;19,90\n"
+    bills = "Rechnung;Rufnummer;Datum;Betrag\nR1;0171;25.02.2024;1.012,50\nR2;0172;03.02.2024;7,00\n"
+    (tmp_path / "vertraege.csv").write_text(terms * 9)  # the longer file, but it has two times
+    (tmp_path / "rechnungen.csv").write_text(bills)
+    values = tomllib.loads(propose(tmp_path))["transactions"]
+    assert values == {
+        "file": "rechnungen.csv", "separator": ";", "decimal": ",", "major_units": True, "date_format": "%d.%m.%Y",
+        "columns": {"transaction_id": "row hash", "occurred_at": "Datum", "amount": "Betrag"},
+    }  # fmt: skip
+    assert "# Rufnummer: kept as it is; 171 to 172" in propose(tmp_path)
+    assert "# vertraege.csv is like no table of the contract (columns: Rufnummer, Beginn, Ende, Preis)" in propose(
+        tmp_path
+    )
+
+
+def test_ids_that_look_like_numbers_beyond_all_bounds_are_ids(tmp_path):
+    (tmp_path / "people.csv").write_text("id,became_member_on\n78e2147483648,20170212\n1e99,20170213\n")
+    assert tomllib.loads(propose(tmp_path))["transactions"]["file"] == "people.csv"
 
 
 def test_lines_of_a_shop_without_totals_become_a_product(tmp_path):
