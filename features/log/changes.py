@@ -1,20 +1,29 @@
 """Which rows of the log another place lacks: triggers note every row that comes, changes or goes, in one table.
 
 A noted row says nothing but its key; whoever copies reads the row as it stands then, or sees that it is gone. So it
-does not matter how often, or in which order, changes are carried over.
+does not matter how often, or in which order, changes are carried over. Every table counts but `erasing`: what is being
+erased is nobody else's to know.
 """
 
 import sqlite3
 from typing import Final
 
-KEYS: Final = {  # what names a row
-    "decisions": "decision_id",
-    "outcomes": "outcome_id",
-    "answers": "idempotency_key",
-    "contacts": "decision_id",
-    "batches": "batch_id",
-    "parts": "batch_id || '/' || part",
+NAMES: Final = {  # the columns that name a row
+    "decisions": ("decision_id",),
+    "outcomes": ("outcome_id",),
+    "answers": ("idempotency_key",),
+    "contacts": ("decision_id",),
+    "batches": ("batch_id",),
+    "parts": ("batch_id", "part"),
+    "catalogues": ("catalogue_id",),
+    "spending": ("campaign_id", "offer_id"),
+    "prices": ("campaign_id",),
+    "preferences": ("member_id",),
+    "tombstones": ("mark",),
+    "receipts": ("receipt_id",),
 }
+BETWEEN: Final = " || '\x1f' || "  # a character that ids have no use for
+KEYS: Final = {table: BETWEEN.join(columns) for table, columns in NAMES.items()}
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS changes (
   number INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, key TEXT NOT NULL
 )"""
@@ -26,10 +35,11 @@ def follow(db: sqlite3.Connection) -> bool:
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'changes'").fetchone():
         return False
     db.execute(_TABLE)
+    db.execute("CREATE INDEX contacts_by_decision ON contacts (decision_id)")  # by which they are looked up here alone
     for table, key in KEYS.items():
         db.execute(f"INSERT INTO changes (source, key) SELECT '{table}', {key} FROM {table}")  # noqa: S608 (own names)
         for event, rows in (("INSERT", ("NEW",)), ("DELETE", ("OLD",)), ("UPDATE", ("OLD", "NEW"))):
-            notes = " ".join(f"{_NOTE} ('{table}', {_of(key, row)});" for row in rows)
+            notes = " ".join(f"{_NOTE} ('{table}', {_of(table, row)});" for row in rows)
             db.execute(f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN {notes} END")
     return True
 
@@ -54,5 +64,5 @@ def waiting(db: sqlite3.Connection) -> int:
     return 0 if first is None else int(last - first + 1)
 
 
-def _of(key: str, row: str) -> str:
-    return f"{row}.batch_id || '/' || {row}.part" if "||" in key else f"{row}.{key}"
+def _of(table: str, row: str) -> str:
+    return BETWEEN.join(f"{row}.{column}" for column in NAMES[table])

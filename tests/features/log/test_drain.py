@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from features.decisions import Answer, Batch, Contact, Outcome, Part, SharedLog
+from features.decisions import Answer, Batch, Contact, Outcome, Part, Preference, SharedLog
 from features.errors import UnavailableError
 from features.log import drain as draining
 from features.log.drain import backlog, drain
@@ -51,8 +51,12 @@ def test_what_is_stored_is_carried_over_as_it_is_by_month(log, path, server, dec
     log.begin_batch(Batch("b", "c", NOW, "r1", "cat", {"price": 1.5})).result()
     log.reserve("b", 0, 0, [Contact("m1", 1_512_086_400_000_001, "b-0", "A")], {("c", "A"): (1, 50)}).result()
     log.append_part(Part("b", 0, "b/part-0", "0" * 64, 1), 1).result()
-    assert drain(log, path, server.address) == 100 * 4 + 3
+    log.prefer(Preference("m1", personalisation=False), now=NOW).result()
+    log.set_price("c", 1.5, {"A": 0.25}, now=NOW).result()
+    log.keep_catalogue("cat", {"offers": []}, now=NOW).result()
+    assert drain(log, path, server.address) == 100 * 4 + 8
     assert counts(server, (*ENTRIES, "batches", "parts")) == [100, 100, 100, 101, 1, 1]
+    assert counts(server, ("spending", "preferences", "prices", "catalogues")) == [2, 1, 1, 1]
     asked = "SELECT propensity, decided_at AT TIME ZONE 'UTC', treatments->>1, context->>'n' FROM decisions"
     assert server.run(f"{asked} WHERE decision_id = 'd1'") == ["0.3|2017-12-02 00:00:00|A|1"]
     asked = (
@@ -94,7 +98,7 @@ def test_a_drain_that_dies_before_it_can_say_so_carries_the_same_again_and_doubl
     with pytest.raises(KeyboardInterrupt):
         drain(Dying(), path, server.address)
     assert counts(server)[0] == 50
-    assert drain(log, path, server.address) == 200
+    assert drain(log, path, server.address) == 200 + 1  # and what they cost
     assert counts(server) == [50, 50, 50, 50]
 
 
