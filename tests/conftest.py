@@ -14,6 +14,8 @@ import pytest
 from hypothesis import settings
 from redis import Redis
 
+from tests.typist import Typist
+
 os.environ.update(
     {
         "TZ": "UTC",
@@ -211,6 +213,14 @@ def redis_cluster(tmp_path_factory):
     yield servers
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def typist():
+    """Types verbs in a process of its own, for all tests; each takes a home of its own."""
+    typist = Typist()
+    yield typist
+    typist.end()
 
 
 @pytest.hookimpl(trylast=True)  # after they were shuffled

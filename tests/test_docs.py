@@ -38,17 +38,6 @@ OURS = ("features/", "training/", "serving/", "monitoring/", "tests/", "docs/", 
 WRITTEN = ("docs/reference/",)  # at every build
 SERVICE = "http://127.0.0.1:3000"
 OURSELVES = os.environ | {"PYTHONPATH": str(ROOT)}
-ONE_AFTER_THE_OTHER = """
-import json, sys
-from holdfast import main
-for words in json.load(sys.stdin):
-    sys.argv = words
-    try:
-        main()
-    except SystemExit as end:
-        if end.code:
-            sys.exit(f"exit code {end.code}: {words}")
-"""
 
 
 def blocks(page, language):
@@ -153,15 +142,15 @@ def test_every_refusal_that_is_explained_is_one():
     assert [words for words in explained if not any(words in one for one in said)] == []
 
 
-def run(folder, commands):
-    """Run what was typed, in one process: each verb alone would import Feast and MLflow anew."""
-    typed_in = json.dumps([words for words in commands if words[0] == "holdfast"])
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_AFTER_THE_OTHER], cwd=folder, env=OURSELVES, input=typed_in, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2_000:]
-    return done.stdout
+def run(typist, folder, commands, at=None):
+    """Run what was typed, and give what it said."""
+    told = []
+    for words in commands:
+        if words[0] == "holdfast":
+            done = typist(*words[1:], folder=folder, home=at)
+            assert (done.returncode, done.stderr) == (0, ""), (words, done.stdout[-2_000:])
+            told.append(done.stdout)
+    return "".join(told)
 
 
 def curled(command, address):
@@ -181,7 +170,7 @@ def requests(page, tool):
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, typist):
     """A folder as a shop's till writes it: other names than ours, and euros; and what the guide made of it."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "tables").mkdir()
@@ -196,7 +185,7 @@ def shop(tmp_path_factory):
     guide = DOCS / "your_data.md"
     (folder / ".holdfast" / "holdfast.toml").write_text("".join(blocks(guide, "toml")), encoding="utf-8")
     commands = [words for text in blocks(guide, "sh") for words in typed(text) if words != ["holdfast", "serve"]]
-    return folder, run(folder, commands)
+    return folder, run(typist, folder, commands)
 
 
 @pytest.fixture(scope="module")
@@ -242,24 +231,23 @@ def test_a_campaign_tools_webhooks_are_taken(till):
         assert client.get(f"/v1/decisions/{tool['decision.id']}").json()["context"] == {"journey": "win-back"}
 
 
-def test_a_database_is_brought_in(shop, tmp_path):
+def test_a_database_is_brought_in(shop, typist, tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         for name in ("customers", "invoices"):
             table = pd.read_csv(shop[0] / "tables" / f"{name}.csv").head(50).assign(paid=1)
             ours = {"Customer": "member_id", "Signup": "joined_at", "Invoice": "transaction_id", "Date": "occurred_at"}
             table.rename(columns=ours | {"Total": "amount"}).round().to_sql(name, database)
     commands = [words for text in blocks(DOCS / "mapping.md", "sh") for words in typed(text)]
-    assert "next: holdfast features build" in run(tmp_path, commands)
+    assert "next: holdfast features build" in run(typist, tmp_path, commands)
 
 
-def test_an_audience_is_decided_and_its_outcomes_come_back_as_files(home, tmp_path, monkeypatch):  # noqa: F811
+def test_an_audience_is_decided_and_its_outcomes_come_back_as_files(home, typist, tmp_path):  # noqa: F811
     home.settings.write_text("replay_from = 2017-12-01T12:00:00Z\n[campaigns.spring]\n")
-    monkeypatch.setitem(OURSELVES, "HOLDFAST_HOME", str(home.root))
     (tmp_path / "drop").mkdir()
     commands = [
         words for name in ("offers", "clients") for text in blocks(DOCS / f"{name}.md", "sh") for words in typed(text)
     ]
-    run(tmp_path, [words for words in commands if words[1] in {"offers", "decide"}])
+    run(typist, tmp_path, [words for words in commands if words[1] in {"offers", "decide"}], home.root)
     decided = pd.read_csv(tmp_path / "drop" / "spring.csv")
     assert {"A", "B", "control"} == {*decided["treatment"]}
     outcomes = decided.head(3).assign(
@@ -269,5 +257,5 @@ def test_an_audience_is_decided_and_its_outcomes_come_back_as_files(home, tmp_pa
         outcomes[["outcome_id", "decision_id", "kind", "occurred_at", "amount"]].to_csv(
             folder / "outcomes.csv", index=False
         )
-    told = run(tmp_path, [words for words in commands if words[1] == "outcomes"])
+    told = run(typist, tmp_path, [words for words in commands if words[1] == "outcomes"], home.root)
     assert re.findall(r"new +(\d) *\n", told) == ["3", "0"]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from features.snapshots import read_snapshots
 from monitoring.drift import monitor_drift
 from monitoring.reference import read_reference
 from monitoring.watch import current_window, scored
+from tests.typist import Typist
 from training.artifacts import open_release
 from training.releases.ledger import champion_id
 
@@ -80,6 +82,14 @@ def holdfast(place):
 
 
 @pytest.fixture(scope="module")
+def typed(holdfast):
+    """Type what follows in one process, under the same guard."""
+    typist = Typist(**holdfast.environment)
+    yield partial(typist, home=holdfast.environment["HOLDFAST_HOME"])
+    typist.end()
+
+
+@pytest.fixture(scope="module")
 def demonstration(holdfast):
     done = holdfast("demo")
     assert done.returncode == 0, done.stderr
@@ -117,10 +127,10 @@ def test_every_step_prints_its_table_and_calls_what_is_not_real_by_its_name(demo
     assert demonstration.stderr == ""
 
 
-def test_a_second_run_shows_the_same_figures_and_redoes_nothing(demonstration, holdfast, place):
+def test_a_second_run_shows_the_same_figures_and_redoes_nothing(demonstration, typed, place):
     kept = {p: p.stat().st_mtime_ns for p in (place / "home" / "features").glob("*.parquet")}
     kept |= {p: p.stat().st_mtime_ns for p in (place / "home" / "warehouse").iterdir()}
-    again = holdfast("demo")
+    again = typed("demo")
     assert numbers(again.stdout) == numbers(demonstration.stdout)
     assert "stands: nothing changed" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
@@ -158,7 +168,7 @@ def test_the_service_reads_features_through_feast_and_says_their_age(address):
     assert answer["experiment"] == "simulated"
 
 
-def test_a_flipped_byte_in_the_release_is_refused(demonstration, holdfast, place, tmp_path):
+def test_a_flipped_byte_in_the_release_is_refused(demonstration, typed, place, tmp_path):
     assert demonstration.returncode == 0
     home = tmp_path / "home"
     shutil.copytree(place / "home", home, ignore=shutil.ignore_patterns("mlartifacts", "warehouse", "features"))
@@ -167,7 +177,7 @@ def test_a_flipped_byte_in_the_release_is_refused(demonstration, holdfast, place
     body = bytearray(path.read_bytes())
     body[len(body) // 2] ^= 1
     path.write_bytes(body)
-    refused = holdfast("serve", "--port", 0, home=home)
+    refused = typed("serve", "--port", 0, home=home)
     assert refused.returncode == 2
     assert "not the file that was released" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -194,10 +204,10 @@ def test_a_bento_builds(holdfast, tmp_path):
     assert {"texts.toml", "style.css", "frame.html"} <= {one.name for one in (made / "serving" / "pages").iterdir()}
 
 
-def test_the_page_and_its_json_say_the_same_of_the_members(demonstration, holdfast, place):
+def test_the_page_and_its_json_say_the_same_of_the_members(demonstration, typed, place):
     assert "overview-en.html" in demonstration.stdout
     file = place / "monday.html"
-    told = holdfast("monitor", "report", "--out", file, "--json")
+    told = typed("monitor", "report", "--out", file, "--json")
     assert told.returncode == 0, told.stderr
     view = json.loads(told.stdout)
     members, risk = view["membership"]["members"], view["risk"]
@@ -212,9 +222,9 @@ def test_the_page_and_its_json_say_the_same_of_the_members(demonstration, holdfa
     assert view["campaigns"]["earned"] is None
 
 
-def test_drift_has_a_verdict_a_report_and_an_exit_code(demonstration, holdfast, place):
+def test_drift_has_a_verdict_a_report_and_an_exit_code(demonstration, typed, place):
     assert demonstration.returncode == 0
-    verdict = holdfast("monitor", "drift", "--json")
+    verdict = typed("monitor", "drift", "--json")
     said = json.loads(verdict.stdout)
     assert verdict.returncode == said["exit_code"] == {"no_drift": 0, "drift": 1}[said["status"]]
     (report,) = (place / "home" / "reports").glob("drift-*.html")
@@ -239,10 +249,10 @@ def test_the_end_of_the_year_is_no_drift_and_a_break_planted_in_it_is(demonstrat
     assert columns - {"spend_28d"} <= {"churn probability", "value", *(f"uplift of {o}" for o in release.offer_ids)}
 
 
-def test_releases_lists_the_champion_and_rollback_has_nowhere_to_go(demonstration, holdfast):
+def test_releases_lists_the_champion_and_rollback_has_nowhere_to_go(demonstration, typed):
     assert demonstration.returncode == 0
-    assert "champion" in holdfast("releases").stdout
-    refused = holdfast("rollback")
+    assert "champion" in typed("releases").stdout
+    refused = typed("rollback")
     assert refused.returncode == 2
     assert "no champion before" in refused.stderr
 

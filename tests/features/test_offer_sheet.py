@@ -1,10 +1,7 @@
 """The catalogue as people read it, and `holdfast offers` as people type it."""
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +12,6 @@ from features.offer_sheet import offers_sheet
 from features.offers import Offer, catalogue_of
 from features.programme import Campaign, Economics, Policy, Programme
 
-ROOT = Path(__file__).parents[2]
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
 
 
@@ -54,7 +50,7 @@ def test_every_limit_is_shown():
 
 
 @pytest.fixture
-def run(tmp_path, company):
+def run(tmp_path, company, typist):
     """A home with one offer that goes on for ever and one that is over."""
     home = Home(tmp_path / "home")
     costs = {"channel": "mail", "contact_cost": 40, "redemption_cost": 300}
@@ -68,8 +64,7 @@ def run(tmp_path, company):
     company.ingest(company.frames(np.random.default_rng(1)) | {"offers": pd.DataFrame(rows)}, home=home)
 
     def offers(*options):
-        command = [sys.executable, "-m", "holdfast", "offers", *options, "--home", str(home.root)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        return typist("offers", *options, "--home", home.root)
 
     return offers
 

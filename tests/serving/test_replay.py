@@ -1,7 +1,5 @@
 """Decisions come out byte for byte as they were logged, however many were taken at once."""
 
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -88,22 +86,18 @@ def test_neither_stock_nor_budget_is_overdrawn(home, constrained):
     assert 0 < sum(row["cost"][row["treatments"].index(row["treatment"]) - 1] for row in spring) <= 4_000
 
 
-def holdfast(*words):
-    return subprocess.run([sys.executable, "-m", "holdfast", *words], capture_output=True, text=True, check=False)
-
-
-def test_the_verbs_show_a_decision_and_replay_a_sample(home):
-    replayed = holdfast("decisions", "replay", "--sample", "50", "--home", home.root)
+def test_the_verbs_show_a_decision_and_replay_a_sample(home, typist):
+    replayed = typist("decisions", "replay", "--sample", "50", "--home", home.root)
     assert replayed.returncode == 0, replayed.stderr
     assert "50 of 50 decisions came out byte for byte" in replayed.stdout
     row = next(row for row in read_decisions(home.decisions) if row["treatment"] == "A" and row["campaign_id"])
-    shown = holdfast("decisions", "show", row["decision_id"], "--home", home.root)
+    shown = typist("decisions", "show", row["decision_id"], "--home", home.root)
     for word in (row["decision_id"], row["member_id"], "A (drawn)", row["release_id"], row["campaign_id"]):
         assert word in shown.stdout
 
 
-def test_what_is_to_be_replayed_has_to_be_said_once(home):
+def test_what_is_to_be_replayed_has_to_be_said_once(home, typist):
     for words in ((), ("d1", "--all"), ("--sample", "3", "--all")):
-        refused = holdfast("decisions", "replay", *words, "--home", home.root)
+        refused = typist("decisions", "replay", *words, "--home", home.root)
         assert refused.returncode == 2
         assert "one of a decision's id, --sample N and --all was wanted" in refused.stderr

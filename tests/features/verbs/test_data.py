@@ -1,10 +1,7 @@
 """`holdfast ingest` as people type it."""
 
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,19 +9,17 @@ import pytest
 from features.home import Home
 from features.snapshots import build
 
-ROOT = Path(__file__).parents[3]
 MEMBERS = "member_id,joined_at\nm1,2024-01-01\nm2,2024-01-02\n"
 SALES = "receipt;member_id;day;net_total\nt1;m1;01/02/2024;10.00\nt2;m2;02/02/2024;5.00\n"
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, typist):
     (tmp_path / "m.csv").write_text(MEMBERS)
     (tmp_path / "sales.csv").write_text(SALES)
 
     def ingest(*arguments):
-        command = [sys.executable, "-m", "holdfast", "ingest", *arguments, "--home", str(tmp_path / "home")]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        return typist("ingest", *arguments, "--home", tmp_path / "home")
 
     return ingest
 
