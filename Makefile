@@ -13,7 +13,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := passive
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run demo test lint docs bench bench-serving chaos lock clean
+.PHONY: help run demo test lint docs bench bench-serving results chaos lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,9 @@ docs: .venv/ready ## the guides and the reference, written from the code, as pag
 
 bench: demo .oracles/ready ## benchmarks, each against its rival in the same run, and their report; begins none after HOLDFAST_BENCH_MINUTES (60)
 	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
+
+results: .venv/ready ## the newest report of `make bench` as docs/results.md, and the README's lines from it
+	@$(BIN)/python -m tests.bench.table $${HOLDFAST_HOME:-.holdfast}/reports/bench-*.md
 
 chaos: .venv/ready ## kills, failing disks, backends away, hostile inputs: what is tried, and what broke (15 minutes)
 	@CHAOS=long HOLDFAST_CORRUPTED=10000 $(BIN)/pytest tests/chaos tests/serving/test_corrupted_releases.py -n 2 --dist worksteal --durations 12

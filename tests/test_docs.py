@@ -50,6 +50,12 @@ def typed(text):
     return [shlex.split(line, comments=True) for line in lines if line.strip() and not line.startswith("#")]
 
 
+def anchors(text):
+    """Give what a link may name behind a #, of every heading."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 COMMANDS = [
     pytest.param([word for word in words[1:] if word != "--help"], id=f"{page.stem}: {shlex.join(words[:4])}")
     for page in PAGES
@@ -99,6 +105,17 @@ def test_what_is_named_of_this_project_is_there(page):
     named = re.findall(r"`([\w./-]+)`", BLOCK.sub("", page.read_text(encoding="utf-8")))
     paths = [name for name in named if name.startswith(OURS) and not name.startswith(WRITTEN)]
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("[PS]*.md")], ids=lambda page: page.stem)
+def test_every_link_within_the_project_leads_somewhere(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith(("http://", "https://"))]
+    for path, _, heading in (link.partition("#") for link in links):
+        target = page if not path else (page.parent / path).resolve()
+        assert target.exists() or f"{target.parent.relative_to(ROOT)}/" in WRITTEN, path
+        if heading:
+            assert heading in anchors(target.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -127,6 +127,15 @@ def test_every_step_prints_its_table_and_calls_what_is_not_real_by_its_name(demo
     assert demonstration.stderr == ""
 
 
+def test_the_readme_tells_of_it_what_it_shows(demonstration):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for metric, row in (("AUC", "lapse within 28 days"), ("mean absolute error", "margin within 28 days")):
+        shown = re.search(rf"{metric} +[\d.]+ \[([\d.]+), ([\d.]+)\]", demonstration.stdout)
+        said = re.search(rf"^\| {row}[^|]*\| ([\d.]+)", readme, re.MULTILINE)
+        lower, upper = map(float, shown.groups())  # another version of a library moves the last digits
+        assert lower < float(said[1]) < upper
+
+
 def test_a_second_run_shows_the_same_figures_and_redoes_nothing(demonstration, typed, place):
     kept = {p: p.stat().st_mtime_ns for p in (place / "home" / "features").glob("*.parquet")}
     kept |= {p: p.stat().st_mtime_ns for p in (place / "home" / "warehouse").iterdir()}
