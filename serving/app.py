@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from features.schema import ID_LENGTH
 from serving.answers import dump
@@ -40,6 +41,7 @@ from serving.explanation import language_of
 from serving.guard import Guard
 from serving.keys import Keyring
 from serving.lane import Lane
+from serving.layers import Application
 from serving.pages.routes import add_pages
 from serving.problems import (
     MEDIA_TYPE,
@@ -114,7 +116,11 @@ def create_app(
                 traces.close()
             gc.unfreeze()  # or extension modules report all of it as leaked when the process ends
 
-    app = FastAPI(
+    def layers(routes: ASGIApp) -> ASGIApp:
+        return Guard(Door(Lane(routes), keyring=keyring, now=now, per_second=per_second), traces=traces)
+
+    app = Application(
+        layers=layers,
         title="Holdfast",
         version="1",
         description="Which member is about to leave, and which offer, if any, is worth sending.",
@@ -126,9 +132,6 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
     )
     app.state.desk, app.state.closing = None, False
-    app.add_middleware(Lane)  # first, so that it is the innermost: what guards other calls guards these
-    app.add_middleware(Door, keyring=keyring, now=now, per_second=per_second)
-    app.add_middleware(Guard, traces=traces)
     _add_calls(app)
     _add_member_calls(app)
     _add_probes(app)

@@ -296,8 +296,10 @@ class Desk:
         return Reply(standing.body, replayed=True)
 
     def _check_offers(self, request: ScoresRequest) -> None:
+        if not request.offers:
+            return
         known = self.decider.release.offer_ids
-        if request.offers and not set(request.offers) <= set(known):
+        if not set(request.offers) <= set(known):
             detail = f"one of {', '.join(known)} was wanted"
             wrong = [place for place, offer in enumerate(request.offers) if offer not in known]
             problems = (FieldProblem(pointer=f"/offers/{place}", detail=detail) for place in wrong)

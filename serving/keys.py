@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -52,7 +53,7 @@ class Keyring:
     """Know the keys of a file as it stands; what is broken is refused with everything it opened."""
 
     def __init__(self, path: Callable[[], Path]) -> None:
-        self._path = path
+        self._path = cache(path)  # looked at for every call, which does not join names each time
         self._seen: tuple[int, ...] | None = None
         self._keys: dict[str, Key] | None = None
 

@@ -17,7 +17,7 @@ CALLS: Final = frozenset({"/v1/decisions", "/v1/scores"})
 
 
 class Lane:
-    """Lead a hot call to its handler; a middleware, the innermost one, so that all others hold for it too."""
+    """Lead a hot call to its handler; the innermost layer, so that all others hold for it too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -16,6 +16,7 @@ from serving.shape import too_much
 
 BODY_BYTES: Final = 256 * 1024
 BODY_SECONDS: Final = 5  # that a caller may take to send one
+WHOLE: Final = "holdfast.whole"  # in a request's scope: its body has come, and nobody need be waited for
 MEDIA_TYPE: Final = "application/problem+json"
 
 R = TypeVar("R", bound=BaseModel)
@@ -115,7 +116,7 @@ async def read_body(request: Request, wanted: str = "application/json") -> bytes
         _too_large()
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(None if WHOLE in request.scope else BODY_SECONDS):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > BODY_BYTES:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.door import HEAD_BYTES
+from serving.problems import WHOLE
 
 CONNECTIONS: Final = 900  # a process has 1,024 files to open, as a rule
 HEAD_SECONDS: Final = 5.0
@@ -50,9 +51,9 @@ class Protocol(HttpToolsProtocol):
         if self._away:
             super().data_received(data)
             return
-        if self._waiting is None and (self.cycle is None or self.cycle.response_complete):
-            self._wait()
         super().data_received(data)
+        if self._waiting is None and not self._is_busy():
+            self._wait()
         if self._waiting is not None and not self._is_away():
             self._came += len(data)
             if self._came > HEAD_BYTES:
@@ -78,6 +79,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Go on to the next request."""
         if not self._away:
+            self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key]
             super().on_message_complete()
             return
         self._away = False
@@ -101,6 +103,10 @@ class Protocol(HttpToolsProtocol):
 
     def _is_away(self) -> bool:
         return self._away
+
+    def _is_busy(self) -> bool:
+        """Say whether a request is being answered, or there is nobody left to answer."""
+        return self.transport.is_closing() or not (self.cycle is None or self.cycle.response_complete)
 
     def _wait(self) -> None:
         self._came = 0

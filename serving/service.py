@@ -170,12 +170,13 @@ def run(desk: Desk, listening: socket.socket, *, home: Home, ready: Callable[[st
         traces=Traces.open(os.environ),
     )
     config = uvicorn.Config(
-        bento(app).to_asgi(),
+        _Front(bento(app).to_asgi(), front=app),
         http=partial(Protocol, turn_away=Turnstile(app)),  # type: ignore[arg-type]  # whatever makes one will do
         ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who stands behind a proxy
         backlog=BACKLOG,
         timeout_graceful_shutdown=STOP_SECONDS,
     )

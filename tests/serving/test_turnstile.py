@@ -84,7 +84,7 @@ def test_it_is_told_before_its_body_came_and_its_connection_goes_on(full):
         assert (status, body) == (200, ["POST", 3])
 
     # Feast makes the library keep its counts in files, by process: a test before this one may have counted too
-    refused = full.desk.meters._requests.labels("/v1/decisions", 429)._value
+    refused = full.desk.meters._requests("/v1/decisions", 429)._value
     before = refused.get()
     talk(full, conversation)
     assert refused.get() - before == 2

@@ -1,6 +1,5 @@
 """A bare ASGI application with the same features, arithmetic and log: no contract, keys, limits or problems."""
 
-import asyncio
 import json
 import socket
 import sys
@@ -29,7 +28,8 @@ def main(home):
             body += message["body"]
             if not message.get("more_body"):
                 break
-        request = DecisionsRequest.model_construct(members=tuple(json.loads(body)["members"]))
+        members = tuple(json.loads(body)["members"])
+        request = DecisionsRequest.model_construct(members=members, offers=None, campaign_id=None, context={})
         stored = await desk._room.ask(Ask(request))
         length = (b"content-length", str(len(stored.decided.text)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, length]})
@@ -40,7 +40,7 @@ def main(home):
     listening.listen(2048)  # who asks before the server is there waits
     print(f"http://127.0.0.1:{listening.getsockname()[1]}/", flush=True)  # noqa: T201 (the benchmark reads it)
     config = uvicorn.Config(app, access_log=False, log_config=None, lifespan="off")
-    asyncio.run(uvicorn.Server(config).serve([listening]))
+    uvicorn.Server(config).run([listening])
 
 
 if __name__ == "__main__":
