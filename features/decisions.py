@@ -8,6 +8,7 @@ from features.log.calls import Log
 from features.log.columns import Block, campaign_ids, read_blocks
 from features.log.entries import Answer, Batch, Decided, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed, is_erased
+from features.log.opening import open_log
 from features.log.reading import (
     find_batch,
     find_decision,
@@ -44,6 +45,7 @@ __all__ = [
     "find_decision",
     "is_erased",
     "latest_decision",
+    "open_log",
     "read_blocks",
     "read_catalogue_body",
     "read_decisions",

@@ -67,6 +67,14 @@ class Engine(BaseModel):
         repr=False,
         description="where the decision log is copied to: sqlite, nowhere but the file under the home; postgresql://...",
     )
+    agree: bool = Field(
+        False,
+        description="whether several instances, each with a home of its own, decide as one through the Postgres of "
+        "`decisions`: keys, contacts, stock, budgets, opt-outs and erasures of one count at all",
+    )
+    decisions_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = Field(
+        80, description="so long may Postgres take to answer instances that agree, before one goes on apart"
+    )
     online_prefix: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,40}$")] = Field(
         "holdfast", description="what the keys in Redis begin with; programmes that share a Redis have one each"
     )
@@ -76,6 +84,13 @@ class Engine(BaseModel):
     online_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = Field(
         40, description="so long may connecting to Redis take, and so long its answer, before decisions fall back"
     )
+
+    @field_validator("agree")
+    @classmethod
+    def _somewhere(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 (pydantic's)
+        if value and info.data.get("decisions") in EMBEDDED:
+            raise ValueError(f"instances agree in Postgres; wanted {_example('decisions')}")
+        return value
 
     @field_validator(*BEYOND)
     @classmethod

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from features.decisions import Log, Outcome, SharedLog, read_outcomes, read_unmatched
+from features.decisions import Log, Outcome, open_log, read_outcomes, read_unmatched
 from features.errors import ConflictError, ContractError, NotFoundError
 from features.files import fingerprint, write_whole
 from features.home import Home
@@ -79,7 +79,7 @@ def bring_outcomes(home: Home, path: Path, *, now: datetime, progress: Progress)
     frames = _frames(path)
     _check_columns(path, next(frames).columns)
     came, refused, rows = Counter[bool](), list[Refused](), 0
-    with SharedLog(home.decisions) as log:
+    with open_log(home) as log:
         for frame in frames:
             for row, found in enumerate(_record(log, frame, now=now)):
                 if isinstance(found, bool):

@@ -128,6 +128,7 @@ class Purse:
     stock: Floats  # (n_offers,)
     price: float
     stock_prices: Floats  # (n_offers,)
+    apart: bool = False  # whether others may use it up meanwhile
 
     @property
     def priced(self) -> bool:
@@ -266,6 +267,7 @@ class Decider:
             scored=members.known,
             sold_out=purse.stock < 1,
             affordable=None if np.isinf(purse.budget) else worth.cost <= purse.budget,
+            apart=purse.apart,
         )
 
     def probabilities(
@@ -317,11 +319,16 @@ class Decider:
         """Say who may get the fallback offer: nobody held out, and nobody whom a cap on all contacts protects."""
         policy, standing, offer = self.catalogue.policy, members.standing, self.fallback
         valid = offer is not None and offer.valid_from <= occasion.now < offer.valid_until
-        if not valid or self.fallback_cost > occasion.purse.budget:
+        if not valid or self.fallback_cost > occasion.purse.budget or self._held_back(occasion.purse):
             return np.zeros(len(members.arm), dtype=np.bool_)
         rested = standing.since_any >= policy.min_days_between_contacts
         few = standing.in_period < (np.inf if policy.contacts_per_period is None else policy.contacts_per_period)
         return np.asarray((members.arm != HELD_OUT) & rested & few)
+
+    def _held_back(self, purse: Purse) -> bool:
+        """Say whether the fallback offer is limited by what is not known now."""
+        offer = self.fallback
+        return bool(offer and purse.apart and self.constraints.limits(offer, budget=bool(np.isfinite(purse.budget))))
 
     def _terms_of(self, campaign_id: str | None) -> Terms:
         if campaign_id not in self.catalogue.campaigns:

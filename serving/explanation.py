@@ -72,6 +72,7 @@ REFUSED: Final[dict[Language, dict[str, str]]] = {
         "price": "it would cost the member more than the public price",
         "rule": "it is not known that the member meets its rule",
         "cost_cap": "it costs more than a member of this stage may",
+        "apart": "what other instances sent could not be known at that moment",
         "offer_contacts": "the rest of {offer_days} days between two contacts with it is not over",
         "contacts": "the rest of {days} days between two contacts is not over",
         "contacts_per_period": "the member has had {most} contacts within {period} days",
@@ -90,6 +91,7 @@ REFUSED: Final[dict[Language, dict[str, str]]] = {
         "price": "会员支付的价格会高于公开价格",
         "rule": "无法确认该会员符合其规则",
         "cost_cap": "其成本超过该阶段会员的上限",
+        "apart": "当时无法得知其他实例已发送的内容",
         "offer_contacts": "两次发送该优惠之间{offer_days}天的间隔未满",
         "contacts": "两次联系之间{days}天的间隔未满",
         "contacts_per_period": "该会员在{period}天内已被联系{most}次",
@@ -104,6 +106,7 @@ LIMITS: Final[dict[Language, dict[str, str]]] = {
         "contacts": "the rest of {days} days between two contacts",
         "offer_contacts": "the rest between two contacts with one offer",
         "contacts_per_period": "the limit of {most} contacts within {period} days",
+        "apart": "other instances that could not be asked",
         "stock": "an end to its stock",
         "budget": "an end to the budget",
     },
@@ -111,6 +114,7 @@ LIMITS: Final[dict[Language, dict[str, str]]] = {
         "contacts": "两次联系之间{days}天的间隔",
         "offer_contacts": "同一优惠两次发送之间的间隔",
         "contacts_per_period": "{period}天内最多联系{most}次的限制",
+        "apart": "当时无法询问的其他实例",
         "stock": "库存限制",
         "budget": "预算限制",
     },
@@ -199,6 +203,7 @@ def _without(grounds: Grounds, word: str) -> str:
     endless = {
         "budget": replace(purse, budget=np.inf),
         "stock": replace(purse, stock=np.full_like(purse.stock, np.inf)),
+        "apart": replace(purse, apart=False),
     }
     members = replace(grounds.members, standing=free.get(word, standing))
     occasion = replace(grounds.occasion, purse=endless.get(word, purse))

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -12,6 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from features.decisions import Decision
+from features.log.agreement import Agreement
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # where the library puts the metrics of several processes together
 WORKERS: Final = "holdfast-metrics-"
@@ -26,7 +27,7 @@ class Meters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._workers = WORKERS in os.environ.get(FOLDER, "")  # Feast sets it as well, to a folder of its own
-        self._watched: tuple[tuple[Gauge, Callable[[], int]], ...] = ()
+        self._watched: tuple[tuple[Gauge, Callable[[], float]], ...] = ()
         self._own: tuple[tuple[Gauge, str], ...] = ()
         if self._workers:  # the library's names are of one process
             told = {"resident_memory_bytes": "Memory", "cpu_seconds_total": "Processor time", "open_fds": "Open files"}
@@ -73,6 +74,9 @@ class Meters:
         self._backlog = self._gauge("holdfast_log_backlog", "Entries that wait for the disk")
         self._undrained = self._gauge("holdfast_drain_backlog", "Changes of the log that its Postgres lacks")
         self._owed = self._gauge("holdfast_live_backlog", "Requests with live rows that wait, and members owed")
+        self._apart = self._gauge("holdfast_apart", "1 while what other instances commit is not known")
+        self._doubled = self._gauge("holdfast_doubled_keys", "Keys that were answered here and by another instance")
+        self._ahead = self._gauge("holdfast_clock_ahead_seconds", "How far Postgres' clock is before this machine's")
 
     def answered(self, call: str, status: int, seconds: float) -> None:
         """Count an answer."""
@@ -133,6 +137,11 @@ class Meters:
         """Say where to read the backlogs."""
         self._watched = ((self._backlog, log), (self._undrained, drain), (self._owed, live))
 
+    def watch_agreement(self, agreement: Callable[[], Agreement | None]) -> None:
+        """Say where to read how it stands with other instances; where there are none, nothing is amiss."""
+        told = ((self._apart, "apart"), (self._doubled, "doubled"), (self._ahead, "ahead"))
+        self._watched += tuple((gauge, partial(_told, agreement, name)) for gauge, name in told)
+
     def text(self) -> bytes:
         """Write every metric in Prometheus' text format."""
         self._look()
@@ -152,6 +161,10 @@ class Meters:
             self._looked = time.monotonic()
             for gauge, name in self._own:
                 gauge.set(self._process.get_sample_value(name) or 0)
+
+
+def _told(agreement: Callable[[], Agreement | None], name: str) -> float:
+    return float(getattr(agreement(), name, 0))
 
 
 class _OfAll(Collector):

@@ -122,18 +122,18 @@ class Offering:
         decider = self.decider
         offer_ids = decider.release.offer_ids
         stock = decider.stock - self._log.contacted(offer_ids) if decider.constraints.stock else decider.stock
-        campaign = decider.campaign(campaign_id)
+        campaign, apart = decider.campaign(campaign_id), self._log.apart()
         if campaign_id is None or campaign is None:
-            return Purse(np.inf, stock, 0.0, np.zeros(len(offer_ids)))
+            return Purse(np.inf, stock, 0.0, np.zeros(len(offer_ids)), apart)
         base, of_stock = self._log.price(campaign_id)
         stock_prices = np.array([of_stock.get(offer_id, 0.0) for offer_id in offer_ids])
         if campaign.budget is None:
-            return Purse(np.inf, stock, 0.0, stock_prices)
+            return Purse(np.inf, stock, 0.0, stock_prices, apart)
         spent = self._log.spent(campaign_id)
         price = campaign_price(
             base, spent=spent, budget=campaign.budget, starts=campaign.starts, ends=campaign.ends, now=now
         )
-        return Purse(float(campaign.budget - spent), stock, price, stock_prices)
+        return Purse(float(campaign.budget - spent), stock, price, stock_prices, apart)
 
     def _warehouse(self) -> Warehouse | None:
         try:

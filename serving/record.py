@@ -186,7 +186,7 @@ def record(decider: Decider, file: File, *, worth: Worth, choice: Choice, reques
         _treatments(decider, file.members, worth, choice),
         request.uniform.tolist(),
         _facts(file.members),
-        _standings(decider, file.members.standing, choice),
+        _standings(decider, file.members.standing, choice, apart=occasion.purse.apart),
         file.members.X.astype("<f4"),
         request.context,
         request.idempotency_key,
@@ -271,7 +271,7 @@ def _facts(members: Members) -> Iterator[dict[str, float | str | None]]:
     return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
-def _standings(decider: Decider, standing: Standing, choice: Choice) -> list[dict[str, Any]]:
+def _standings(decider: Decider, standing: Standing, choice: Choice, *, apart: bool) -> list[dict[str, Any]]:
     """Give what caps, budget and stock saw: only what limits something, null for what is infinite."""
     columns: dict[str, list[Any]] = {}
     if decider.constraints.longest_days:
@@ -282,6 +282,8 @@ def _standings(decider: Decider, standing: Standing, choice: Choice) -> list[dic
         columns["budget"] = choice.budget.tolist()
     if decider.constraints.stock:
         columns["stock"] = [_finite(row) for row in choice.stock.tolist()]
+    if apart:
+        columns["apart"] = [True] * len(standing.since_any)
     if not columns:
         return [{}] * len(standing.since_any)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

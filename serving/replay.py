@@ -216,6 +216,7 @@ def _purse(decider: Decider, row: Row) -> Purse:
         stock=_infinite(seen.get("stock", [None] * len(decider.release.offer_ids))),
         price=row["price"],
         stock_prices=np.array(row["stock_prices"], dtype=np.float64),
+        apart=seen.get("apart", False),
     )
 
 

@@ -23,7 +23,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from features.decisions import SharedLog
+from features.decisions import SharedLog, open_log
 from features.errors import ContractError, HoldfastError
 from features.home import Home
 from features.programme import Programme, read_programme
@@ -89,7 +89,7 @@ def open_desk(home: Home, *, worker: int | None = None) -> Desk:
     chance = np.random.SeedSequence(seed, spawn_key=(worker,) if worker else ())
     world = World(clock=_clock(programme), new_id=lambda: uuid.uuid4().hex, rng=np.random.default_rng(chance))
     store = open_store(home)
-    log = SharedLog(home.decisions)
+    log = open_log(home)
     try:
         offering = Offering(home, release, log, now=world.clock())
     except HoldfastError:

@@ -35,6 +35,7 @@ REFUSALS: Final = (
     "price",  # above the public one
     "rule",  # it is not known that the member is eligible
     "cost_cap",  # it would cost more than a member of this stage may
+    "apart",  # something limits it, and other instances that decide as well can't be asked what is left
     "offer_contacts",  # the member got this offer too few days ago
     "contacts",  # the member got any offer too few days ago
     "contacts_per_period",  # the member got enough
@@ -85,6 +86,10 @@ class Constraints:
         """Say how many contacts there are in all, of offers of which there is an end."""
         return {offer.offer_id: offer.stock for offer in self._offers if offer and offer.stock is not None}
 
+    def limits(self, offer: Offer, *, budget: bool) -> bool:
+        """Say whether anything that runs out limits an offer: rests between contacts, its stock, or a budget."""
+        return budget or offer.stock is not None or self.longest_days > 0
+
     @property
     def mandatory(self) -> Flags:
         """Say which offers go before all others, `(n_offers,)`."""
@@ -102,6 +107,7 @@ class Constraints:
         scored: Flags,
         sold_out: Flags,
         affordable: Flags | None,
+        apart: bool = False,
     ) -> NDArray[np.uint8]:
         """Say why each member can't get each offer, `(n_members, n_offers)` places in `REFUSALS`; 0: it is possible.
 
@@ -114,10 +120,11 @@ class Constraints:
         scored : (n_members,)
         sold_out : (n_offers,) of which nothing is left
         affordable : (n_members, n_offers) what the budget's rest covers; None: money is no matter
+        apart : whether what others give out meanwhile is not known
         """
         campaign = self.catalogue.campaigns.get(campaign_id) if campaign_id is not None else None
         caps = self._caps(facts[STAGE])
-        case = _Case(facts, standing, cost, caps, now, campaign, offers, sold_out, affordable)
+        case = _Case(facts, standing, cost, caps, now, campaign, offers, sold_out, affordable, apart)
         of_any = np.zeros(len(scored), dtype=np.uint8)
         _refuse(of_any, "not_scored", ~scored)
         _refuse(of_any, "opt_out", np.asarray(facts[CONSENT] == OPTED_OUT))
@@ -144,6 +151,7 @@ class Constraints:
             yield "rule", ~rule.holds(case.facts)
         if case.caps is not None:
             yield "cost_cap", case.cost[:, place] > case.caps
+        yield "apart", case.apart and self.limits(offer, budget=case.affordable is not None)
         if offer.min_days_between_contacts:
             yield "offer_contacts", standing.since_offer[:, place] < offer.min_days_between_contacts
         if policy.min_days_between_contacts:
@@ -192,6 +200,7 @@ class _Case:
     offers: Sequence[str] | None
     sold_out: Flags
     affordable: Flags | None
+    apart: bool
 
     @property
     def running(self) -> bool:

@@ -2,7 +2,8 @@
 
 The log's writer is the only one, so what it has entered here is all there is: a decision counts from the moment it is
 handed in, and no longer once the disk refused it. Whoever decides says what that rests on; where somebody else has
-changed it meanwhile, the decision is refused, so that what stands is what one alone would have decided in turn.
+changed it meanwhile, the decision is refused, so that what stands is what one alone would have decided in turn. Where
+other instances decide as well, what they committed is heard before anything is, and each entry held against it again.
 """
 
 import threading
@@ -21,6 +22,7 @@ RECENT: Final = 200_000  # members of whom it is known when they were contacted 
 
 Range = tuple[int | None, int | None]  # the least and the most, where there is one
 Spending = Mapping[tuple[str, str], tuple[int, int]]  # (campaign_id, offer_id) -> contacts, spent in minor units
+Totals = Mapping[tuple[str, str, str], tuple[int, int]]  # (instance, campaign_id, offer_id) -> likewise, in all
 
 
 class Contact(NamedTuple):
@@ -42,6 +44,15 @@ class Seen:
     contacted: Mapping[str, Range] = field(default_factory=dict)  # by offer
 
 
+class Entered(NamedTuple):
+    """Say at which moment decisions were handed in, and which totals of this log's own they rest on."""
+
+    moment: int
+    heard: int  # how often something came from elsewhere until then
+    spent: Mapping[str, int]
+    contacted: Mapping[str, int]
+
+
 class Book:
     """Keep contacts that wait for the disk, the running totals, and whom contacts came to of late."""
 
@@ -55,14 +66,18 @@ class Book:
         self._moment = time.monotonic_ns()
         self._last: OrderedDict[str, int] = OrderedDict()  # member_id -> moment of the last contact, oldest first
         self._forgotten = self._moment  # the last moment of which members were dropped
-        self._reserved: dict[tuple[str, int], list[tuple[Sequence[Contact], Spending]]] = {}  # by batch and part
+        self._reserved: dict[tuple[str, int], list[_Reserved]] = {}  # by batch and part
+        self._elsewhere = dict[tuple[str, str, str], tuple[int, int]]()  # (instance, campaign_id, offer_id) -> totals
+        self._contacts_elsewhere, self._spent_elsewhere = Counter[str](), Counter[str]()  # they count above as well
+        self._last_elsewhere: OrderedDict[str, int] = OrderedDict()  # as `_last`
+        self._heard, self._news = 0, tuple[Contact, ...]()
 
     @property
     def moment(self) -> int:
         """Count the entries so far: what is read after it holds them all."""
         return self._moment
 
-    def enter(self, contacts: Iterable[Contact], spending: Spending, seen: Seen | None = None) -> None:
+    def enter(self, contacts: Iterable[Contact], spending: Spending, seen: Seen | None = None) -> Entered:
         """Count what is handed to the writer, if what it rests on is still so.
 
         Raises
@@ -73,6 +88,7 @@ class Book:
         with self._lock:
             if seen is not None and not self._stands(seen):
                 raise StaleError("what these decisions rest on has changed meanwhile; decide again")
+            entered = self._entered(seen)
             self._add(spending, sign=1)
             self._moment += 1
             for contact in contacts:
@@ -81,6 +97,59 @@ class Book:
                 self._last.move_to_end(contact.member_id)
             while len(self._last) > RECENT:
                 _, self._forgotten = self._last.popitem(last=False)
+        return entered
+
+    def hear(self, contacts: Iterable[Contact], totals: Totals) -> None:
+        """Count what others have committed: contacts, and what each of them came to by now.
+
+        They wait for the disk until something is heard again.
+        """
+        with self._lock:
+            self._forget(self._news)  # on the disk by now, or heard once more
+            self._news = tuple(contacts)
+            if not self._news and not totals:
+                return
+            self._heard += 1
+            self._moment += 1
+            for contact in self._news:
+                self._waiting[contact.member_id][contact.decision_id] = contact
+                for last in (self._last, self._last_elsewhere):
+                    last[contact.member_id] = self._moment
+                    last.move_to_end(contact.member_id)
+            while len(self._last_elsewhere) > RECENT:
+                self._last_elsewhere.popitem(last=False)
+            for name, (count, spent) in totals.items():
+                known, known_spent = self._elsewhere.get(name, (0, 0))
+                self._elsewhere[name] = (count, spent)
+                _, campaign_id, offer_id = name
+                for counter, key, more in (
+                    (self._contacts, offer_id, count - known),
+                    (self._contacts_elsewhere, offer_id, count - known),
+                    (self._spent, campaign_id, spent - known_spent),
+                    (self._spent_elsewhere, campaign_id, spent - known_spent),
+                ):
+                    counter[key] += more
+
+    def confirm(self, entered: Entered, seen: Seen) -> None:
+        """Hold what was entered against what others have committed since.
+
+        Raises
+        ------
+        StaleError
+            If it no longer stands.
+        """
+        with self._lock:
+            if entered.heard == self._heard:
+                return
+            touched = seen.moment is not None and any(
+                self._last_elsewhere.get(member_id, 0) > entered.moment for member_id in seen.member_ids
+            )
+            spent = ((own + self._spent_elsewhere[name], seen.spent[name]) for name, own in entered.spent.items())
+            sent = (
+                (own + self._contacts_elsewhere[name], seen.contacted[name]) for name, own in entered.contacted.items()
+            )
+            if touched or not all(_within(*of) for of in (*spent, *sent)):
+                raise StaleError("another instance was faster; decide again")
 
     def reserve(
         self, part: tuple[str, int], place: int, contacts: Sequence[Contact], spending: Spending, seen: Seen | None
@@ -96,22 +165,22 @@ class Book:
         """
         if place == 0:
             self.release(part)
-        self.enter(contacts, spending, seen)
+        entered = self.enter(contacts, spending, seen)
         with self._lock:
-            self._reserved.setdefault(part, []).append((contacts, spending))
+            self._reserved.setdefault(part, []).append(_Reserved(contacts, spending, entered, seen))
             return self._moment
 
     def release(self, part: tuple[str, int]) -> None:
         """Let go of what was reserved for a part."""
-        for contacts, spending in self._reserved.pop(part, []):
-            self.settle(contacts, spending, stored=False)
+        for held in self._reserved.pop(part, []):
+            self.settle(held.contacts, held.spending, stored=False)
 
     def release_all(self, batch_id: str) -> None:
         """Let go of what was reserved for a batch."""
         for part in [part for part in self._reserved if part[0] == batch_id]:
             self.release(part)
 
-    def claim(self, part: tuple[str, int], times: int) -> tuple[list[Contact], Spending]:
+    def claim(self, part: tuple[str, int], times: int) -> "Claimed":
         """Give what was reserved for a part, so many times, which stays counted until it is settled.
 
         Raises
@@ -122,10 +191,11 @@ class Book:
         with self._lock:
             held = self._reserved.pop(part, [])
         if len(held) != times:
-            for contacts, spending in held:
-                self.settle(contacts, spending, stored=False)
+            for one in held:
+                self.settle(one.contacts, one.spending, stored=False)
             raise StaleError("another process keeps the log now; decide the batch again, and it goes on")
-        return [contact for contacts, _ in held for contact in contacts], _together([money for _, money in held])
+        contacts = [contact for one in held for contact in one.contacts]
+        return Claimed(contacts, _together([one.spending for one in held]), held)
 
     def touched(self, member_ids: Sequence[str], since: int) -> list[str]:
         """Say which members were contacted after a moment, or may have been."""
@@ -139,11 +209,7 @@ class Book:
         with self._lock:
             if not stored:
                 self._add(spending, sign=-1)
-            for contact in contacts:
-                waiting = self._waiting[contact.member_id]
-                waiting.pop(contact.decision_id, None)  # two entries may have come with one id
-                if not waiting:
-                    del self._waiting[contact.member_id]
+            self._forget(contacts)
 
     def waiting(self, member_ids: Iterable[str]) -> list[Contact]:
         """Give the contacts of members that may not be on the disk yet."""
@@ -162,6 +228,20 @@ class Book:
         with self._lock:
             return self._spent[campaign_id]
 
+    def _entered(self, seen: Seen | None) -> Entered:
+        if seen is None:
+            return Entered(self._moment, self._heard, {}, {})
+        spent = {name: self._spent[name] - self._spent_elsewhere[name] for name in seen.spent}
+        contacted = {name: self._contacts[name] - self._contacts_elsewhere[name] for name in seen.contacted}
+        return Entered(self._moment, self._heard, spent, contacted)
+
+    def _forget(self, contacts: Iterable[Contact]) -> None:
+        for contact in contacts:
+            waiting = self._waiting[contact.member_id]
+            waiting.pop(contact.decision_id, None)  # two entries may have come with one id
+            if not waiting:
+                del self._waiting[contact.member_id]
+
     def _stands(self, seen: Seen) -> bool:
         if seen.moment is not None:
             if seen.moment < self._forgotten:
@@ -178,6 +258,23 @@ class Book:
             self._spent[campaign_id] += sign * spent
 
 
+class _Reserved(NamedTuple):
+    """Hold what some rows of a part reserved, and what that rests on."""
+
+    contacts: Sequence[Contact]
+    spending: Spending
+    entered: Entered
+    seen: Seen | None
+
+
+class Claimed(NamedTuple):
+    """Hold what a part reserved in all, and piece by piece."""
+
+    contacts: list[Contact]
+    spending: Spending
+    pieces: Sequence[_Reserved]
+
+
 def _together(parts: Iterable[Spending]) -> Spending:
     totals: dict[tuple[str, str], tuple[int, int]] = {}
     for part in parts:
@@ -190,6 +287,12 @@ def _together(parts: Iterable[Spending]) -> Spending:
 def _within(total: int, limits: Range) -> bool:
     least, most = limits
     return (least is None or total >= least) and (most is None or total <= most)
+
+
+def limited(contacts: Iterable[Contact], seen: Seen) -> bool:
+    """Say whether anything limits contacts: rests, a budget, or the stock of one's offer."""
+    every = seen.moment is not None or bool(seen.spent)
+    return any(every or contact.offer_id in seen.contacted for contact in contacts)
 
 
 def contacts_of(decisions: Iterable[Decision]) -> list[Contact]:

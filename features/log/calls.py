@@ -14,6 +14,7 @@ import msgspec
 
 from features import errors
 from features.errors import HoldfastError
+from features.log.agreement import Agreement
 from features.log.book import Contact, Seen, Spending
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed
@@ -80,6 +81,10 @@ class Kept(Protocol):
 
     def price(self, campaign_id: str) -> tuple[float, dict[str, float]]:
         """Give a campaign's prices."""
+        ...
+
+    def apart(self) -> bool:
+        """Say whether what others commit is not known."""
         ...
 
     def moment(self) -> int:
@@ -167,6 +172,11 @@ class Log(Kept, Protocol):
     @property
     def undrained(self) -> int:
         """Changes that Postgres lacks, where there is one."""
+        ...
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How it stands with other instances, where this process writes and there are some."""
         ...
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:

@@ -22,8 +22,10 @@ NAMES: Final = {  # the columns that name a row
     "tombstones": ("mark",),
     "receipts": ("receipt_id",),
 }
-BETWEEN: Final = " || '\x1f' || "  # a character that ids have no use for
+APART: Final = "\x1f"  # a character that ids have no use for
+BETWEEN: Final = f" || '{APART}' || "
 KEYS: Final = {table: BETWEEN.join(columns) for table, columns in NAMES.items()}
+EVERY: Final = 2**63 - 1
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS changes (
   number INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, key TEXT NOT NULL
 )"""
@@ -49,13 +51,39 @@ def forget(db: sqlite3.Connection, number: int) -> None:
     db.execute("DELETE FROM changes WHERE number <= ?", (number,))
 
 
-def pending(db: sqlite3.Connection, most: int) -> tuple[int, dict[str, list[str]]]:
+def forget_after(db: sqlite3.Connection, number: int) -> None:
+    """Drop the notes after a number: another place has these rows, for they came from there."""
+    db.execute("DELETE FROM changes WHERE number > ?", (number,))
+
+
+def leave_out(db: sqlite3.Connection, source: str, key: str) -> None:
+    """Drop the notes about a row, which is not carried over as it stands here."""
+    db.execute("DELETE FROM changes WHERE source = ? AND key = ?", (source, key))
+
+
+def last(db: sqlite3.Connection) -> int:
+    """Give the number of the last note that ever was."""
+    found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
+    return found[0] if found else 0
+
+
+def pending(
+    db: sqlite3.Connection, most: int, *, after: int = 0, until: int = EVERY
+) -> tuple[int, dict[str, list[str]]]:
     """Give the keys, by table, of the first changes that nobody carried over, and the number of the last of them."""
-    rows = db.execute("SELECT number, source, key FROM changes ORDER BY number LIMIT ?", (most,)).fetchall()
+    asked = "SELECT number, source, key FROM changes WHERE number > ? AND number <= ? ORDER BY number LIMIT ?"
+    rows = db.execute(asked, (after, until, most)).fetchall()
     found: dict[str, list[str]] = {}
     for _, source, key in rows:
         found.setdefault(source, []).append(key)
     return (rows[-1][0] if rows else 0), {source: list(dict.fromkeys(keys)) for source, keys in found.items()}
+
+
+def agreed(db: sqlite3.Connection) -> int:
+    """Give the last change that other instances know of, where there are some; else there is no limit."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'agreement'").fetchone():
+        return EVERY
+    return int(db.execute("SELECT written FROM agreement").fetchone()[0])
 
 
 def waiting(db: sqlite3.Connection) -> int:

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TextIO
 
 from features.errors import ContractError, UnwrittenError
+from features.log.agreement import Agreement, PartedError
 
 GROUP: Final = 256  # entries that share one flush of the disk at most
 
@@ -24,6 +25,10 @@ _Job = tuple[Write, "Future[Any]"]
 
 class TakenError(ContractError):
     """Say that another process writes the log."""
+
+
+class AgreedError(UnwrittenError):
+    """Say that the disk did not take what stands in the ledger: it counts, and comes back from there."""
 
 
 def lock(path: Path) -> TextIO:
@@ -46,10 +51,15 @@ def lock(path: Path) -> TextIO:
 
 
 class Commits:
-    """Write entries in groups; an entry's future is done once it is on the disk."""
+    """Write entries in groups; an entry's future is done once it is on the disk.
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    Parameters
+    ----------
+    agreement : with other instances, each of which has to know of a group before it is acknowledged
+    """
+
+    def __init__(self, db: sqlite3.Connection, agreement: Agreement | None = None) -> None:
+        self._db, self._agreement = db, agreement
         self._wiping = False  # what was erased still stands in the write-ahead log
         self._entering = threading.Lock()
         self._closed = False
@@ -108,13 +118,9 @@ class Commits:
         """Write a group in one transaction, then acknowledge; an entry that is refused leaves the others alone."""
         group = [job for job in group if job[1].set_running_or_notify_cancel()]
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            results = [_attempt(self._db, write) for write, _ in group]
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            results = [UnwrittenError(f"the decision log did not take an entry ({error}); send it again")] * len(group)
+            results = self._written(group)
+        except PartedError:
+            results = self._written(group)
         if self._wiping:
             with contextlib.suppress(sqlite3.Error):  # somebody reads what is to go: after the next group
                 self._wiping = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
@@ -123,6 +129,28 @@ class Commits:
                 stored.set_exception(result)
             else:
                 stored.set_result(result)
+
+    def _written(self, group: list[_Job]) -> list[Any]:
+        """Write a group, and give what came of each entry."""
+        agreed = False
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._agreement:
+                self._wiping |= self._agreement.begin()
+            results = [_attempt(self._db, write) for write, _ in group]
+            if self._agreement:
+                agreed = self._agreement.end()
+            self._db.execute("COMMIT")
+        except (sqlite3.Error, PartedError) as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            if isinstance(error, PartedError):
+                raise
+            if self._agreement:
+                self._agreement.give_up()
+            kind = AgreedError if agreed else UnwrittenError
+            results = [kind(f"the decision log did not take an entry ({error}); send it again")] * len(group)
+        return results
 
 
 def _attempt(db: sqlite3.Connection, write: Write) -> Any:  # noqa: ANN401 (what the entry's future gives)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import tenacity
 
 from features.errors import UnavailableError
-from features.log.changes import KEYS, pending, waiting
+from features.log.changes import KEYS, agreed, pending, waiting
 from features.log.rows import JSON, TIMES, open_to_read, to_json
 
 logger: Final = logging.getLogger("holdfast")
@@ -61,7 +61,7 @@ def drain(log: Followed, path: Path, address: str) -> int:
     done = 0
     with contextlib.closing(open_to_read(path)) as db, _postgres(address) as connection:
         while True:
-            number, keys = pending(db, MOST)
+            number, keys = pending(db, MOST, until=agreed(db))  # what others do not know of may yet change
             if not keys:
                 return done
             _carry(db, connection, keys)

@@ -72,6 +72,13 @@ class Register:
             self._tombstones.update(map(self._marks.of, member_ids))
             self._opted_out.difference_update(member_ids)
 
+    def hear(self, preferences: Iterable[Preference], tombstones: Iterable[str]) -> None:
+        """Note what members asked other instances for."""
+        for preference in preferences:
+            self.prefer(preference)
+        with self._lock:
+            self._tombstones.update(tombstones)
+
     def opted_out(self, member_ids: Sequence[str]) -> list[bool]:
         """Say who wants no personalisation, or was erased."""
         with self._lock:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from features.errors import ContractError, UnwrittenError
+from features.log.agreement import Agreement
 from features.log.book import Contact, Seen, Spending
 from features.log.calls import CALLS
 from features.log.commits import TakenError
@@ -23,6 +24,7 @@ from features.log.entries import Answer, Batch, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed
 from features.log.keeper import Keeper, socket_of
 from features.log.leaving import Leaving
+from features.log.ledger import Terms
 from features.log.link import Asked, Link, LostError
 from features.log.reading import find
 from features.log.register import Preference
@@ -38,14 +40,18 @@ ANSWER_SECONDS: Final = 5.0  # that a keeper may take to look something up
 class SharedLog:
     """Write decisions, answers and outcomes, in this process or through the one that keeps the log.
 
+    Parameters
+    ----------
+    terms : where other instances are met, as `DecisionLog` has it
+
     Raises
     ------
     ContractError
-        If another process has the log and lets nobody in.
+        If another process has the log and lets nobody in, or other instances are not of its kind.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, terms: Terms | None = None) -> None:
+        self._path, self._terms = path, terms
         self._opening = threading.RLock()
         self._closed = False
         self._held: _Kept | Link = self._open()
@@ -61,6 +67,12 @@ class SharedLog:
     def keeps(self) -> bool:
         """Whether this process writes."""
         return isinstance(self._held, _Kept)
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How it stands with other instances, where this process writes and there are some."""
+        held = self._held
+        return held.log.agreement if isinstance(held, _Kept) else None
 
     @property
     def backlog(self) -> int:
@@ -126,6 +138,10 @@ class SharedLog:
         """Give a campaign's base price and its prices of stock by offer."""
         found: tuple[float, dict[str, float]] = self._now("price", campaign_id=campaign_id)
         return found
+
+    def apart(self) -> bool:
+        """Say whether what others commit is not known, so that nothing that is limited may be promised."""
+        return self._terms is not None and bool(self._now("apart"))
 
     def moment(self) -> int:
         """Count what was handed in so far; what is read after it is at least as new."""
@@ -271,7 +287,7 @@ class SharedLog:
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                return _Kept(self._path)
+                return _Kept(self._path, self._terms)
             except TakenError:
                 with contextlib.suppress(ConnectionError, FileNotFoundError, TimeoutError):  # it begins, or ends
                     return Link(socket_of(self._path), self._hand_on)
@@ -291,8 +307,8 @@ class SharedLog:
 class _Kept:
     """Write the log, and let others in."""
 
-    def __init__(self, path: Path) -> None:
-        self.log = DecisionLog(path)
+    def __init__(self, path: Path, terms: Terms | None) -> None:
+        self.log = DecisionLog(path, terms)
         try:
             self._keeper = Keeper(self.log, socket_of(path))
         except ContractError:

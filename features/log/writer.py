@@ -9,16 +9,20 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from features.errors import HoldfastError, StaleError, UnwrittenError
-from features.log import changes, erasing, storing
-from features.log.book import Book, Contact, Seen, Spending, contacts_of, spending_of
-from features.log.commits import Commits, Write, lock
+from features.log import changes, elsewhere, erasing, storing
+from features.log.agreement import Agreement
+from features.log.book import Book, Contact, Entered, Seen, Spending, contacts_of, limited, spending_of
+from features.log.commits import AgreedError, Commits, Write, lock
+from features.log.elsewhere import Heard
 from features.log.entries import DECISION, Answer, Batch, Decision, Outcome, Part
 from features.log.erasing import Erasure, Renewed
 from features.log.leaving import Leaving, let_go
+from features.log.ledger import Terms
 from features.log.reading import find
 from features.log.register import Marks, Preference, Register, store_preference
 from features.log.rows import encode, microseconds, open_to_read, open_to_write, to_json
@@ -29,9 +33,18 @@ class DecisionLog:
     """Write decisions, answers and outcomes; a future is done once its entry is on the disk.
 
     From asyncio, await `asyncio.wrap_future(log.append(...))`; elsewhere, call `.result()`.
+
+    Parameters
+    ----------
+    terms : where other instances that decide as one with this one are met; none: it is the only one
+
+    Raises
+    ------
+    ContractError
+        If another process has the log, or the others are not of its kind.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, terms: Terms | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = lock(path)
         try:
@@ -42,10 +55,14 @@ class DecisionLog:
             raise
         self._folder = path.parent
         self._reading = threading.Lock()
-        self._book = Book(storing.spending_so_far(self._reader))
         self._marks = Marks(path)
+        self._agreement = self._join(terms) if terms else None
+        self._book = Book(storing.spending_so_far(self._reader))
+        self._book.hear((), elsewhere.totals_elsewhere(self._reader))
         self._register = Register(self._reader, self._marks)
-        self._commits = Commits(self._db)
+        self._commits = Commits(self._db, self._agreement)
+        if self._agreement:
+            self._agreement.start(self._hear, partial(self._commits.submit, _nothing))
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +79,11 @@ class DecisionLog:
     def backlog(self) -> int:
         """Entries that wait for the disk."""
         return self._commits.backlog
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How it stands with other instances; none: there are none."""
+        return self._agreement
 
     @property
     def undrained(self) -> int:
@@ -89,9 +111,12 @@ class DecisionLog:
         rows = [encode(DECISION, vars(decision)) for decision in decisions]
         contacts, spending = contacts_of(decisions), spending_of(decisions)
 
-        def write(db: sqlite3.Connection) -> Answer | None:
+        def write(db: sqlite3.Connection, entered: Entered) -> Answer | None:
             if answer and (standing := self._answer(db, answer.idempotency_key)):
                 return standing
+            if self._agreement:
+                self._consented(decisions)
+                self._confirm([(contacts, entered, seen)])
             storing.store_decisions(db, rows, contacts, spending)
             if answer:
                 storing.store_answer(db, answer, now=now)
@@ -132,19 +157,27 @@ class DecisionLog:
         """Count the contacts that rows of a part make, from a place on, before the part itself is stored.
 
         The future gives the log's moment after it. What is reserved is let go of with `release`, when the part begins
-        anew, or when the log is closed.
+        anew, or when the log is closed. Other instances know of it when the part is stored.
 
         Raises
         ------
         StaleError
             From the future, if what they rest on has changed; nothing is counted.
+        UnwrittenError
+            If others can't be asked what is left.
         """
+        if seen is not None and self.apart():
+            raise UnwrittenError("the other instances can't be asked what is left; decide the batch again in a moment")
         counted: Future[int] = Future()
         try:
             counted.set_result(self._book.reserve((batch_id, part), place, contacts, spending, seen))
         except StaleError as error:
             return _refused(error)
         return counted
+
+    def apart(self) -> bool:
+        """Say whether what others commit is not known, so that nothing that is limited may be promised."""
+        return self._agreement is not None and self._agreement.apart
 
     def release(self, batch_id: str) -> None:
         """Let go of what is reserved for a batch."""
@@ -161,11 +194,16 @@ class DecisionLog:
             From the future, if there are not so many reservations for it: another process may have kept the log then.
         """
         try:
-            contacts, spending = self._book.claim((part.batch_id, part.part), reservations)
+            claimed = self._book.claim((part.batch_id, part.part), reservations)
         except StaleError as error:
             return _refused(error)
-        stored = self._commits.submit(lambda db: storing.store_part(db, part, contacts, spending))
-        return self._settling(stored, contacts, spending, stores=bool)
+
+        def write(db: sqlite3.Connection) -> bool:
+            if self._agreement:
+                self._confirm([(one.contacts, one.entered, one.seen) for one in claimed.pieces])
+            return storing.store_part(db, part, claimed.contacts, claimed.spending)
+
+        return self._settling(self._commits.submit(write), claimed.contacts, claimed.spending, stores=bool)
 
     def keep_catalogue(self, catalogue_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
         """Store a catalogue under its id, once, so that what was decided by it can be replayed."""
@@ -267,13 +305,15 @@ class DecisionLog:
     def close(self) -> None:
         """Write what waits, then let go of the file."""
         self._commits.close()
+        if self._agreement:
+            self._agreement.close()
         self._reader.close()
         self._db.close()
         self._lock.close()
 
     def _enter(
         self,
-        write: Write,
+        write: Callable[[sqlite3.Connection, Entered], Any],
         contacts: Sequence[Contact],
         spending: Spending,
         *,
@@ -282,11 +322,12 @@ class DecisionLog:
     ) -> "Future[Any]":
         """Count contacts and spending from now on, and no longer if the write does not store them."""
         try:
-            self._book.enter(contacts, spending, seen)
+            entered = self._book.enter(contacts, spending, seen)
         except StaleError as error:
             return _refused(error)
         try:
-            return self._settling(self._commits.submit(write), contacts, spending, stores=stores)
+            stored = self._commits.submit(lambda db: write(db, entered))
+            return self._settling(stored, contacts, spending, stores=stores)
         except UnwrittenError:
             self._book.settle(contacts, spending, stored=False)
             raise
@@ -299,10 +340,44 @@ class DecisionLog:
         *,
         stores: Callable[[Any], bool],
     ) -> "Future[Any]":
-        stored.add_done_callback(
-            lambda done: self._book.settle(contacts, spending, stored=not _failed(done) and stores(done.result()))
-        )
+        def settle(done: "Future[Any]") -> None:
+            stands = isinstance(done.exception(), AgreedError) if _failed(done) else stores(done.result())
+            self._book.settle(contacts, spending, stored=stands)
+
+        stored.add_done_callback(settle)
         return stored
+
+    def _join(self, terms: Terms) -> Agreement:
+        try:
+            agreement = Agreement(terms, self._db, self._marks)
+            agreement.join()
+        except HoldfastError:
+            self._reader.close()
+            self._db.close()
+            self._lock.close()
+            raise
+        return agreement
+
+    def _hear(self, heard: Heard) -> None:
+        """Count what others committed, before any entry of this log is held against it."""
+        self._book.hear(heard.contacts, heard.spending)
+        self._register.hear(heard.preferences, heard.tombstones)
+
+    def _consented(self, decisions: Sequence[Decision]) -> None:
+        """Refuse a decision on who has opted out elsewhere since members were looked up."""
+        out = self._register.opted_out([one.member_id for one in decisions])
+        if any(silent and one.outcome != "opt_out" for one, silent in zip(decisions, out, strict=True)):
+            raise StaleError("a member opted out meanwhile; decide again")
+
+    def _confirm(self, entries: Sequence[tuple[Sequence[Contact], Entered, Seen | None]]) -> None:
+        """Refuse what no longer stands beside what others committed, and what can't be held against it."""
+        apart = self.apart()
+        for contacts, entered, seen in entries:
+            if seen is None:
+                continue
+            if apart and limited(contacts, seen):
+                raise StaleError("the other instances can't be asked what is left; decide again")
+            self._book.confirm(entered, seen)
 
     def _wipe(self, write: Write) -> "Future[Any]":
         def wipe(db: sqlite3.Connection) -> Any:  # noqa: ANN401 (what the entry's future gives)
@@ -318,6 +393,10 @@ class DecisionLog:
         if found is None and self._register.buried:
             found = storing.find_answer(db, self._marks.of(idempotency_key))
         return found
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Write nothing: there is a turn all the same."""
 
 
 def _refused(error: StaleError) -> "Future[Any]":

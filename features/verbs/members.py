@@ -35,14 +35,14 @@ def member_erase(
     json: AsJson = False,
 ) -> None:
     """Erase members everywhere, also beside a running service, and print the receipt."""
-    from features.decisions import SharedLog
+    from features.decisions import open_log
     from features.privacy.erasure import erase, ids_of, receipt_sheet
     from features.store import open_store
 
     if bool(member_id) == bool(file):
         raise ContractError("one of a member's id and --file was wanted: holdfast member erase ID")
     ids = ids_of(file) if file else (member_id,)
-    with SharedLog(Home(home).decisions) as log:
+    with open_log(Home(home)) as log:
         receipt = erase(Home(home), ids, log=log, store=open_store(Home(home)), clock=clock)
     if json:
         out.print_json(data=asdict(receipt))

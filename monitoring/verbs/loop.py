@@ -67,7 +67,7 @@ def retention(
     r"""Let go of what is older than \[retention] in holdfast.toml says, beside a running service too; run it daily."""
     from datetime import timedelta
 
-    from features.decisions import SharedLog
+    from features.decisions import open_log
     from features.privacy.retention import PLACES, Ends, find_overdue, let_go, retention_sheet
     from features.programme import read_programme
     from monitoring.outbox import Outbox
@@ -78,7 +78,7 @@ def retention(
     if dry_run:
         counts = find_overdue(place, ends)
     else:
-        with SharedLog(place.decisions) as log:
+        with open_log(place) as log:
             counts = let_go(place, ends, log=log)
     if place.alerts.exists():
         with Outbox(place.alerts) as outbox:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from features.decisions import Batch
-from features.log.shared import SharedLog
+from features.log.opening import open_log
 from features.programme import Programme
 from features.sheet import Progress, Sheet
 from serving.batch.output import Tally, counted, decision_rows, write_output
@@ -96,7 +96,7 @@ def preview_batch(plan: Plan, *, now: datetime, progress: Progress) -> Preview:
 def _left(plan: Plan) -> Purse:
     if not plan.home.decisions.exists():
         return purse_of(plan, 0, [0] * len(plan.decider.stock), 0)
-    with SharedLog(plan.home.decisions) as log:
+    with open_log(plan.home) as log:
         return left_at_first(plan, log)
 
 

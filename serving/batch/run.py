@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from features.decisions import Batch, Log, Part, SharedLog, find_batch, read_parts
+from features.decisions import Batch, Log, Part, find_batch, open_log, read_parts
 from features.errors import ContractError
 from features.files import sha256, write_whole
 from features.home import Home
@@ -86,7 +86,7 @@ def decide_batch(plan: Plan, *, now: datetime, progress: Progress) -> Batch:
     follows from the plan, the parts before, and chance of each part's own: a run that was killed and goes on ends as if
     it had not been.
     """
-    with SharedLog(plan.home.decisions) as log:
+    with open_log(plan.home) as log:
         batch, moment = find_batch(plan.home.decisions, plan.batch_id), log.moment()
         log.release(plan.batch_id)  # of a run that was killed
         run = Run(plan, now if batch is None else batch.decided_at, progress)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.decisions import SharedLog
+from features.decisions import open_log
 from features.home import Home
 from features.live import Live
 from features.programme import Programme, Serving
@@ -25,8 +25,8 @@ def open_desk(release_root, log_path):
     release = load_release(Path(release_root))
     clock = service._clock(Programme.model_validate(release.manifest.programme))
     world = World(clock=clock, new_id=lambda: service.uuid.uuid4().hex, rng=np.random.default_rng(5))
-    log = SharedLog(Path(log_path))
     home = Home(Path(log_path).parent)
+    log = open_log(home)
     nothing = Live(Home(home.root / "nothing"), members.Memory())
     patient = Serving(deadline_ms=10_000)  # a busy machine is no fault
     offering = Offering(home, release, log, now=clock())

@@ -32,7 +32,10 @@ Flags = NDArray[np.bool_]
 HELD, MODEL, RANDOM = "hold_out", "model", "random"  # outcomes of decisions that are arms of an experiment
 CONTACT: Final = "contact"  # what a contact of the warehouse was: nothing says by whom it was decided
 DRAWN: Final = (MODEL, RANDOM, CONTACT)
-PASSING: Final = ("offer_contacts", "contacts", "contacts_per_period", "stock", "budget", "precedence", "mandatory")
+PASSING: Final = (
+    *("apart", "offer_contacts", "contacts", "contacts_per_period"),
+    *("stock", "budget", "precedence", "mandatory"),
+)
 GROUPS: Final = ("lifecycle_stage", "tier")
 FORESEEN: Final = "spend_84d"  # of snapshots, where no release said a value
 LISTED: Final = 10  # campaigns that an error names
