@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -83,6 +84,14 @@ def clear_parts(folder: Path) -> None:
         remove(path)
 
 
+def sweep(root: Path) -> None:
+    """Delete whatever writers left at or below a folder that are no more."""
+    for path in [*root.rglob(PARTS)]:
+        owner = re.search(r"\.(\d+)\.part", path.name)
+        if not (owner and _lives(int(owner[1]))):
+            remove(path)
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder; that it has gone meanwhile is no matter."""
     with suppress(FileNotFoundError):
@@ -130,3 +139,15 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lives(process: int) -> bool:
+    return Path(f"/proc/{process}").exists() if Path("/proc").exists() else _signalled(process)
+
+
+def _signalled(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

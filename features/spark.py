@@ -6,25 +6,31 @@ The door to its library. One session serves the whole process: to start one take
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, partial
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.errors import NotFoundError
+from features.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import ibis.expr.types as ir
+    from numpy.typing import NDArray
 
 _JAVA: Final = 17
 _JAVA_SECONDS: Final = 20
+_MASTER_SECONDS: Final = 5
 _ROWS: Final = 122_880  # in a group of a Parquet file, as DuckDB has them
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _SETTINGS: Final = {
@@ -35,8 +41,12 @@ _SETTINGS: Final = {
     "spark.sql.ansi.enabled": "true",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    # one clock, and threads that do not spin while they wait for one another, in every process of Python's
+    "spark.executorEnv.TZ": "UTC",
+    "spark.executorEnv.OMP_WAIT_POLICY": "passive",
 }
-# of a master within this process: nothing listens beyond this machine, and shuffles are small
+# of a master on this machine: nothing listens beyond it, and shuffles are small
+_HERE: Final = re.compile(r"local\b|spark://(127\.0\.0\.1|localhost):")
 _ALONE: Final = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -77,23 +87,42 @@ def java_version() -> str:
     return said
 
 
+def reach(master: str) -> None:
+    """Look whether a master on a machine of its own answers: Spark itself would ask for a minute, and then die.
+
+    Raises
+    ------
+    UnavailableError
+        If it does not.
+    """
+    if not (place := re.match(r"spark://([^:,/]+):(\d+)", master)):
+        return
+    try:
+        socket.create_connection((place[1], int(place[2])), timeout=_MASTER_SECONDS).close()
+    except OSError as error:
+        raise UnavailableError(
+            f"no master of Spark answers at {master}; start it, or set [engine] spark in holdfast.toml"
+        ) from error
+
+
 @cache
 def connect(master: str) -> Any:  # noqa: ANN401 (Ibis' backend)
     """Start Spark, once in a process.
 
     Raises
     ------
-    NotFoundError
-        If Spark or Java is not installed.
+    NotFoundError, UnavailableError
+        If Spark or Java is not installed, or no master answers.
     """
     spark_version()
     java_version()
+    reach(master)
     import ibis
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("holdfast")
-    for key, value in (_SETTINGS | (_ALONE if master.startswith("local") else {})).items():
+    for key, value in (_SETTINGS | (_ALONE if _HERE.match(master) else {})).items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
@@ -104,7 +133,7 @@ def read_tables(master: str, paths: "Mapping[str, Path]") -> "dict[str, ir.Table
     """Give tables as expressions that Spark computes, each over its Parquet file."""
     spark = connect(master)
     # named after the content: what the next ingest brings is another table to Spark, which keeps what it has read
-    names = {name: path.stem.replace("-", "_") for name, path in paths.items()}
+    names = {name: re.sub(r"\W", "_", path.stem) for name, path in paths.items()}
     return {name: spark.read_parquet(str(path.resolve()), table_name=names[name]) for name, path in paths.items()}
 
 
@@ -122,6 +151,62 @@ def write_parquet(rows: "ir.Table", path: Path) -> None:
             for part in sorted(Path(folder, "parts").glob("*.parquet")):
                 for group in pq.ParquetFile(part).iter_batches(_ROWS):
                     file.write_batch(group.cast(schema), _ROWS)
+
+
+def map_parts(
+    master: str, work: "Callable[[str], Mapping[str, NDArray[Any]]]", messages: "Sequence[str]"
+) -> "list[dict[str, NDArray[Any]]]":
+    """Let Spark's workers do the same work for each message, a task each, and give in order what they say.
+
+    Nothing but messages and answers goes through here: members stay in files that all machines see. A task that dies
+    with its worker is done again by another, so that work done twice has to come to the same.
+
+    Parameters
+    ----------
+    work : a function of a module that workers have too
+
+    Raises
+    ------
+    UnavailableError
+        If a task failed for good.
+    """
+    if not messages:
+        return []
+    session = connect(master)._session  # noqa: SLF001 (Ibis shows it no other way)
+    numbers = session.range(0, len(messages), 1, len(messages))
+    told = numbers.mapInArrow(partial(_answers, work, messages), "number long, said binary")
+    with _plainly():
+        return [_read(row.said) for row in sorted(told.collect())]
+
+
+def _answers(
+    work: "Callable[[str], Mapping[str, NDArray[Any]]]", messages: "Sequence[str]", numbers: "Iterator[pa.RecordBatch]"
+) -> "Iterator[pa.RecordBatch]":
+    for number in (number for batch in numbers for number in batch.column(0).to_pylist()):
+        written = BytesIO()
+        np.savez(written, allow_pickle=False, **work(messages[number]))
+        yield pa.record_batch({"number": pa.array([number], pa.int64()), "said": [written.getvalue()]})
+
+
+def _read(said: bytes) -> "dict[str, NDArray[Any]]":
+    with np.load(BytesIO(said), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@contextmanager
+def _plainly() -> "Iterator[None]":
+    """Say in a line what Spark says on a page, whose values may be members'."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        kinds = re.findall(r"^(?:[\w.]+\.)?(\w+(?:Error|Exception))\b", str(error), re.MULTILINE)
+        raise UnavailableError(
+            f"Spark gave up ({kinds[-1] if kinds else type(error).__name__}), its own log says where; the same command "
+            f"goes on from what is done"
+        ) from error
 
 
 def _said(java: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from features.errors import ContractError
 from training.policy import Reals
-from training.shadow_prices import Audience, Chosen, shadow_prices
+from training.shadow_prices import Audience, Chosen, Demand, shadow_prices
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -79,13 +79,10 @@ def allocate(
     >>> round(sent.price, 6), sent.spend, sent.earned  # the third would earn 2 beyond each unit it costs
     (2.0, 20.0, 110.0)
     """
-    limits = _limits(benefit.shape[1], budget, stock)
-    gone = np.append(False, limits[1:] < 1)
-    audience = _audience(benefit, cost, eligible & ~gone[1:], bar)
-    prices = np.zeros(len(limits))
-    if np.isfinite(limits[~gone]).any():
-        prices = shadow_prices(audience, np.where(gone, np.inf, limits))
-    prices[gone] = benefit[:, gone[1:]].max(initial=0.0)  # nobody would pay it
+    audience = demand(benefit, cost, eligible, stock=stock, bar=bar)
+    prices = fitting_prices(audience, benefit.shape[1], budget=budget, stock=stock)
+    gone = _gone(benefit.shape[1], stock)
+    prices[1:][gone] = benefit[:, gone].max(initial=0.0)  # nobody would pay it
     chosen = audience.choices(prices)
     use = audience.use(chosen)
     return Allocation(
@@ -95,6 +92,34 @@ def allocate(
         earned=_benefit(audience, chosen) - float(use[0]),
         contacts=use[1:].astype(np.int64),
     )
+
+
+def demand(
+    benefit: Reals,
+    cost: Reals,
+    eligible: Flags,
+    *,
+    stock: NDArray[np.int64] | Floats | None = None,
+    bar: Reals | float = 0.0,
+) -> Audience:
+    """Say what members would want of what is not gone; arguments as in `allocate`."""
+    return _audience(benefit, cost, eligible & ~_gone(benefit.shape[1], stock), bar)
+
+
+def fitting_prices(
+    members: Demand, n_offers: int, *, budget: float | None = None, stock: NDArray[np.int64] | Floats | None = None
+) -> Floats:
+    """Find the smallest prices at which what members want fits, `(1 + n_offers,)`, 0 of what is gone; see `allocate`.
+
+    Parameters
+    ----------
+    members : in one place or in many
+    """
+    limits = _limits(n_offers, budget, stock)
+    gone = np.append(False, _gone(n_offers, stock))
+    if np.isinf(limits[~gone]).all():
+        return np.zeros(len(limits))
+    return np.where(gone, 0.0, shadow_prices(members, np.where(gone, np.inf, limits)))
 
 
 def told_apart(benefit: Floats, number: Floats) -> Floats:
@@ -213,6 +238,10 @@ def _limits(n_offers: int, budget: float | None, stock: NDArray[np.int64] | Floa
             raise ContractError(f"a stock of {stock} came, {n_offers} numbers of at least 0 were wanted; one per offer")
         limits[1:] = stock
     return limits
+
+
+def _gone(n_offers: int, stock: NDArray[np.int64] | Floats | None) -> Flags:
+    return np.asarray(_limits(n_offers, None, stock)[1:] < 1)
 
 
 def _check_budget(budget: float) -> None:

@@ -7,7 +7,7 @@ limits are vectors `(1 + n_offers,)`: of the budget, then of each offer's stock;
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ SAMPLE: Final = 65_536  # members whose prices are the first guess at everybody'
 BLOCK: Final = 32_768  # members whose matrices stay in the processor's cache
 CLOSE: Final = 1e-3  # of a limit: so near is near enough before the last step
 BOX: Final = 0.05  # how far around the sample's prices everybody's are looked for first
+MANY: Final = 8 * SAMPLE  # members whom one place has room for
+NEARER: Final = 8.0  # times nearer, where more than that are near the prices
+FINEST: Final = 1e-7  # of a price: a crowd that is alike to that is no smaller any nearer
 ROUNDS: Final = 16  # that each price is set by itself, before all are raised together
 SMOOTHING: Final = 0.25 ** np.arange(12.0)  # of the scale of net values: ever less smooth
 
@@ -43,9 +46,9 @@ class Audience:
         """Give some of the members."""
         return type(self)(self.benefit[rows], self.cost[rows], self.eligible[rows], self.bar[rows])
 
-    def sample(self) -> Self:
-        """Give evenly spaced members."""
-        return self.take(np.arange(SAMPLE) * len(self) // SAMPLE)
+    def sample(self) -> "Audience":
+        """Give evenly spaced members, all of them where they are few."""
+        return self.take(sampled_places(len(self)))
 
     def blocks(self) -> Iterator[tuple[slice, Self]]:
         """Give all members, some at a time, and where they stand."""
@@ -100,27 +103,75 @@ class Audience:
             sure[rows] = (surely > rival) | np.isneginf(rival)
         return chosen, sure
 
+    def near(self, low: Floats, high: Floats) -> tuple[Floats, Self]:
+        """Give what is used by those whose wish is the same at all prices from low to high, and all others."""
+        chosen, sure = self.settled(low, high)
+        return self.take(sure).use(chosen[sure]), self.take(~sure)
 
-def shadow_prices(audience: Audience, limits: Floats) -> Floats:
+    def here(self) -> "Audience":
+        """Give everybody."""
+        return self
+
+
+class Demand(Protocol):
+    """Answer what prices follow from, of members in one place or in many."""
+
+    def __len__(self) -> int:
+        """Count the members."""
+        ...
+
+    def sample(self) -> Audience:
+        """Give evenly spaced members, all of them where they are few."""
+        ...
+
+    def near(self, low: Floats, high: Floats) -> "tuple[Floats, Demand]":
+        """Give what is used by those whose wish is the same at all prices from low to high, and all others."""
+        ...
+
+    def here(self) -> Audience:
+        """Bring everybody into one place."""
+        ...
+
+
+def sampled_places(members: int) -> NDArray[np.intp]:
+    """Say which of so many members a sample is."""
+    most = min(SAMPLE, members)
+    return np.arange(most) * members // max(most, 1)
+
+
+def shadow_prices(demand: Demand, limits: Floats) -> Floats:
     """Find the prices `(1 + n_offers,)`: on a sample, then for all whose wish may differ near those of the sample."""
-    if len(audience) <= SAMPLE:
+    sample = demand.sample()
+    if len(sample) == len(demand):
         none = np.isinf(limits[1:]).all()
-        return _clear(audience, limits, np.zeros(len(limits)) if none else _smooth_prices(audience, limits))
-    sample = audience.sample()
-    guess = shadow_prices(sample, limits * SAMPLE / len(audience))
-    width = BOX * np.concatenate([[1.0 + guess[0]], guess[1:] + _scale(sample)])
+        return _clear(sample, limits, np.zeros(len(limits)) if none else _smooth_prices(sample, limits))
+    guess = shadow_prices(sample, limits * len(sample) / len(demand))
+    return _around(demand, limits, guess, BOX * np.concatenate([[1.0 + guess[0]], guess[1:] + _scale(sample)]))
+
+
+def _around(demand: Demand, limits: Floats, guess: Floats, width: Floats) -> Floats:
+    """Find the prices by those whose wish may differ within a width of a guess; wider where that was too near."""
     while True:
         low, high = np.where(np.isinf(limits), 0.0, [np.maximum(guess - width, 0.0), guess + width])
-        chosen, sure = audience.settled(low, high)
-        left = limits - audience.take(sure).use(chosen[sure])
+        used, others = demand.near(low, high)
+        left = limits - used
         if (left >= 0).all():
-            prices = _clear(audience.take(~sure), left, guess)
+            prices = _among(others, left, guess, width)
             outside = (prices < low) | (prices > high)
             if not outside.any():
                 return prices
             width = np.where(outside, 4.0 * width, width)
         else:
             width = 4.0 * width
+
+
+def _among(others: Demand, left: Floats, guess: Floats, width: Floats) -> Floats:
+    """Find the prices for members who are near them: where they are many, by a sample and nearer still."""
+    if len(others) <= MANY or width[0] < FINEST * (1.0 + guess[0]):
+        return _clear(others.here(), left, guess)
+    sample = others.sample()
+    nearer = _clear(sample, left * len(sample) / len(others), guess)
+    return _around(others, left, nearer, width / NEARER)
 
 
 def _clear(audience: Audience, limits: Floats, start: Floats) -> Floats:

@@ -6,7 +6,7 @@ know, by its decision, counts once.
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ CREATE TABLE contacts (
 """
 _INDEX: Final = "CREATE INDEX contacts_by_member ON contacts (member_id, contacted_at)"
 _INSERT: Final = "INSERT INTO contacts VALUES (?, ?, ?, ?)"
+_READ: Final = 65_536  # contacts in memory at once
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class OtherContacts:
         self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._db.execute(_TABLE)
         if warehouse and longest_days:
-            table = _warehouse_contacts(warehouse, now=now, longest_days=longest_days)
-            self._db.executemany(_INSERT, zip(*(column.to_pylist() for column in table.columns), strict=True))
+            for rows in reported_contacts(warehouse, now=now, longest_days=longest_days):
+                self._db.executemany(_INSERT, zip(*(column.to_pylist() for column in rows.columns), strict=True))
         self._db.execute(_INDEX)
 
     def of(self, member_ids: Sequence[str], *, since: int) -> list[Contact]:
@@ -118,15 +119,21 @@ def audience_contacts(
     longest_days: int,
 ) -> Audience:
     """Read the contacts of an audience of any size: of the log and of the warehouse."""
-    nothing = np.zeros(0, dtype=np.int64)
     if not longest_days:
-        return Audience(nothing, nothing, nothing, len(offer_ids))
-    tables = [_log_contacts(log, now=now, longest_days=longest_days)]
-    if warehouse:
-        tables.append(_warehouse_contacts(warehouse, now=now, longest_days=longest_days))
-        known = pc.is_in(tables[1]["decision_id"], value_set=tables[0]["decision_id"])
-        tables[1] = tables[1].filter(pc.invert(known))
-    contacts = pa.concat_tables(tables)
+        return placed(CONTACT.empty_table(), member_ids, offer_ids)
+    logged = pa.Table.from_batches(logged_contacts(log, now=now, longest_days=longest_days), CONTACT)
+    reported = pa.Table.from_batches(reported_contacts(warehouse, now=now, longest_days=longest_days), CONTACT)
+    known = pc.is_in(reported["decision_id"], value_set=logged["decision_id"])
+    return placed(pa.concat_tables([logged, reported.filter(pc.invert(known))]), member_ids, offer_ids)
+
+
+def placed(contacts: pa.Table, member_ids: pa.Array, offer_ids: Sequence[str]) -> Audience:
+    """Put contacts beside the members who got them; those of others are left out.
+
+    Parameters
+    ----------
+    contacts : `member_id`, `contacted_at` in microseconds, `offer_id`
+    """
     row = pc.index_in(contacts["member_id"], value_set=member_ids).fill_null(-1).to_numpy().astype(np.int64)
     column = pc.index_in(contacts["offer_id"], value_set=pa.array(offer_ids, pa.string())).fill_null(-1)
     order = np.argsort(row, kind="stable")
@@ -158,35 +165,36 @@ def _standing(
     return found
 
 
-def _log_contacts(path: Path, *, now: datetime, longest_days: int) -> pa.Table:
-    since = microseconds(now - timedelta(days=longest_days))
-    rows = []
-    if path.exists():
-        with contextlib.closing(open_to_read(path)) as db:
-            query = "SELECT member_id, contacted_at, decision_id, offer_id FROM contacts WHERE contacted_at >= ?"
-            rows = db.execute(query, (since,)).fetchall()
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(_CONTACT)
-    return pa.table([pa.array(values, field.type) for values, field in zip(columns, _CONTACT, strict=True)], _CONTACT)
+def logged_contacts(path: Path, *, now: datetime, longest_days: int) -> Iterator[pa.RecordBatch]:
+    """Read the contacts of the log within the days before now, some at a time."""
+    if not path.exists():
+        return
+    with contextlib.closing(open_to_read(path)) as db:
+        query = "SELECT member_id, contacted_at, decision_id, offer_id FROM contacts WHERE contacted_at >= ?"
+        cursor = db.execute(query, (microseconds(now - timedelta(days=longest_days)),))
+        while rows := cursor.fetchmany(_READ):
+            columns = zip(zip(*rows, strict=True), CONTACT, strict=True)
+            yield pa.record_batch([pa.array(values, field.type) for values, field in columns], CONTACT)
 
 
-def _warehouse_contacts(warehouse: Warehouse, *, now: datetime, longest_days: int) -> pa.Table:
-    """Read what other systems sent within the days before now; who was control got nothing."""
-    if "contacts" not in warehouse.tables:
-        return _CONTACT.empty_table()
-    path = warehouse.path("contacts")
-    names = ["member_id", "contacted_at", "treatment"]
-    names += [name for name in ("decision_id",) if name in pq.read_schema(path).names]
-    table = pq.read_table(path, columns=names)
-    at = pc.cast(pc.cast(table["contacted_at"], pa.timestamp("us", tz="UTC")), pa.int64())
+def reported_contacts(warehouse: Warehouse | None, *, now: datetime, longest_days: int) -> Iterator[pa.RecordBatch]:
+    """Read what other systems sent within the days before now, some at a time; who was control got nothing."""
+    if warehouse is None or "contacts" not in warehouse.tables:
+        return
     since, until = microseconds(now - timedelta(days=longest_days)), microseconds(now)
-    within = pc.and_(pc.greater_equal(at, since), pc.less_equal(at, until))
-    sent = pc.and_(pc.not_equal(table["treatment"].cast(pa.string()), CONTROL), within)
-    decision = table["decision_id"] if "decision_id" in names else pa.nulls(len(table), pa.string())
-    columns = [table["member_id"], at, pc.fill_null(decision.cast(pa.string()), ""), table["treatment"]]
-    typed = [column.cast(field.type) for column, field in zip(columns, _CONTACT, strict=True)]
-    return pa.table(typed, _CONTACT).filter(sent)
+    with pq.ParquetFile(warehouse.path("contacts")) as file:
+        wanted = ["member_id", "contacted_at", "treatment", "decision_id"]
+        names = [name for name in wanted if name in file.schema_arrow.names]
+        for rows in file.iter_batches(_READ, columns=names):
+            at = pc.cast(pc.cast(rows["contacted_at"], pa.timestamp("us", tz="UTC")), pa.int64())
+            within = pc.and_(pc.greater_equal(at, since), pc.less_equal(at, until))
+            sent = pc.and_(pc.not_equal(rows["treatment"].cast(pa.string()), CONTROL), within)
+            decision = rows["decision_id"] if "decision_id" in names else pa.nulls(len(rows), pa.string())
+            columns = [rows["member_id"], at, pc.fill_null(decision.cast(pa.string()), ""), rows["treatment"]]
+            typed = [column.cast(field.type) for column, field in zip(columns, CONTACT, strict=True)]
+            yield pa.record_batch(typed, CONTACT).filter(sent)
 
 
-_CONTACT: Final = pa.schema(
+CONTACT: Final = pa.schema(
     [("member_id", pa.string()), ("contacted_at", pa.int64()), ("decision_id", pa.string()), ("offer_id", pa.string())]
 )

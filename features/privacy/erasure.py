@@ -5,8 +5,6 @@ gone through; each is replaced whole, and going through it again does nothing, s
 on where it stood. Last, in one transaction, the receipt is kept and whom to erase is forgotten.
 """
 
-import os
-import re
 import secrets
 import shutil
 from collections import Counter
@@ -21,7 +19,7 @@ import pyarrow as pa
 
 from features.decisions import Erasure, Log
 from features.errors import ContractError, NotFoundError
-from features.files import PARTS, alone, remove
+from features.files import alone, sweep
 from features.home import Home
 from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
@@ -120,7 +118,7 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
         log.renew_part(renewed, now=now).result()
         removed["batches"] += len(renewed.decision_ids)
     drop_replaced(home)
-    _sweep(home)
+    sweep(home.root)
     found = log.erase(erasure, now=now).result()
     removed.update({f"log.{table}": count for table, count in found.items()})
     marks = Marks(home.decisions)
@@ -182,23 +180,3 @@ def _contact_ids(home: Home, member_ids: tuple[str, ...]) -> tuple[str, ...]:
         return ()
     rows: list[dict[str, Any]] = read_rows(warehouse.path("contacts"), member_ids)
     return tuple(str(row["contact_id"]) for row in rows)
-
-
-def _sweep(home: Home) -> None:
-    """Clear away what writers left that are no more."""
-    for path in [*home.root.rglob(PARTS)]:
-        owner = re.search(r"\.(\d+)\.part", path.name)
-        if not (owner and _lives(int(owner[1]))):
-            remove(path)
-
-
-def _lives(process: int) -> bool:
-    return Path(f"/proc/{process}").exists() if Path("/proc").exists() else _signalled(process)
-
-
-def _signalled(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True

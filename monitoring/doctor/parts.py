@@ -65,9 +65,10 @@ def features(asked: Asked) -> Finding:
         import duckdb
 
         return asked.finding("features", f"DuckDB {duckdb.__version__}, within this process")
-    from features.spark import java_version, spark_version
+    from features.spark import java_version, reach, spark_version
 
     try:
+        reach(asked.engine.spark)
         return asked.finding("features", f"Spark {spark_version()} on {java_version()}, master {asked.engine.spark}")
     except HoldfastError as error:
         return asked.finding("features", "can't be started", str(error))

@@ -31,8 +31,16 @@ class Audience:
 
     asked: str  # in words
     identity: str  # changes whenever the request does
-    chosen: Flags  # (n_members,) of the snapshot, in its order
+    by: str | pa.Array  # a rule that holds for them, or their ids
     refused: pa.Table  # of a file: row (of the file, 1 is the first below the header), member_id, reason
+
+    def chosen(self, population: Population, part: int) -> Flags:
+        """Say who of a part is of it, in the part's order."""
+        if not isinstance(self.by, str):
+            return np.asarray(pc.is_in(population.read(["member_id"], part)["member_id"], value_set=self.by))
+        rule = parse_rule(self.by, known_facts())
+        names = sorted(rule.names)
+        return rule.holds(facts(population.read(names, part), names))
 
 
 def find_audience(population: Population, asked: str | None, programme: Programme) -> Audience:
@@ -46,8 +54,9 @@ def find_audience(population: Population, asked: str | None, programme: Programm
     if asked is not None and Path(asked).suffix.lower() in FILES:
         return _of_file(population, Path(asked))
     rule = active_rule(programme) if asked is None else _rule(population, asked)
+    parse_rule(rule, known_facts())
     words = "everybody who is active" if asked is None else asked
-    return Audience(words, fingerprint(rule), _holds(population, rule), NOTHING)
+    return Audience(words, fingerprint(rule), rule, NOTHING)
 
 
 def active_rule(programme: Programme) -> str:
@@ -61,7 +70,8 @@ def _rule(population: Population, asked: str) -> str:
     """Take a lone word for the name of a segment, a stage or a tier, anything else for a rule."""
     if not asked.isidentifier():
         return asked
-    known = {word: name for name in NAMED for word in pc.unique(population.read([name])[name]).drop_null().to_pylist()}
+    parts = [population.read(NAMED, part) for part in range(len(population.sizes))]
+    known = {word: name for part in parts for name in NAMED for word in part[name].unique().drop_null().to_pylist()}
     if asked not in known:
         raise ContractError(
             f"nobody is {asked!r}: {', '.join(sorted(known))} were wanted, or a file, or a rule such as "
@@ -70,31 +80,32 @@ def _rule(population: Population, asked: str) -> str:
     return f"{known[asked]} == '{asked}'"
 
 
-def _holds(population: Population, rule: str) -> Flags:
-    parsed = parse_rule(rule, known_facts())
-    names = sorted(parsed.names)
-    parts = (population.read(names, part) for part in range(len(population.sizes)))
-    return np.concatenate([parsed.holds(facts(rows, names)) for rows in parts])
-
-
 def _of_file(population: Population, path: Path) -> Audience:
     if not path.exists():
         raise NotFoundError(f"there is no file {path}; --audience takes a CSV or Parquet file with a column member_id")
     ids = _ids(path)
-    everybody = population.read(["member_id"])["member_id"]
-    known, coded = pc.is_in(ids, value_set=everybody), ids.dictionary_encode().indices.fill_null(-1).to_numpy()
+    known, coded = _known(population, ids), ids.dictionary_encode().indices.fill_null(-1).to_numpy()
     first = np.zeros(len(ids), dtype=np.bool_)
     first[np.unique(coded, return_index=True)[1]] = True
     stranger = f"nobody of this id had joined by {population.as_of:%Y-%m-%d %H:%M} UTC"
-    wrong = pc.make_struct(ids.is_null(), pc.invert(known), pa.array(~first))
+    wrong = pc.make_struct(ids.is_null(), pa.array(~known), pa.array(~first))
     reason = pc.case_when(wrong, "there is no member_id", stranger, "it came before", pa.scalar(None, pa.string()))
     rows = pa.table({"row": np.arange(1, len(ids) + 1), "member_id": ids, "reason": reason})
-    chosen = pc.is_in(everybody, value_set=ids.drop_null()).to_numpy()
-    if not chosen.any():
+    if not known.any():
         raise ContractError(
             f"no member of {path} is known of {len(ids):,} that came; member_id as `members` has it was wanted"
         )
-    return Audience(path.name, fingerprint(path), chosen, rows.filter(rows["reason"].is_valid()))
+    return Audience(path.name, fingerprint(path), ids.drop_null().unique(), rows.filter(rows["reason"].is_valid()))
+
+
+def _known(population: Population, ids: pa.Array) -> Flags:
+    """Say which ids are somebody's in the snapshot."""
+    known = np.zeros(len(ids), dtype=np.bool_)
+    for part in range(len(population.sizes)):
+        known |= pc.is_in(ids, value_set=population.read(["member_id"], part)["member_id"]).to_numpy(
+            zero_copy_only=False
+        )
+    return known
 
 
 def _ids(path: Path) -> pa.Array:

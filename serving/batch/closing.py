@@ -1,7 +1,7 @@
 """What a batch came to, and what budgets would bring: for people, and as JSON."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ from features.sheet import Progress, Sheet
 from serving.batch.output import Tally, counted, decision_rows, write_output
 from serving.batch.plan import Plan
 from serving.batch.prices import curve, expected_spend, price
-from serving.batch.run import Run, decided_parts, left_at_first
+from serving.batch.run import decided_parts, left_at_first, running
 from serving.batch.turns import purse_of
 from serving.decide import Purse
 from training.budget import Curve
@@ -23,6 +23,7 @@ from training.budget import Curve
 Z: Final = 1.959964  # the normal quantile of a two-sided 95 %
 
 POINTS: Final = 11  # of the curve
+TOLD: Final = 1_000_000  # members by whom it is told, evenly spaced among all
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,16 @@ def refused_path(out: Path) -> Path:
 
 def preview_batch(plan: Plan, *, now: datetime, progress: Progress) -> Preview:
     """Say what would be decided and what budgets would earn; decide nothing and log nothing."""
-    run, decider = Run(plan, now, progress), plan.decider
-    left = _left(plan)
-    claims = run.claims(left)
-    priced = price(decider, claims, left)
-    spent = min(expected_spend(decider, claims, priced), left.budget)  # what chance sends ends with the budget
-    return Preview(len(claims.arm), plan.audience.refused.num_rows, priced.price, spent, curve(claims, left, POINTS))
+    decider, left = plan.decider, _left(plan)
+    with running(plan, now, progress) as run:
+        claims = run.claims(left)
+        priced = price(decider, claims, left)
+        told = claims.every(-(-len(claims) // TOLD))
+    share = len(told) / len(claims)
+    spent = min(expected_spend(decider, told, priced) / share, left.budget)  # what chance sends ends with the budget
+    found = curve(told, replace(left, stock=left.stock * share), POINTS)
+    found = Curve(found.budget / share, found.earned / share, found.marginal)
+    return Preview(len(claims), plan.audience.refused.num_rows, priced.price, spent, found)
 
 
 def _left(plan: Plan) -> Purse:

@@ -17,7 +17,7 @@ from features.decisions import Batch, Contact, Spending
 from features.log.parts import KEY
 from features.log.rows import microseconds
 from serving.batch.plan import Rows
-from serving.decide import Choice, Decider, Members, Purse, Worth
+from serving.decide import Choice, Decider, Members, Worth
 from training.constraints import REFUSALS
 from training.policy import HELD_OUT, RANDOM
 
@@ -46,7 +46,7 @@ class Decided:
         return {(campaign_id or "", offer_id): (n, money) for offer_id, n, money in totals if n}
 
 
-def part_table(decided: Decided, decider: Decider, batch: Batch, purse: Purse, event_timestamp: str) -> pa.Table:
+def part_table(decided: Decided, decider: Decider, batch: Batch, event_timestamp: str) -> pa.Table:
     """Lay decisions out; what all of them share stands once, in the metadata."""
     members, worth, choice = decided.members, decided.worth, decided.choice
     scored, k = members.scored, len(decider.release.offer_ids)
@@ -72,7 +72,7 @@ def part_table(decided: Decided, decider: Decider, batch: Batch, purse: Purse, e
         "features": _bytes(members.X),
     }
     seen = _seen(decider, members, choice)
-    shared = _shared(decider, batch, purse) | {"event_timestamp": event_timestamp}
+    shared = _shared(decider, batch) | {"event_timestamp": event_timestamp}
     table = pa.table(columns | ({"standing": _struct(seen)} if seen else {}))
     return table.replace_schema_metadata({KEY: json.dumps(shared | ({} if seen else {"standing": {}}))})
 
@@ -106,15 +106,15 @@ def decision_ids(batch_id: str, first: int, n: int) -> pa.Array:
     return pc.binary_join_element_wise(pa.scalar(batch_id), number, "-")
 
 
-def _shared(decider: Decider, batch: Batch, purse: Purse) -> dict[str, Any]:
+def _shared(decider: Decider, batch: Batch) -> dict[str, Any]:
     return {
         "campaign_id": batch.campaign_id,
         "decided_at": batch.decided_at.isoformat(),
         "release_id": batch.release_id,
         "catalogue_id": batch.catalogue_id,
         "treatments": decider.treatments,
-        "price": purse.price,
-        "stock_prices": purse.stock_prices.tolist(),
+        "price": batch.settings["price"],
+        "stock_prices": batch.settings["stock_prices"],
         "source": "model",
         "reasons": [],  # they take longer than all the rest; `holdfast decisions show` gives them
         "context": {},

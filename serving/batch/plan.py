@@ -48,8 +48,11 @@ class Plan:
     decider: Decider
     population: Population
     audience: Audience
-    warehouse: Warehouse
+    counts: tuple[int, ...]  # how many of each part of the snapshot are decided on
+    opted_out: pa.Array  # who did by their own word before the batch began, or went on
     home: Home
+    warehouse: Warehouse | None = None
+    spark: str | None = None  # the master whose workers weigh and decide; None: this process does
 
     @cached_property
     def batch_id(self) -> str:
@@ -58,23 +61,18 @@ class Plan:
         by = (self.decider.release.release_id, self.decider.catalogue.catalogue_id)
         return fingerprint(asked, *by, self.population.path)[:12]
 
-    @cached_property
-    def opted_out(self) -> pa.Array:
-        """Who opted out by their own word before the batch began, or went on."""
-        return pa.array(sorted(opted_out(self.home)), pa.string())
-
-    @cached_property
+    @property
     def parts(self) -> tuple[int, ...]:
         """The parts of the snapshot that hold somebody of the audience."""
-        return tuple(part for part in range(len(self.population.sizes)) if self._chosen(part).any())
+        return tuple(part for part, members in enumerate(self.counts) if members)
 
     def first(self, part: int) -> int:
         """Count the audience's members before a part."""
-        return int(self.audience.chosen[: self.population.start(part)].sum())
+        return sum(self.counts[:part])
 
     def rows(self, part: int) -> "Rows":
         """Read the audience's members of one part."""
-        names, chosen = self.decider.release.feature_names, self._chosen(part)
+        names, chosen = self.decider.release.feature_names, self.audience.chosen(self.population, part)
         rows = self.population.read(["member_id", *WORDS, *self.decider.facts, *names], part)
         rows = rows if chosen.all() else rows.filter(pa.array(chosen))
         known = facts(rows, self.decider.facts)
@@ -84,21 +82,20 @@ class Plan:
     def contacts(self, now: datetime) -> Contacts:
         """Read who of the audience was contacted before, as far back as it matters."""
         days = self.decider.constraints.longest_days
-        members = (
-            self.population.read(["member_id"])["member_id"].filter(pa.array(self.audience.chosen)) if days else None
-        )
+        members = [self.members(part) for part in self.parts] if days else []
         return audience_contacts(
             self.home.decisions,
             self.warehouse,
-            members,
+            pa.chunked_array(members, pa.string()),
             self.decider.release.offer_ids,
             now=now,
             longest_days=days,
         )
 
-    def _chosen(self, part: int) -> NDArray[np.bool_]:
-        start = self.population.start(part)
-        return self.audience.chosen[start : start + self.population.sizes[part]]
+    def members(self, part: int) -> pa.ChunkedArray:
+        """Read the ids of the audience's members of one part."""
+        chosen = pa.array(self.audience.chosen(self.population, part))
+        return self.population.read(["member_id"], part)["member_id"].filter(chosen)
 
 
 @dataclass(frozen=True)
@@ -146,14 +143,19 @@ def plan_batch(home: Home, request: Request) -> Plan:
         raise ContractError(f"{'; '.join(faults)}; mend the table of offers or holdfast.toml")
     population = latest_population(home)
     audience = find_audience(population, request.audience, programme)
-    if not audience.chosen.any():
-        raise ContractError(f"the audience, {audience.asked}, is nobody of {len(audience.chosen):,} members")
+    counts = tuple(int(audience.chosen(population, part).sum()) for part in range(len(population.sizes)))
+    if not any(counts):
+        raise ContractError(f"the audience, {audience.asked}, is nobody of {sum(population.sizes):,} members")
     release = open_release(home.releases, champion)
     if not release.offer_ids:
         raise ContractError(
             f"release {champion} knows no offer, so there is nothing to decide; bring offers, and train"
         )
-    return Plan(request, Decider(release, catalogue), population, audience, warehouse, home)
+    silent = pa.array(sorted(opted_out(home)), pa.string())
+    decider = Decider(release, catalogue)
+    engine = programme.engine
+    spark = engine.spark if engine.features == "spark" else None
+    return Plan(request, decider, population, audience, counts, silent, home, warehouse, spark)
 
 
 def _catalogue(catalogue: Catalogue, request: Request) -> Catalogue:

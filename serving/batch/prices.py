@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.decide import Decider, Members, Purse, Worth
-from training.budget import Curve, allocate, marginal_curve, told_apart
+from training.budget import Curve, demand, fitting_prices, marginal_curve, told_apart
 from training.policy import MODEL, net_values
+from training.shadow_prices import Audience, Demand
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -35,9 +36,36 @@ class Claims:
         """What is sent for its worth, and not by chance."""
         return np.asarray(self.possible & (self.arm == MODEL)[:, None])
 
+    def __len__(self) -> int:
+        return len(self.arm)
+
     def every(self, step: int) -> "Claims":
         """Give one member of every so many."""
-        return Claims(*(column[::step] for column in vars(self).values()))
+        return self.rows(slice(None, None, step))
+
+    def rows(self, part: slice) -> "Claims":
+        """Give those of some members."""
+        return Claims(*(column[part] for column in vars(self).values()))
+
+    def demand(self, stock: Floats | None) -> Audience:
+        """Say what members would want for its worth, of what is not gone."""
+        return demand(self.benefit, self.cost, self.best, stock=stock, bar=self.bar)
+
+
+class EveryClaim(Protocol):
+    """Answer what prices follow from, of an audience in one place or in many."""
+
+    def __len__(self) -> int:
+        """Count the members."""
+        ...
+
+    def every(self, step: int) -> Claims:
+        """Give one member of every so many."""
+        ...
+
+    def demand(self, stock: Floats | None) -> Demand:
+        """Say what members would want for its worth, of what is not gone."""
+        ...
 
 
 def claims_of(members: Members, worth: Worth, possible: Flags) -> Claims:
@@ -52,17 +80,16 @@ def together(parts: Sequence[Claims]) -> Claims:
     return Claims(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
-def price(decider: Decider, claims: Claims, left: Purse) -> Purse:
+def price(decider: Decider, claims: EveryClaim, left: Purse) -> Purse:
     """Put prices on what is left of money and stock.
 
     The prices are those at which what is best for members fits. Chance sends more than that (exploration, the random
     arm): so the budget's price is raised until what is expected to be spent fits, told by a sample.
     """
-    stock: NDArray[Any] | None = left.stock if np.isfinite(left.stock).any() else None
+    stock = left.stock if np.isfinite(left.stock).any() else None
     budget = left.budget if np.isfinite(left.budget) else None
-    found = allocate(claims.benefit, claims.cost, claims.best, budget=budget, stock=stock, bar=claims.bar)
-    # what is gone has no price: it is refused for its stock
-    priced = Purse(left.budget, left.stock, found.price, np.where(left.stock >= 1, found.stock_prices, 0.0))
+    found = fitting_prices(claims.demand(stock), len(left.stock), budget=budget, stock=stock)
+    priced = Purse(left.budget, left.stock, float(found[0]), found[1:])
     return priced if budget is None else _raised(decider, claims, priced)
 
 
@@ -78,9 +105,9 @@ def curve(claims: Claims, left: Purse, points: int) -> Curve:
     return marginal_curve(claims.benefit, claims.cost, claims.best, stock=left.stock, bar=claims.bar, points=points)
 
 
-def _raised(decider: Decider, claims: Claims, purse: Purse) -> Purse:
-    sample = claims.every(-(-len(claims.arm) // SAMPLE))
-    budget = purse.budget * len(sample.arm) / len(claims.arm)
+def _raised(decider: Decider, claims: EveryClaim, purse: Purse) -> Purse:
+    sample = claims.every(-(-len(claims) // SAMPLE))
+    budget = purse.budget * len(sample) / len(claims)
 
     def fits(price: float) -> bool:
         return expected_spend(decider, sample, _at(purse, price)) <= budget

@@ -11,12 +11,13 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from features.decisions import Batch, Log
+from features.decisions import Batch, Contact, Log, Part, Seen, Spending
 from features.errors import StaleError
 from features.log.rows import microseconds
 from features.log.standing import OtherContacts, Standing, standing_of
 from serving.batch.part import Decided, contacts_of
 from serving.batch.plan import Plan, Rows
+from serving.batch.weighed import Weighed
 from serving.decide import Choice, Members, Occasion, Purse, Worth, joined
 from serving.grounds import grounds_of
 
@@ -38,14 +39,13 @@ class Turns:
         self._first = self._alone_until = moment
         self._spent = spent
         self._others: OtherContacts | None = None
-        self._capped = plan.decider.constraints.longest_days > 0
-        self._limited = self._capped or not self._purse().full
+        self.capped = plan.decider.constraints.longest_days > 0
+        self.limited = self.capped or not self.left().full  # whether anything limits what members get
 
-    def decide(
-        self, number: int, rows: Rows, members: Members, worth: Worth, uniform: NDArray[np.float64]
-    ) -> tuple[Decided, int]:
+    def decide(self, weighed: Weighed, uniform: NDArray[np.float64]) -> tuple[Decided, int]:
         """Decide a part, and say in how many reservations it stands in the log."""
-        most = MOST if self._limited else len(uniform)
+        number, rows, members, worth = vars(weighed).values()
+        most = MOST if self.limited else len(uniform)
         done, choices, size = 0, list[Choice](), most
         while done < len(uniform):
             some = slice(done, done + size)
@@ -70,16 +70,14 @@ class Turns:
         at: tuple[int, int],
     ) -> Choice | None:
         """Decide some members and reserve what they get; nothing if somebody was faster."""
-        decider, ids = self._plan.decider, rows.named["member_id"].to_pylist() if self._capped else []
-        moment = self._log.moment() if self._capped else None
+        decider, ids = self._plan.decider, rows.named["member_id"].to_pylist() if self.capped else []
+        moment = self._log.moment() if self.capped else None
         if moment is not None:
             self._refresh(members.standing, ids, moment)
-        occasion = Occasion(self._batch.decided_at, self._batch.campaign_id, None, self._purse())
+        occasion = Occasion(self._batch.decided_at, self._batch.campaign_id, None, self.left())
         choice = decider.choose(members, worth, occasion=occasion, uniform=uniform)
         decided = Decided(rows, members, worth, choice, uniform)
-        seen = grounds_of(decider, occasion, choice, worth, member_ids=ids, moment=moment)
-        if seen and self._plan.request.budget is not None:  # the smaller one binds: more left of the other is no matter
-            seen = replace(seen, spent={name: (None, most) for name, (_, most) in seen.spent.items()})
+        seen = seen_by(self._plan, occasion, choice, worth, member_ids=ids, moment=moment)
         contacts = [*contacts_of(decided, decider, self._batch)]
         spending = decided.spending(decider, self._batch.campaign_id)
         try:
@@ -110,11 +108,42 @@ class Turns:
         for name, values in vars(fresh).items():
             getattr(standing, name)[at] = values
 
-    def _purse(self) -> Purse:
+    def accept(self, number: int, contacts: list[Contact], spending: Spending, seen: Seen | None) -> bool:
+        """Reserve what a part gets that was decided elsewhere on what there was at first; False if that has changed.
+
+        Parameters
+        ----------
+        seen : what it rests on; of contacts, those that came since the audience's were read are looked for here
+        """
+        if self.capped:
+            seen = replace(seen or Seen(), moment=self._first)
+        try:
+            self._log.reserve(self._batch.batch_id, number, 0, contacts, spending, seen=seen).result()
+        except StaleError:
+            return False
+        self._spent += sum(spent for _, spent in spending.values())
+        return True
+
+    def name(self, part: Part, reservations: int) -> None:
+        """Let the log name a part that is written."""
+        self._log.append_part(part, reservations).result()
+
+    def left(self) -> Purse:
+        """Say what is left now, at the batch's prices."""
         plan, log, campaign_id = self._plan, self._log, self._batch.campaign_id
         campaign_spent = log.spent(campaign_id) if campaign_id is not None else 0
         left = purse_of(plan, self._spent, log.contacted(plan.decider.release.offer_ids), campaign_spent)
         return replace(left, price=self._prices.price, stock_prices=self._prices.stock_prices)
+
+
+def seen_by(
+    plan: Plan, occasion: Occasion, choice: Choice, worth: Worth, *, member_ids: Sequence[str], moment: int | None
+) -> Seen | None:
+    """Say what decisions of a batch rest on; see `serving.grounds.grounds_of`."""
+    seen = grounds_of(plan.decider, occasion, choice, worth, member_ids=member_ids, moment=moment)
+    if seen and plan.request.budget is not None:  # the smaller one binds: more left of the other is no matter
+        return replace(seen, spent={name: (None, most) for name, (_, most) in seen.spent.items()})
+    return seen
 
 
 def purse_of(plan: Plan, spent: float, contacted: Sequence[int], campaign_spent: float) -> Purse:

@@ -29,8 +29,9 @@ from features.errors import CorruptError
 from features.files import sha256
 from features.home import Home
 from features.ingest import ingest
+from features.log.contacts import contacts_between, write_contacts
 from features.log.rows import microseconds
-from features.log.standing import OtherContacts, audience_contacts, standing_of
+from features.log.standing import OtherContacts, audience_contacts, placed, standing_of
 from features.programme import Programme
 from features.warehouse import open_warehouse
 
@@ -106,12 +107,16 @@ def test_a_few_members_and_an_audience_stand_where_plain_arithmetic_says(of_log,
         contacts = log.contacts(members, since=since) + others.of(members, since=microseconds(since))
     few = standing_of(contacts, members, OFFERS, now=NOW, period_days=7)
     audience = audience_contacts(home.decisions, warehouse, pa.array(members), OFFERS, now=NOW, longest_days=28)
+    write_contacts(home.root / "sorted.parquet", home.decisions, warehouse, now=NOW, longest_days=28)
+    one = contacts_between(home.root / "sorted.parquet", "m0", "m0")
     every = of_log + [row for row in of_others if row[2] <= NOW]
     for place, member in enumerate(members):
         part = audience.standing(place, place + 1, now=NOW, period_days=7)
         wanted = plainly(every, member, since)
         assert [*few.since_offer[place], few.since_any[place], few.in_period[place]] == wanted
         assert [*part.since_offer[0], part.since_any[0], part.in_period[0]] == wanted
+    alone = placed(one, pa.array(["m0"]), OFFERS).standing(0, 1, now=NOW, period_days=7)
+    assert [*alone.since_offer[0], alone.since_any[0], alone.in_period[0]] == plainly(every, "m0", since)
 
 
 def plainly(contacts, member, since):

@@ -2,17 +2,18 @@
 
 import os
 import shutil
+import socket
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from features.catalogue.entries import CATALOGUE
-from features.errors import NotFoundError
+from features.errors import NotFoundError, UnavailableError
 from features.home import Home
 from features.programme import read_programme
 from features.snapshots import build
-from features.spark import java_version, spark_version
+from features.spark import java_version, reach, spark_version
 
 SETTINGS = """
 timezone = "America/New_York"
@@ -130,3 +131,12 @@ def test_no_java_or_an_old_one_is_said_with_what_brings_it(monkeypatch, tmp_path
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(NotFoundError, match=f"needs Java 17 or later, {words}.*; apt-get install"):
         java_version()
+
+
+def test_a_master_that_is_not_there_is_said_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        master = f"spark://127.0.0.1:{listening.getsockname()[1]}"
+        reach(master)
+    with pytest.raises(UnavailableError, match=rf"no master of Spark answers at {master}; start it, or set \[engine\]"):
+        reach(master)
+    reach("local[2]")

@@ -84,13 +84,15 @@ def test_within_one_percent_of_the_linear_program_and_never_above_a_limit(kind, 
     assert 0.99 * best <= found.earned <= best * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("many", [6_000, 300])  # who is near the sample's prices: all at once, or nearer and nearer
 @pytest.mark.parametrize("limited", ["budget", "both"])
-def test_a_crowd_is_priced_from_a_sample_as_well(limited, monkeypatch):
+def test_a_crowd_is_priced_from_a_sample_as_well(limited, many, monkeypatch):
     benefit, cost, eligible = market("alike within a member", np.random.default_rng(5), n=6000)
     stock = np.full(6, 400) if limited == "both" else None
     whole = allocate(benefit, cost, eligible, budget=60_000, stock=stock)
     monkeypatch.setattr(shadow_prices, "SAMPLE", 500)
     monkeypatch.setattr(shadow_prices, "BLOCK", 700)
+    monkeypatch.setattr(shadow_prices, "MANY", many)
     sampled = allocate(benefit, cost, eligible, budget=60_000, stock=stock)
     assert sampled.spend <= 60_000
     assert stock is None or (sampled.contacts <= stock).all()
