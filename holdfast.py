@@ -67,6 +67,7 @@ def quiet_dependencies() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     switches = {"BENTOML_DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
     os.environ.update({"TZ": "UTC", "ITERATIVE_DO_NOT_TRACK": "1", "FEAST_USAGE": "False", **switches})
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # the folder of whoever started this, which may be gone by now
     time.tzset()
     if not sys.warnoptions:
         warnings.simplefilter("ignore", DeprecationWarning)  # of libraries among themselves

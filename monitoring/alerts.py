@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from features.files import fingerprint
 from features.programme import Alerts, Programme
+from features.saying import Saying, saying
 from monitoring.verdict import Finding, Status
 
 Severity = Literal["critical", "warning", "info"]
@@ -28,8 +29,13 @@ class Alert:
     key: str
     source: str  # the check that found it, and that resolves it
     severity: Severity
-    sentence: str
+    said: Saying
     runbook: str
+
+    @property
+    def sentence(self) -> str:
+        """Say it in English."""
+        return str(self.said)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -54,7 +60,7 @@ def alerts_of(findings: Sequence[Finding], source: str, programme: Programme) ->
             fingerprint(source, finding.column, finding.kind),
             source,
             _severity(finding),
-            _sentence(finding, programme),
+            _said(finding, programme),
             finding.runbook,
         )
         for finding in found
@@ -122,13 +128,12 @@ def _severity(finding: Finding) -> Severity:
     return "info" if finding.kind == "too_few" else "warning"
 
 
-def _sentence(finding: Finding, programme: Programme) -> str:
+def _said(finding: Finding, programme: Programme) -> Saying:
     if finding.margin_a_week is None:
-        return finding.sentence
-    return (
-        f"{finding.sentence}; {finding.decisions:,} of {finding.decided:,} decisions hang on it, "
-        f"{programme.money(finding.margin_a_week)} a week if it is a fault of the data"
-    )
+        return finding.said
+    words = "{finding}; {changed} of {decided} decisions hang on it, {margin} a week if it is a fault of the data"
+    decisions = {"changed": f"{finding.decisions:,}", "decided": f"{finding.decided:,}"}
+    return saying(words, finding=finding.said, **decisions, margin=programme.money(finding.margin_a_week))
 
 
 def _count(n: int, what: str) -> str:

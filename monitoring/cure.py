@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
 
 from features.files import write_json
 from features.home import Home
 from features.programme import Programme
+from features.saying import Saying, saying
 from features.sheet import Progress
 from monitoring.clock import passed
 from monitoring.verdict import Finding, Status
@@ -31,7 +33,7 @@ class Cured:
     release_id: str
     passed: bool  # the gate
     promoted: bool
-    reasons: tuple[str, ...]  # against, where it did not pass
+    reasons: tuple[Saying, ...]  # against, where it did not pass
 
     @property
     def status(self) -> Status:
@@ -41,18 +43,25 @@ class Cured:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Tell it as a finding, so that people on call hear of it."""
-        return (Finding(self.release_id, "cure", self.sentence),)
+        return (Finding(self.release_id, "cure", self.said),)
 
     @property
     def sentence(self) -> str:
         """Say it in one sentence."""
+        return str(self.said)
+
+    @property
+    def said(self) -> Saying:
+        """Say it in one sentence of any language."""
+        release = self.release_id
         if self.promoted:
-            return (
-                f"release {self.release_id} was trained, passed the gate, and is champion: holdfast rollback goes back"
-            )
+            words = "release {release} was trained, passed the gate, and is champion: holdfast rollback goes back"
+            return saying(words, release=release)
         if self.passed:
-            return f"release {self.release_id} was trained and passes the gate; holdfast promote {self.release_id}"
-        return f"release {self.release_id} was trained, and the gate refuses it: {'; '.join(self.reasons)}"
+            words = "release {release} was trained and passes the gate; holdfast promote {release}"
+            return saying(words, release=release)
+        words = "release {release} was trained, and the gate refuses it: {reasons}"
+        return saying(words, release=release, reasons=reduce(_and, self.reasons))
 
 
 def why_not(home: Home, status: Status, programme: Programme, *, now: datetime) -> str | None:
@@ -88,8 +97,12 @@ def start_cure(home: Home, status: Status, programme: Programme, *, now: datetim
             verdict, release_id = promote_release(home, manifest.release_id, who=WHO, now=now)
         else:
             verdict, release_id = judge_release(home, manifest.release_id, serving=champion_id(home))
-        against = tuple(reason for reason in verdict.reasons if reason.startswith("against"))
+        against = tuple(told for told in verdict.said if str(told).startswith("against"))
         return Cured(release_id, verdict.promote, verdict.promote and programme.cure.promote, against)
+
+
+def _and(first: Saying, then: Saying) -> Saying:
+    return saying("{first}; {then}", first=first, then=then)
 
 
 @contextmanager

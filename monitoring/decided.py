@@ -17,6 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.home import Home
+from features.saying import Saying, saying
+from features.schema import CONTROL
 from features.snapshots import built
 from monitoring.verdict import Finding
 
@@ -68,7 +70,12 @@ def frequencies(rows: Sequence[Row]) -> list[Finding]:
         Finding(
             "",
             "frequencies",
-            f"{treatment} was drawn {came[treatment]:,} times where its propensities add up to {mean[treatment]:,.1f}",
+            saying(
+                "{treatment} was drawn {came} times where its propensities add up to {mean}",
+                treatment=_treatment(treatment),
+                came=f"{came[treatment]:,}",
+                mean=f"{mean[treatment]:,.1f}",
+            ),
             statistic=abs(came[treatment] - mean[treatment]) / variance[treatment] ** 0.5,
             threshold=limit,
         )
@@ -82,8 +89,9 @@ def below_floor(rows: Sequence[Row], floor: float) -> list[Finding]:
     low = [least for row in rows if row["outcome"] == "model" and (least := _least(row)) < floor * (1 - 1e-9)]
     if not low:
         return []
-    sentence = f"in {len(low):,} of {len(rows):,} decisions something possible had less than the floor of exploration"
-    return [Finding("", "floor", sentence, statistic=min(low), threshold=floor)]
+    words = "in {low} of {rows} decisions something possible had less than the floor of exploration"
+    told = saying(words, low=f"{len(low):,}", rows=f"{len(rows):,}")
+    return [Finding("", "floor", told, statistic=min(low), threshold=floor)]
 
 
 def moved(before: Mix, now: Mix, kind: str) -> list[Finding]:
@@ -97,9 +105,10 @@ def moved(before: Mix, now: Mix, kind: str) -> list[Finding]:
         error = (pooled * (1 - pooled) * (1 / before.members + 1 / now.members)) ** 0.5
         reach = max(limit * error, SMALLEST)
         if abs(q - p) > reach:
-            what = name if kind == "mix" else f"the fallback {name}"
-            sentence = f"{what} went to {q:.1%} of members; {p:.1%} in the weeks before"
-            found.append(Finding("", "mix" if kind == "mix" else "fallbacks", sentence, abs(q - p), reach))
+            what = _treatment(name) if kind == "mix" else saying("the fallback {reason}", reason=name)
+            words = "{what} went to {now} of members; {before} in the weeks before"
+            told = saying(words, what=what, now=f"{q:.1%}", before=f"{p:.1%}")
+            found.append(Finding("", "mix" if kind == "mix" else "fallbacks", told, abs(q - p), reach))
     return found
 
 
@@ -121,8 +130,12 @@ def skew(home: Home, rows: Sequence[Row], feature_names: Sequence[str], rng: np.
         Finding(
             name,
             "skew",
-            f"{name} was another in {count:,} of {len(rows):,} decisions than training reads for the same member and "
-            "moment",
+            saying(
+                "{name} was another in {count} of {rows} decisions than training reads for the same member and moment",
+                name=name,
+                count=f"{count:,}",
+                rows=f"{len(rows):,}",
+            ),
             statistic=float(count),
             threshold=0.0,
         )
@@ -143,6 +156,10 @@ def window(rows: Sequence[Row], since: datetime, until: datetime | None, release
     """Give a release's decisions of some time, or since then."""
     of_release = [row for row in rows if row["release_id"] == release_id and row["decided_at"] >= since]
     return of_release if until is None else [row for row in of_release if row["decided_at"] < until]
+
+
+def _treatment(name: str) -> str | Saying:
+    return saying("control") if name == CONTROL else name
 
 
 def _least(row: Row) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from features.files import fingerprint
 from features.home import Home
 from features.programme import Alerts, Programme
+from features.saying import saying
 from features.sheet import Sheet
 from monitoring.alerts import ORDER, Alert, alerts_of, body, concludes, earliest, for_alertmanager, title
 from monitoring.outbox import Message, Outbox
@@ -128,7 +129,7 @@ def deliver(outbox: Outbox, to: Mapping[str, Target], *, now: datetime, rng: np.
 
 def send_test(settings: Alerts, programme: Programme, *, now: datetime) -> list[tuple[str, str | None]]:
     """Send a test message to each target at once, and say how each took it."""
-    alert = Alert("test", "test", "info", "this is a test; nothing is wrong", "too-few-members")
+    alert = Alert("test", "test", "info", saying("this is a test; nothing is wrong"), "too-few-members")
     head, text = f"{programme.name}: a test", f"{alert.sentence}\nmessage test"
     listed = json.dumps([{"labels": alert.labels, "annotations": {"summary": text}, "endsAt": now.isoformat()}])
     found: list[tuple[str, str | None]] = []

@@ -14,13 +14,14 @@ import pandas as pd
 
 from features.files import write_whole
 from features.programme import Programme
+from features.saying import saying
 from monitoring.distances import Bins, Floats, NumberBins
 from monitoring.distributions import Numbers, Words
 from monitoring.reference import SHOWN_ROWS, Reference, distributions, side_by_side
 from monitoring.report import page
 from monitoring.thresholds import Design, thresholds
 from monitoring.verdict import Finding, Status, Verdict
-from monitoring.windows import Gate, codes_of, floats, members_of, pass_gate
+from monitoring.windows import WINDOWS, Gate, codes_of, floats, members_of, pass_gate
 from monitoring.wording import in_words
 
 Price = Callable[[Sequence[Finding]], tuple[Finding, ...]]
@@ -112,13 +113,14 @@ def limits_of(
 
 def _too_few(reference: int, current: int) -> Finding | None:
     """Say which window holds too few members to judge by, if one does."""
-    for name, members, wanted in (
-        ("reference", reference, MINIMUM_REFERENCE),
-        ("current", current, MINIMUM_CURRENT),
+    for window, members, wanted in (
+        (WINDOWS["reference"], reference, MINIMUM_REFERENCE),
+        (WINDOWS["current"], current, MINIMUM_CURRENT),
     ):
         if members < wanted:
-            sentence = f"the {name} window holds {members} members; at least {wanted} are needed to judge by"
-            return Finding("", "too_few", sentence, statistic=float(members), threshold=float(wanted))
+            words = "the {window} window holds {members} members; at least {wanted} are needed to judge by"
+            told = saying(words, window=window, members=str(members), wanted=str(wanted))
+            return Finding("", "too_few", told, statistic=float(members), threshold=float(wanted))
     return None
 
 

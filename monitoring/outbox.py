@@ -6,25 +6,27 @@ marked as sent after the target took it, so that one may come twice, under one i
 
 import contextlib
 import fcntl
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
 
 from features.errors import CorruptError
 from features.log.rows import text
+from features.saying import Saying
 from features.transaction import transaction
-from monitoring.alerts import Alert, News
+from monitoring.alerts import Alert, News, Severity
 from monitoring.clock import SKEW, passed
 
 State = Literal["waiting", "sent", "dead"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _TABLES: Final = """
 CREATE TABLE alerts (
-  key TEXT PRIMARY KEY, source TEXT NOT NULL, severity TEXT NOT NULL, sentence TEXT NOT NULL, runbook TEXT NOT NULL,
+  key TEXT PRIMARY KEY, source TEXT NOT NULL, severity TEXT NOT NULL, said TEXT NOT NULL, runbook TEXT NOT NULL,
   since TEXT NOT NULL, seen TEXT NOT NULL, told TEXT NOT NULL, times INTEGER NOT NULL, over TEXT
 );
 CREATE TABLE messages (
@@ -51,6 +53,7 @@ class Message:
     failure: str | None = None
 
 
+_ALERT: Final = "key, source, severity, said, runbook"
 _MESSAGE: Final = tuple(field.name for field in fields(Message))
 
 
@@ -70,6 +73,9 @@ class Outbox:
         except sqlite3.DatabaseError as error:
             self.close()
             raise CorruptError(f"{path} is no outbox of alerts ({error}); move it away to begin a new one") from error
+        if came not in {0, FORMAT}:
+            self.close()
+            raise CorruptError(f"{path} is an outbox of format {came}, not {FORMAT}; move it away to begin a new one")
 
     def __enter__(self) -> Self:
         return self
@@ -144,9 +150,9 @@ class Outbox:
 
     def firing(self) -> list[tuple[Alert, datetime, int]]:
         """Give the alerts that fire, since when, and how often they were found, the oldest first."""
-        columns = "key, source, severity, sentence, runbook, since, times"
+        columns = f"{_ALERT}, since, times"
         rows = self._db.execute(f"{_select(columns, 'alerts')} WHERE over IS NULL ORDER BY since").fetchall()
-        return [(Alert(*row[:5]), datetime.fromisoformat(row[5]), row[6]) for row in rows]
+        return [(_read(row[:5]), datetime.fromisoformat(row[5]), row[6]) for row in rows]
 
     def let_go(self, *, before: datetime, rehearse: bool = False) -> int:
         """Delete messages that were sent or given up, and alerts that were over, before a time; say how many."""
@@ -164,16 +170,16 @@ class Outbox:
         ).fetchall()
 
     def _alert(self, key: str) -> Alert:
-        row = self._db.execute("SELECT key, source, severity, sentence, runbook FROM alerts WHERE key = ?", (key,))
-        return Alert(*row.fetchone())
+        return _read(self._db.execute(f"{_select(_ALERT, 'alerts')} WHERE key = ?", (key,)).fetchone())
 
     def _note(self, alert: Alert, since: datetime, now: datetime, *, told: str) -> None:
+        said = json.dumps(asdict(alert.said))
         self._db.execute(
-            "INSERT INTO alerts (key, source, severity, sentence, runbook, since, seen, told, times) "
+            "INSERT INTO alerts (key, source, severity, said, runbook, since, seen, told, times) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key) DO UPDATE SET severity = excluded.severity, "
-            "sentence = excluded.sentence, since = excluded.since, seen = excluded.seen, told = excluded.told, "
+            "said = excluded.said, since = excluded.since, seen = excluded.seen, told = excluded.told, "
             "times = iif(over IS NULL, times + 1, 1), over = NULL",
-            (alert.key, alert.source, alert.severity, alert.sentence, alert.runbook, text(since), text(now), told),
+            (alert.key, alert.source, alert.severity, said, alert.runbook, text(since), text(now), told),
         )
 
     def _messages(self, where: str, *values: str) -> list[Message]:
@@ -181,6 +187,11 @@ class Outbox:
         rows = [dict(zip(_MESSAGE, row, strict=True)) for row in self._db.execute(query, values).fetchall()]
         times = ({name: datetime.fromisoformat(row[name]) for name in ("due", "written")} for row in rows)
         return [Message(**row | told) for row, told in zip(rows, times, strict=True)]
+
+
+def _read(row: Sequence[str]) -> Alert:
+    key, source, severity, said, runbook = row
+    return Alert(key, source, cast("Severity", severity), Saying.read(json.loads(said)), runbook)
 
 
 def _select(columns: str, table: str) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.programme import Programme
+from features.saying import Saying, day, saying
 from features.schema import CONTROL
 from features.sheet import Sheet
 from monitoring.verdict import Finding, Status
@@ -62,17 +63,25 @@ class Performance:
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        judged = f"{len(self.cohorts)} weeks of scores, {len(self.campaigns)} campaigns"
+        return str(self.said)
+
+    @property
+    def said(self) -> Saying:
+        """The verdict in one sentence of any language."""
+        judged = {"weeks": str(len(self.cohorts)), "campaigns": str(len(self.campaigns))}
         if self.status == "insufficient_data":
-            return f"No verdict: too few decisions have their window behind them; {self.waiting:,} wait."
+            words = "No verdict: too few decisions have their window behind them; {waiting} wait."
+            return saying(words, waiting=f"{self.waiting:,}")
         if self.findings:
-            return f"What was said did not come: {len(self.findings)} findings on {judged}."
-        return f"What was said came, within what chance allows: {judged}."
+            words = "What was said did not come: {findings} findings on {weeks} weeks of scores, {campaigns} campaigns."
+            return saying(words, findings=str(len(self.findings)), **judged)
+        words = "What was said came, within what chance allows: {weeks} weeks of scores, {campaigns} campaigns."
+        return saying(words, **judged)
 
     def to_json(self) -> dict[str, Any]:
         """Give the verdict as JSON values."""
-        found = [asdict(finding) | {"runbook": finding.runbook} for finding in self.findings]
-        return asdict(self) | {"findings": found, "sentence": self.sentence}
+        found = [finding.to_json() for finding in self.findings]
+        return asdict(self) | {"findings": found, "sentence": self.sentence, "said": asdict(self.said)}
 
 
 def scored_rows(decisions: Sequence[Row], programme: Programme) -> pd.DataFrame:
@@ -131,34 +140,35 @@ def score_findings(found: Sequence[Cohort]) -> Iterator[Finding]:
     """
     reach = NormalDist().inv_cdf(1 - RATE / 2 / max(2 * len(found), 1)) / NormalDist().inv_cdf(0.975)
     for one in found:
-        week = f"of the week of {one.week:%Y-%m-%d}"
         limit = max(reach * (one.off_by.upper - one.off_by.value), SMALLEST)
         if abs(one.off_by.value) > limit:
-            sentence = f"{one.observed.value:.1%} {week} left without an offer; {one.predicted:.1%} was predicted"
-            yield Finding("churn probability", "calibration", sentence, abs(one.off_by.value), limit)
+            words = "{left} of the week of {week} left without an offer; {predicted} was predicted"
+            rates = {"left": f"{one.observed.value:.1%}", "predicted": f"{one.predicted:.1%}"}
+            told = saying(words, week=day(one.week), **rates)
+            yield Finding("churn probability", "calibration", told, abs(one.off_by.value), limit)
         if one.auc and one.promised_auc:
             highest = one.auc.value + reach * (one.auc.upper - one.auc.value)
             if highest < one.promised_auc.lower:
-                sentence = f"members {week} were ranked with an AUC of {one.auc.value:.3f}; "
-                sentence += f"{one.promised_auc.value:.3f} was promised"
-                yield Finding("churn probability", "ranking", sentence, one.auc.value, one.promised_auc.lower)
+                words = "members of the week of {week} were ranked with an AUC of {auc}; {promised} was promised"
+                areas = {"auc": f"{one.auc.value:.3f}", "promised": f"{one.promised_auc.value:.3f}"}
+                told = saying(words, week=day(one.week), **areas)
+                yield Finding("churn probability", "ranking", told, one.auc.value, one.promised_auc.lower)
 
 
 def campaign_findings(report: Report, programme: Programme) -> Iterator[Finding]:
     """Find what a campaign promised and did not bring, and why its figures may not be believed."""
     name, whole = report.campaign_id, report.whole
     if whole.net_value is not None and whole.promised is not None and whole.promised > whole.net_value.upper:
-        came, said = programme.money(whole.net_value.value), programme.money(whole.promised)
-        sentence = f"{name} brought {came} a decision after its costs; {said} was promised"
-        yield Finding("", "promise", sentence, whole.net_value.upper, whole.promised)
+        words = "{campaign} brought {came} a decision after its costs; {promised} was promised"
+        money = {"came": programme.money(whole.net_value.value), "promised": programme.money(whole.promised)}
+        yield Finding("", "promise", saying(words, campaign=name, **money), whole.net_value.upper, whole.promised)
     if report.arms_p is not None and report.arms_p < BELIEVED:
-        sentence = f"the arms of {name} have other shares of members than were planned (p = {report.arms_p:.2g})"
-        yield Finding("", "arms", sentence, report.arms_p, BELIEVED)
+        words = "the arms of {campaign} have other shares of members than were planned (p = {p})"
+        yield Finding("", "arms", saying(words, campaign=name, p=f"{report.arms_p:.2g}"), report.arms_p, BELIEVED)
     if report.draws_p is not None and report.draws_p < BELIEVED:
-        sentence = (
-            f"treatments of {name} came more or less often than their propensities say (p = {report.draws_p:.2g})"
-        )
-        yield Finding("", "frequencies", sentence, report.draws_p, BELIEVED)
+        words = "treatments of {campaign} came more or less often than their propensities say (p = {p})"
+        told = saying(words, campaign=name, p=f"{report.draws_p:.2g}")
+        yield Finding("", "frequencies", told, report.draws_p, BELIEVED)
 
 
 def _cohort(rows: pd.DataFrame, promised: Mapping[str, Estimate], rng: np.random.Generator) -> Cohort:

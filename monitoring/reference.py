@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from features.errors import CorruptError
 from features.files import write_folder_whole
+from features.saying import Saying
 from monitoring.distances import Bins, Codes, Ints, NumberBins, number_bins, word_bins
 from monitoring.distributions import Numbers, Words, numbers_of, words_of
 from monitoring.verdict import Finding
@@ -196,7 +197,7 @@ def _read(told: dict[str, Any], values: pa.Table, sample: pa.Table, shown: pd.Da
             found[name] = Words(tuple(rows["word"]), counts, missing)
     return Reference(
         kinds=told["kinds"],
-        faults=tuple(Finding(**fault) for fault in told["faults"]),
+        faults=tuple(Finding(**fault | {"said": Saying.read(fault["said"])}) for fault in told["faults"]),
         distributions=found,
         money=frozenset(told["money"]),
         ageing=frozenset(told["ageing"]),

@@ -18,6 +18,7 @@ from features.errors import HoldfastError, NotFoundError
 from features.files import write_json
 from features.home import Home
 from features.programme import Level, Programme, Trigger
+from features.saying import Saying, saying
 from features.sheet import Progress, Sheet
 from monitoring.clock import passed
 from monitoring.kpis import LAYERS, View, gather_kpis
@@ -54,26 +55,41 @@ class Pulled:
     path: Path | None = None  # the audience
     failure: str | None = None  # why it could not act
 
-    def sentence(self, programme: Programme) -> str:
-        """Say where it stands."""
+    def said(self, level: Level, programme: Programme) -> Saying:
+        """Say where it stands, and what came of the level that is due."""
         trigger = self.trigger
-        told = f"{trigger.metric.replace('_', ' ')} by {trigger.period}"
-        value = "not known" if self.value is None else written(self.value, trigger, programme)
-        stands = f"{self.name}: {told} {value}"
-        if self.level is None:
-            return f"{stands}, its threshold is {written(trigger.threshold, trigger, programme)}"
-        place = trigger.levels.index(self.level) + 1
-        held = f"{trigger.side} {written(trigger.threshold, trigger, programme)} for {self.beyond} in a row"
-        return f"{stands}, {held}: level {place}, {self.level.name}, {self.done}"
+        words = (
+            "{name}: {metric} by {period} {value}, below {threshold} for {n} in a row: level {place}, {level}, {done}"
+        )
+        if trigger.below is None:
+            words = (
+                "{name}: {metric} by {period} {value}, above {threshold} for {n} in a row: level {place}, {level}, "
+                "{done}"
+            )
+        return saying(
+            words,
+            name=self.name,
+            metric=saying(trigger.metric.replace("_", " ")),
+            period=saying(trigger.period),
+            value=saying("not known") if self.value is None else written(self.value, trigger, programme),
+            threshold=written(trigger.threshold, trigger, programme),
+            n=str(self.beyond),
+            place=str(trigger.levels.index(level) + 1),
+            level=level.name,
+            done=self.done,
+        )
 
     @property
-    def done(self) -> str:
+    def done(self) -> Saying:
         """Say what came of its level."""
         if self.failure:
-            return f"could not act: {self.failure}"
+            return saying("could not act: {failure}", failure=self.failure)
         if not self.acts:
-            return "has acted"
-        return f"{self.members or 0:,} members" + (f" in {self.path}" if self.path else "")
+            return saying("has acted")
+        members = f"{self.members or 0:,}"
+        if self.path:
+            return saying("{members} members in {path}", members=members, path=str(self.path))
+        return saying("{members} members", members=members)
 
 
 @dataclass(frozen=True)
@@ -142,7 +158,7 @@ def pull_triggers(
     if not rehearse:
         kept = {name: acted[name] for name in programme.triggers if name in acted}
         write_json(home.triggers, {name: {"level": one.level, "at": one.at.isoformat()} for name, one in kept.items()})
-    findings = tuple(_finding(one, programme) for one in found if one.level is not None)
+    findings = tuple(_finding(one, one.level, programme) for one in found if one.level is not None)
     return Pulls(tuple(found), findings)
 
 
@@ -194,7 +210,7 @@ def triggers_sheet(pulls: Pulls, programme: Programme) -> Sheet:
             f"{one.trigger.side} {figure(one, one.trigger.threshold)}",
             str(one.beyond),
             one.level.name if one.level else "",
-            one.done if one.level else "",
+            str(one.done) if one.level else "",
         )
         for one in pulls.pulled
     )
@@ -236,5 +252,5 @@ def _act(
     return replace(pulled, members=closing.tally.contacts.total(), path=path)
 
 
-def _finding(pulled: Pulled, programme: Programme) -> Finding:
-    return Finding(pulled.name, "trigger", pulled.sentence(programme), pulled.value, pulled.trigger.threshold)
+def _finding(pulled: Pulled, level: Level, programme: Programme) -> Finding:
+    return Finding(pulled.name, "trigger", pulled.said(level, programme), pulled.value, pulled.trigger.threshold)

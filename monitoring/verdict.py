@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
+from features.saying import Saying, saying
+
 Status = Literal["no_drift", "drift", "insufficient_data", "broken_data"]
 FindingKind = Literal[
     "empty", "twice", "lost_column", "new_column", "all_missing", "retyped", "infinite",  # the data is broken
@@ -56,7 +58,7 @@ class Finding:
 
     column: str  # empty where it is about the whole window
     kind: FindingKind
-    sentence: str
+    said: Saying
     statistic: float | None = None
     threshold: float | None = None
     decisions: int | None = None  # members whose treatment would be another if the column were put back
@@ -64,9 +66,18 @@ class Finding:
     margin_a_week: int | None = None  # minor units, lost where the move is a fault of the data
 
     @property
+    def sentence(self) -> str:
+        """The finding in one sentence."""
+        return str(self.said)
+
+    @property
     def runbook(self) -> str:
         """The page of docs/runbook that applies."""
         return RUNBOOK[self.kind]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the finding as JSON values."""
+        return asdict(self) | {"sentence": self.sentence, "runbook": self.runbook}
 
 
 class Concluded(Protocol):
@@ -103,14 +114,30 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        moved = len({finding.column for finding in self.findings if finding.threshold is not None})
-        return {
-            "no_drift": f"No drift: none of {self.judged} columns moved by more than chance allows.",
-            "drift": f"Drift: {moved} of {self.judged} columns moved by more than chance allows.",
-            "insufficient_data": "No verdict: too few members.",
-            "broken_data": f"Broken data: {len(self.findings) - self._moves} of the checks before measuring failed"
-            + (f"; of {self.judged} columns that passed, {moved} moved." if self.judged else "."),
-        }[self.status]
+        return str(self.said)
+
+    @property
+    def said(self) -> Saying:
+        """The verdict in one sentence of any language."""
+        judged, failed = str(self.judged), str(len(self.findings) - self._moves)
+        moved = str(len({finding.column for finding in self.findings if finding.threshold is not None}))
+        if self.status == "no_drift":
+            return saying("No drift: none of {judged} columns moved by more than chance allows.", judged=judged)
+        if self.status == "drift":
+            return saying(
+                "Drift: {moved} of {judged} columns moved by more than chance allows.", moved=moved, judged=judged
+            )
+        if self.status == "insufficient_data":
+            return saying("No verdict: too few members.")
+        if not self.judged:
+            return saying("Broken data: {failed} of the checks before measuring failed.", failed=failed)
+        return saying(
+            "Broken data: {failed} of the checks before measuring failed; of {judged} columns that passed, {moved} "
+            "moved.",
+            failed=failed,
+            judged=judged,
+            moved=moved,
+        )
 
     @property
     def _moves(self) -> int:
@@ -118,7 +145,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Give the verdict as JSON values."""
-        described = asdict(self) | {"exit_code": self.exit_code, "sentence": self.sentence}
-        described["findings"] = [asdict(finding) | {"runbook": finding.runbook} for finding in self.findings]
+        described = asdict(self) | {"exit_code": self.exit_code, "sentence": self.sentence, "said": asdict(self.said)}
+        described["findings"] = [finding.to_json() for finding in self.findings]
         described["not_judged"] = dict(self.not_judged)
         return described

@@ -25,7 +25,7 @@ from monitoring.performance import Performance, cohorts, judge, scored_rows
 from monitoring.reference import Reference, read_reference, summarise, write_reference
 from monitoring.stakes import Stakes
 from monitoring.verdict import Verdict
-from monitoring.windows import floats
+from monitoring.windows import UPLIFT, floats
 from serving.batch.audience import active_rule
 from serving.decide import Decider
 from training.artifacts import Release, open_release
@@ -85,7 +85,7 @@ def scored(release: Release, rows: pd.DataFrame) -> pd.DataFrame:
     X = np.column_stack([floats(rows[name]) for name in release.feature_names]).astype(np.float32)
     fine = np.isfinite(X) | np.isnan(X)
     scores = release.score(np.where(fine, X, np.nan).astype(np.float32))
-    uplift = {f"uplift of {name}": scores.uplift[:, place] for place, name in enumerate(release.offer_ids)}
+    uplift = {f"{UPLIFT}{name}": scores.uplift[:, place] for place, name in enumerate(release.offer_ids)}
     return rows.assign(**{"churn probability": scores.churn_probability, "value": scores.value}, **uplift)
 
 
@@ -174,7 +174,7 @@ def reference_of(home: Home, release: Release, *, progress: Progress) -> Referen
     reference = summarise(
         scored(release, learned_from),
         money={name for name, feature in CATALOGUE.items() if feature.unit == "money"}
-        | {"value", *(f"uplift of {name}" for name in release.offer_ids)},
+        | {"value", *(f"{UPLIFT}{name}" for name in release.offer_ids)},
         ageing={name for name, feature in CATALOGUE.items() if feature.ageing(programme)},
         rng=np.random.default_rng(programme.seed),
     )

@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from features.saying import Saying, saying
 from monitoring.verdict import Finding
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Kind = Literal["number", "text", "missing", "mixed"]
+Window = Literal["reference", "current"]
 
 KEYS: Final = ("member_id", "as_of")
 KIND_OF: Final[dict[str, Kind]] = {
@@ -28,7 +30,15 @@ KIND_OF: Final[dict[str, Kind]] = {
     "mixed-integer-float": "number",
     "decimal": "number",
 }
-_SAID: Final[dict[Kind, str]] = {"number": "numbers", "text": "text", "missing": "nothing", "mixed": "mixed values"}
+_SAID: Final[dict[Kind, Saying]] = {
+    "number": saying("numbers"),
+    "text": saying("text"),
+    "missing": saying("nothing"),
+    "mixed": saying("mixed values"),
+}
+WINDOWS: Final = {"reference": saying("reference"), "current": saying("current")}
+UPLIFT: Final = "uplift of "  # what columns of a release's scores begin with, before the offer's name
+SCORES: Final = {"churn probability": saying("churn probability"), "value": saying("value")}
 
 
 @dataclass(frozen=True)
@@ -68,26 +78,40 @@ def pass_gate(before: Mapping[str, Kind], current: pd.DataFrame, *, ageing: Coll
     return Gate(tuple(judged), tuple(found), tuple(not_judged))
 
 
-def faults(name: str, frame: pd.DataFrame) -> tuple[Finding, ...]:
+def faults(name: Window, frame: pd.DataFrame) -> tuple[Finding, ...]:
     """Say what is wrong with a window as a whole."""
     if frame.empty:
-        sentence = f"the {name} window is empty: {len(frame)} rows of {frame.shape[1]} columns came"
-        return (Finding("", "empty", sentence),)
+        words = "the {window} window is empty: {rows} rows of {columns} columns came"
+        shape = {"rows": str(len(frame)), "columns": str(frame.shape[1])}
+        return (Finding("", "empty", saying(words, window=WINDOWS[name], **shape)),)
+    words = "{column} comes more than once in the {window} window"
     twice = sorted({str(column) for column in frame.columns[frame.columns.duplicated()]})
-    return tuple(Finding(column, "twice", f"{column} comes more than once in the {name} window") for column in twice)
+    return tuple(Finding(one, "twice", saying(words, column=named(one), window=WINDOWS[name])) for one in twice)
 
 
-def infinite(name: str, column: "pd.Series[Any]") -> Finding | None:
+def infinite(name: Window, column: "pd.Series[Any]") -> Finding | None:
     """Say how many rows of a column of numbers are infinite, if any."""
     rows = int(np.isinf(floats(column)).sum())
     if not rows:
         return None
-    return Finding(str(column.name), "infinite", f"{column.name} is infinite in {rows:,} rows of the {name} window")
+    words, told = "{column} is infinite in {rows} rows of the {window} window", str(column.name)
+    return Finding(told, "infinite", saying(words, column=named(told), rows=f"{rows:,}", window=WINDOWS[name]))
 
 
 def columns_of(frame: pd.DataFrame) -> list[str]:
     """Name the columns beside the keys."""
     return [str(column) for column in frame.columns if column not in KEYS]
+
+
+def named(column: str) -> str | Saying:
+    """Name a column in a sentence: what a release's scores are called has a word in every language.
+
+    >>> str(named("uplift of mail")), named("spend_28d")
+    ('uplift of mail', 'spend_28d')
+    """
+    if column.startswith(UPLIFT):
+        return saying("uplift of {offer}", offer=column.removeprefix(UPLIFT))
+    return SCORES.get(column, column)
 
 
 def members_of(frame: pd.DataFrame) -> int:
@@ -120,16 +144,19 @@ def floats(column: "pd.Series[Any]") -> Floats:
 
 
 def _lost(column: str) -> Finding:
-    return Finding(column, "lost_column", f"{column} is gone: the reference has it, the current window does not")
+    words = "{column} is gone: the reference has it, the current window does not"
+    return Finding(column, "lost_column", saying(words, column=named(column)))
 
 
 def _new(column: str) -> Finding:
-    return Finding(column, "new_column", f"{column} is new: the reference does not have it")
+    return Finding(column, "new_column", saying("{column} is new: the reference does not have it", column=column))
 
 
 def _changed(column: str, kinds: tuple[Kind, Kind]) -> Finding | None:
     if kinds[1] == "missing" and kinds[0] != "missing":
-        return Finding(column, "all_missing", f"{column} is missing in every row of the current window")
+        words = "{column} is missing in every row of the current window"
+        return Finding(column, "all_missing", saying(words, column=named(column)))
     if kinds[0] not in (kinds[1], "missing"):
-        return Finding(column, "retyped", f"{column} held {_SAID[kinds[0]]} and now holds {_SAID[kinds[1]]}")
+        words, told = "{column} held {before} and now holds {after}", {"column": named(column)}
+        return Finding(column, "retyped", saying(words, **told, before=_SAID[kinds[0]], after=_SAID[kinds[1]]))
     return None

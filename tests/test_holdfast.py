@@ -172,7 +172,7 @@ def test_rollback_takes_less_than_two_seconds_of_a_whole_process(process, tmp_pa
     for before, release_id in ((None, "a"), ("a", "b")):
         (home.releases / release_id).mkdir(parents=True)
         (home.releases / release_id / "manifest.json").write_text("{}")
-        promote(home, release_id, expected=before, who="ada", now=NOW, verdict=Verdict(promote=True, reasons=()))
+        promote(home, release_id, expected=before, who="ada", now=NOW, verdict=Verdict(promote=True, said=()))
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = process("rollback")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from features.home import Home
 from features.programme import Programme
+from features.saying import Saying
 from features.sheet import Sheet
 from training.judging.comparison import POLICY, Comparison
 from training.judging.economics import economics_sheet, returns_sheet
@@ -114,7 +115,7 @@ def campaigns_sheet(campaigns: dict[str, Any], programme: Programme) -> Sheet:
     rows = tuple((offer, *_campaign_row(judged["effect"], programme)) for offer, judged in campaigns.items())
     why = [
         f"{offer}: the gate {'lets it be acted on' if judged['gate']['promote'] else 'refuses to act on it'}; "
-        + "; ".join(judged["gate"]["reasons"])
+        + "; ".join(str(Saying.read(one)) for one in judged["gate"]["said"])
         for offer, judged in campaigns.items()
     ]
     return Sheet(

@@ -6,18 +6,19 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
+from features.saying import Saying, saying
 from training.judging.findings import (
     IDENTIFIED,
     Evidence,
     Finding,
     Gate,
     Money,
-    each,
     fairness_findings,
     identification_findings,
     latency_findings,
     money_findings,
     probabilities_findings,
+    ranged,
     soundness_findings,
     stability_findings,
 )
@@ -48,7 +49,12 @@ class Verdict:
     """Say whether a challenger may serve, and every reason, those for it among them."""
 
     promote: bool
-    reasons: tuple[str, ...]
+    said: tuple[Saying, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons in English."""
+        return tuple(map(str, self.said))
 
 
 def evidence_from_json(value: dict[str, Any]) -> Evidence:
@@ -86,7 +92,7 @@ def judge(evidence: Evidence, champion: Evidence | None, *, gate: Gate | None = 
     limits = gate or Gate()
     missing = [name for name, value in vars(evidence).items() if _unusable(value)]
     if missing:
-        return Verdict(promote=False, reasons=(f"against: not a finite number: {', '.join(missing)}",))
+        return _conclude((False, saying("not a finite number: {names}", names=", ".join(missing))))
     findings = [
         *soundness_findings(evidence, limits),
         *identification_findings(evidence, champion, limits),
@@ -102,7 +108,9 @@ def judge(evidence: Evidence, champion: Evidence | None, *, gate: Gate | None = 
 def _conclude(*findings: Finding) -> Verdict:
     return Verdict(
         promote=all(passed for passed, _ in findings),
-        reasons=tuple(f"{'for' if passed else 'against'}: {reason}" for passed, reason in findings),
+        said=tuple(
+            saying("for: {reason}" if passed else "against: {reason}", reason=told) for passed, told in findings
+        ),
     )
 
 
@@ -116,8 +124,9 @@ def _unusable(item: object) -> bool:
 
 def judge_campaign(found: ObservedEffect, *, contact_cost: float, money: Money = _minor) -> Verdict:
     """Judge whether what targeted campaigns seem to have brought may be acted on: identified, and above its cost."""
-    shown = each(found.effect, money, per="contacted member")
-    return _conclude(
-        (found.verdict != "not identified", f"the effect is {found.verdict}: {'; '.join(found.reasons)}"),
-        (found.effect.lower > contact_cost, f"it brought {shown}; surely more than {money(contact_cost)} was wanted"),
+    effect = saying(
+        "the effect is {verdict}: {reasons}", verdict=saying(found.verdict), reasons="; ".join(found.reasons)
     )
+    words = "it brought {amount} a contacted member; surely more than {cost} was wanted"
+    brought = saying(words, amount=ranged(found.effect, money), cost=money(contact_cost))
+    return _conclude((found.verdict != "not identified", effect), (found.effect.lower > contact_cost, brought))

@@ -8,8 +8,10 @@ from typing import Any
 
 from features.errors import CorruptError
 from features.home import Home
+from features.saying import Saying
 from features.snapshots import built_if_any
 from features.warehouse import open_warehouse
+from monitoring.alerts import Severity
 from monitoring.outbox import Outbox
 from monitoring.overview.missing import Missing
 from monitoring.verdict import FindingKind
@@ -20,7 +22,7 @@ class Said:
     """Hold one finding of a verdict, in words, and the step of the runbook that applies."""
 
     kind: FindingKind
-    sentence: str
+    said: Saying
     runbook: str
     decisions: int | None = None
     margin_a_week: int | None = None
@@ -31,7 +33,7 @@ class Checked:
     """Hold a verdict; `report` is the page beside it that shows everything."""
 
     status: str
-    sentence: str
+    said: Saying
     findings: tuple[Said, ...]
     report: str | None
 
@@ -49,8 +51,8 @@ class TableRows:
 class Firing:
     """Hold an alert that is not over."""
 
-    severity: str
-    sentence: str
+    severity: Severity
+    said: Saying
     since: datetime
 
 
@@ -87,23 +89,25 @@ def _last(home: Home, what: str, missing: Missing) -> Checked | Missing:
     paths = sorted(home.reports.glob(f"{what}-*.json"))
     if not paths:
         return missing
-    told = _read(paths[-1])
-    names = Said.__dataclass_fields__
-    findings = (Said(**{name: one.get(name) for name in names}) for one in told["findings"])
-    page = paths[-1].with_suffix(".html")
-    return Checked(told["status"], told["sentence"], tuple(findings), page.name if page.exists() else None)
+    return _read(paths[-1], what)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, what: str) -> Checked:
+    page = path.with_suffix(".html")
     try:
         told: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CorruptError(f"{path} is no verdict ({error}); `holdfast monitor drift` writes it anew") from error
-    return told
+        names = Said.__dataclass_fields__
+        found = (
+            {name: one.get(name) for name in names} | {"said": Saying.read(one["said"])} for one in told["findings"]
+        )
+        findings = tuple(Said(**one) for one in found)
+        return Checked(told["status"], Saying.read(told["said"]), findings, page.name if page.exists() else None)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{path} is no verdict ({error}); `holdfast monitor {what}` writes it anew") from error
 
 
 def _firing(home: Home) -> tuple[Firing, ...]:
     if not home.alerts.exists():
         return ()
     with Outbox(home.alerts) as outbox:
-        return tuple(Firing(alert.severity, alert.sentence, since) for alert, since, _ in outbox.firing())
+        return tuple(Firing(alert.severity, alert.said, since) for alert, since, _ in outbox.firing())

@@ -100,12 +100,18 @@ def _charts(view: Overview, figures: Figures) -> dict[str, Any]:
         drawn["most"] = max(cell.members or 0 for row in view.segments.cells for cell in row)
     if isinstance(view.risk, Risk):
         drawn["risk_chart"] = _risk(view.risk, figures)
-        plain = {name: found for name, found in view.risk.auc.items() if name != "model"}
+        plain = {_rival(name, figures): found for name, found in view.risk.auc.items() if name != "model"}
         drawn["rivals"] = ", ".join(f"{name} {figures.plain_range(found)}" for name, found in plain.items())
     if isinstance(view.budget, BudgetCurve):
         drawn["budget_chart"] = _budget(view.budget, figures)
         drawn["judged"] = _judged(view.budget, figures)
     return drawn
+
+
+def _rival(name: str, figures: Figures) -> str:
+    """Name what else ranked who leaves; which feature it was stands in brackets."""
+    what, bracket, feature = name.partition(" (")
+    return known("rival." + what.replace(" ", "_"), figures.tell) + bracket + feature
 
 
 def _stages(them: Membership, figures: Figures) -> Markup:
@@ -144,7 +150,8 @@ def _judged(curve: BudgetCurve, figures: Figures) -> Callable[[Estimate, str], M
     high = max([1.0, *(found.upper for found in curve.judged.values())])
 
     def draw(found: Estimate, name: str) -> Markup:
-        title = f"{known(f'policy.{name}', figures.tell)}: {figures.money_range(found, sign=True)}"
+        policy = known("policy." + name.replace(" ", "_"), figures.tell)
+        title = f"{policy}: {figures.money_range(found, sign=True)}"
         return charts.interval((found.value, found.lower, found.upper), span=(low, high), title=title)
 
     return draw

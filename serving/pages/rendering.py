@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from serving.explanation import Language
-from serving.pages.texts import known, teller
+from serving.pages.texts import known, say, teller
 
 HERE: Final = Path(__file__).parent
 STYLE: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
@@ -28,6 +28,7 @@ def render(template: str, language: Language, *, folder: Path = HERE, **values: 
         .render(
             t=tell,
             known=lambda name: known(name, tell),
+            say=lambda said: say(said, language),
             language=language,
             other=OTHER[language],
             style=Markup(style),  # noqa: S704 (a file of this package)

@@ -1,4 +1,4 @@
-"""The catalogue of texts: each by its name, in English and in Chinese, from one file that translators can read."""
+"""The catalogues: every text by its name in both languages, and every sentence of a check beside its English words."""
 
 import tomllib
 from collections.abc import Callable
@@ -6,9 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from features.saying import Saying
 from serving.explanation import LANGUAGES, Language
 
 FILE: Final = Path(__file__).with_name("texts.toml")
+SENTENCES: Final = Path(__file__).with_name("sentences.toml")
 Tell = Callable[..., str]
 
 
@@ -39,6 +41,25 @@ def teller(language: Language) -> Tell:
         return texts[name][language].format(**filled)
 
     return tell
+
+
+@cache
+def sentences() -> dict[str, str]:
+    """Read the Chinese of every sentence, by its English words."""
+    return dict(tomllib.loads(SENTENCES.read_text(encoding="utf-8")))
+
+
+def say(said: Saying, language: Language) -> str:
+    """Say a sentence in a language; what its catalogue lacks, such as the words of an error, stays as it came.
+
+    >>> from features.saying import saying
+    >>> say(saying("{column} held {before} and now holds {after}", column="age", before="a", after="b"), "zh")
+    'age原为a，现为b'
+    """
+    if language == "en":
+        return str(said)
+    filled = {name: say(one, language) if isinstance(one, Saying) else one for name, one in said.filled.items()}
+    return sentences().get(said.words, said.words).format_map(filled)
 
 
 def known(name: str, tell: Tell) -> str:

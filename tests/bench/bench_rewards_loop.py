@@ -19,6 +19,7 @@ import pytest
 from features.home import Home
 from features.ingest import ingest_source
 from features.programme import read_programme
+from features.saying import saying
 from features.schema import CONTROL
 from features.snapshots import build
 from features.store import open_store
@@ -127,7 +128,7 @@ def learned(home):
     until = BEGAN + timedelta(hours=WAVES[-1])
     settings = Settings(trials=1, test_days=4, as_of=until)
     manifest, _ = train(home, settings=settings, progress=lambda *_: None)
-    verdict = Verdict(promote=True, reasons=("a benchmark",))
+    verdict = Verdict(promote=True, said=(saying("a benchmark"),))
     promote(home, manifest.release_id, expected=None, who="bench", now=until, verdict=verdict)
 
 

@@ -6,15 +6,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from features.programme import Alerts, Programme
+from features.saying import saying
 from monitoring.alerts import Alert, News, alerts_of, body, concludes, earliest, for_alertmanager, title
 from monitoring.outbox import Message, Outbox
 from monitoring.verdict import Finding, Verdict
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 WEEK = timedelta(days=7)
-SPEND = Finding("spend", "wasserstein", "spend fell", 0.6, 0.05, decisions=300, decided=1000, margin_a_week=123_456)
-GONE = Finding("visits", "lost_column", "visits is gone")
-SMALL = Finding("age", "psi", "age moved", 0.3, 0.1, decisions=3, decided=1000, margin_a_week=5)
+SPEND = Finding(
+    "spend", "wasserstein", saying("spend fell"), 0.6, 0.05, decisions=300, decided=1000, margin_a_week=123_456
+)
+GONE = Finding("visits", "lost_column", saying("visits is gone"))
+SMALL = Finding("age", "psi", saying("age moved"), 0.3, 0.1, decisions=3, decided=1000, margin_a_week=5)
 
 
 def verdict(*findings, status="drift"):
@@ -46,7 +49,7 @@ def test_the_gravest_comes_first_then_what_costs_most_and_money_is_said():
 def test_an_alert_fires_once_is_repeated_after_a_week_and_is_over_when_it_is(outbox):
     assert [(one.event, one.alert.key) for one in take(outbox, SPEND)] == [("firing", alerts(SPEND)[0].key)]
     assert take(outbox, SPEND, now=NOW + timedelta(days=1)) == []
-    (again,) = take(outbox, replace(SPEND, sentence="spend fell more"), now=NOW + WEEK)
+    (again,) = take(outbox, replace(SPEND, said=saying("spend fell more")), now=NOW + WEEK)
     assert (again.event, again.since) == ("reminder", NOW)
     assert "spend fell more" in again.alert.sentence
     assert [(alert.key, since, times) for alert, since, times in outbox.firing()] == [(again.alert.key, NOW, 3)]
@@ -66,7 +69,7 @@ def test_a_clock_that_was_ahead_keeps_no_reminder_back_for_longer_than_a_day(out
 
 def test_what_could_not_be_judged_resolves_nothing(outbox):
     take(outbox, SPEND)
-    few = verdict(Finding("", "too_few", "12 members", 12.0, 50.0), status="insufficient_data")
+    few = verdict(Finding("", "too_few", saying("12 members"), 12.0, 50.0), status="insufficient_data")
     assert not concludes(few.status)
     assert concludes(verdict().status)
     assert take(outbox, now=NOW + WEEK, conclusive=False) == []
@@ -96,7 +99,7 @@ def test_alertmanager_hears_of_ends_too():
     )
     assert (first["startsAt"], first["endsAt"]) == (NOW.isoformat(), (NOW + 2 * WEEK).isoformat())
     assert second["endsAt"] == NOW.isoformat()
-    assert first["labels"] == alerts(replace(SPEND, sentence="otherwise", statistic=9.0))[0].labels
+    assert first["labels"] == alerts(replace(SPEND, said=saying("otherwise"), statistic=9.0))[0].labels
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from features.home import Home
 from features.programme import Cure, Programme
+from features.saying import saying
 from monitoring import cure
 from monitoring.alerts import alerts_of
 from monitoring.cure import start_cure
@@ -31,8 +32,8 @@ def gate(monkeypatch):
     told = SimpleNamespace(passes=True, trained=[], promoted=[])
 
     def judged(*_, **__):
-        reasons = ("for: money",) if told.passes else ("against: it earns less",)
-        return Verdict(promote=told.passes, reasons=reasons), "r1"
+        said = (saying("for: money"),) if told.passes else (saying("against: it earns less"),)
+        return Verdict(promote=told.passes, said=said), "r1"
 
     monkeypatch.setattr(
         cure, "train", lambda _, *, name, **__: told.trained.append(name) or (SimpleNamespace(release_id="r1"), True)

@@ -10,13 +10,14 @@ import pytest
 
 from features.home import Home
 from features.programme import Alerts, Programme
+from features.saying import saying
 from monitoring import delivery
 from monitoring.delivery import alerts_sheets, deliver, raise_alerts, send_test, shown, targets
 from monitoring.outbox import Outbox
 from monitoring.verdict import Finding, Verdict
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-MOVED = Finding("spend", "wasserstein", "spend fell", 0.6, 0.05)
+MOVED = Finding("spend", "wasserstein", saying("spend fell"), 0.6, 0.05)
 SECRET = "hush-4711"  # noqa: S105 (made up)
 
 

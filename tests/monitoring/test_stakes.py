@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.saying import saying
 from monitoring.distributions import numbers_of
 from monitoring.reference import summarise
 from monitoring.stakes import Stakes, restored
@@ -48,7 +49,7 @@ def frame(rng):
 def priced(frame, current, rng, kind="wasserstein"):
     reference = summarise(frame, money=["spend"], rng=rng)
     stakes = Stakes(OneOffer(), current, now=NOW, decisions_a_week=700.0, rng=rng)
-    return stakes.attach([Finding("spend", kind, "moved"), Finding("visits", kind, "moved")], reference)
+    return stakes.attach([Finding("spend", kind, saying("moved")), Finding("visits", kind, saying("moved"))], reference)
 
 
 def test_a_cut_of_spend_costs_what_the_offers_not_sent_would_have_earned(frame, rng):
@@ -71,7 +72,7 @@ def test_a_column_that_is_gone_is_priced_by_draws_of_what_it_was(frame, rng):
 
 def test_of_what_no_model_reads_nothing_is_said(frame, rng):
     stakes = Stakes(OneOffer(), frame, now=NOW, decisions_a_week=1.0, rng=rng)
-    word = Finding("stage", "psi", "moved")
+    word = Finding("stage", "psi", saying("moved"))
     assert stakes.attach([word], summarise(frame, money=(), rng=rng)) == (word,)
 
 
@@ -100,4 +101,4 @@ def test_who_is_missing_beyond_what_was_gets_a_value_and_the_others_stay_missing
 def test_every_finding_leads_to_a_page_of_the_runbook():
     assert set(RUNBOOK) == set(get_args(FindingKind))
     assert set(RUNBOOK.values()) <= PAGES
-    assert Finding("x", "psi", "moved").runbook == "moved-values"
+    assert Finding("x", "psi", saying("moved")).runbook == "moved-values"

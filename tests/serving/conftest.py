@@ -213,9 +213,7 @@ def signed():
 
 def crown(home, release_id):
     """Make a release champion, whatever it is worth."""
-    promote(
-        home, release_id, expected=champion_id(home), who="test", now=NOW, verdict=Verdict(promote=True, reasons=())
-    )
+    promote(home, release_id, expected=champion_id(home), who="test", now=NOW, verdict=Verdict(promote=True, said=()))
 
 
 @pytest.fixture(scope="session")

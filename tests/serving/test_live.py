@@ -82,7 +82,7 @@ def promote_tiny_release(home):
         evidence={},
     )
     release_id = write_release(home.releases, manifest, models, X[:64]).release_id
-    promote(home, release_id, expected=None, who="test", now=START, verdict=Verdict(promote=True, reasons=()))
+    promote(home, release_id, expected=None, who="test", now=START, verdict=Verdict(promote=True, said=()))
 
 
 @contextmanager

@@ -22,6 +22,28 @@ def test_one_process_tells_what_it_takes():
         assert float(value) > 0
 
 
+def test_a_folder_of_another_library_changes_nothing(tmp_path):
+    """Feast sets the variable too when it is imported first."""
+    told = subprocess.run(
+        [sys.executable, "-c", WORKER],
+        env=os.environ | {FOLDER: str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'holdfast_requests_total{call="/livez",status="200"} 1.0' in told.stdout
+    assert "process_resident_memory_bytes" in told.stdout
+
+
+def test_a_folder_that_whoever_started_it_left_behind_is_not_used(tmp_path):
+    script, environment = (
+        f"import holdfast; holdfast.quiet_dependencies(){WORKER}",
+        os.environ | {FOLDER: str(tmp_path / "gone")},
+    )
+    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert 'holdfast_requests_total{call="/livez",status="200"} 1.0' in told.stdout
+
+
 def test_each_of_several_workers_tells_for_all(tmp_path):
     folder = tmp_path / f"{WORKERS}x"
     folder.mkdir()

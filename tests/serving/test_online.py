@@ -137,7 +137,7 @@ def test_the_service_answers_in_time_while_redis_hangs_or_is_down_and_reads_on_a
     home.settings.write_text(ENGINE.format(own_redis.address, "holdfast"))
     store = filled(home)
     shutil.copytree(release_root, home.releases / release_root.name)
-    promote(home, release_root.name, expected=None, who="ada", now=now, verdict=Verdict(promote=True, reasons=()))
+    promote(home, release_root.name, expected=None, who="ada", now=now, verdict=Verdict(promote=True, said=()))
     with served(home) as service:
         first = decide(service)
         assert first["fallback_reason"] is None

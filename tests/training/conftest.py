@@ -1,7 +1,7 @@
 """A tiny release of real boosters, and evidence made by hand."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import pytest
 import xgboost as xgb
 
 from features.programme import Programme
+from features.saying import saying
 from training.artifacts import Models, golden_rows, write_release
 from training.calibration import Isotonic
 from training.judging.uplift_metrics import RANKING_METRICS
@@ -26,6 +27,8 @@ OFFERS = (
     OfferSpec("A", "Coupon", "mail", 50, 100, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00"),
     OfferSpec("B", "Points", "app", 5, 20, "2017-01-01T00:00:00+00:00", "2018-01-01T00:00:00+00:00"),
 )
+
+REFUSED = saying("against: {reason}", reason="the effect is not identified: the placebo fails")
 
 
 class Parts(NamedTuple):
@@ -120,7 +123,7 @@ def evidence():
                     "overlap_share": 0.31,
                     "verdict": "not identified",
                 },
-                "gate": {"promote": False, "reasons": ["against: the effect is not identified: the placebo fails"]},
+                "gate": {"promote": False, "said": [asdict(REFUSED)]},
             }
         },
         "churn": {

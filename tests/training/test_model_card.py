@@ -7,6 +7,7 @@ from rich.console import Console
 
 from features.home import Home
 from features.programme import Programme
+from features.saying import saying
 from training.judging.tables import CHURN_METRICS, VALUE_METRICS
 from training.model_card import (
     HEADS,
@@ -230,7 +231,7 @@ def test_the_page_says_what_was_learned_from_and_what_it_is_for(parts):
     ],
 )
 def test_a_verdict_is_told_with_every_reason(promote, before, words):
-    lines = verdict_lines(Verdict(promote=promote, reasons=("for: a", "against: b")), "r1", before=before)
+    lines = verdict_lines(Verdict(promote=promote, said=(saying("for: a"), saying("against: b"))), "r1", before=before)
     assert lines == [f"release r1 {words}:", "  for: a", "  against: b"]
 
 

@@ -17,6 +17,7 @@ from features.files import write_json
 from features.home import Home
 from features.ingest import ingest_world
 from features.programme import Programme, read_programme
+from features.saying import saying
 from features.snapshots import build
 from features.store import open_store
 from features.synthetic import READ, TRUTH, OfferTerms
@@ -58,7 +59,7 @@ def trained(home, release_id, *, inputs="key", champion=None):
 
 
 def crown(home, release_id):
-    verdict = Verdict(promote=True, reasons=("for: by hand",))
+    verdict = Verdict(promote=True, said=(saying("for: by hand"),))
     promote(home, release_id, expected=champion_id(home), who="ada", now=NOW, verdict=verdict)
 
 

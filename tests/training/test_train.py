@@ -14,6 +14,7 @@ from features.ingest import ingest
 from features.log.standing import nobody_contacted
 from features.offers import catalogue_of
 from features.programme import Programme
+from features.saying import saying
 from features.snapshots import build
 from features.store import MemberFeatures, Store, open_store
 from features.warehouse import open_warehouse
@@ -185,7 +186,7 @@ def test_lifetime_value_that_cannot_be_known_is_a_finding_and_the_training_goes_
 def test_the_champions_parameters_are_tried_and_are_an_input_of_churn(home, once, monkeypatch):
     monkeypatch.setattr(pipeline.registry, "set_champion", lambda *_: None)
     first = trained(home, Settings(trials=2, folds=2))[0]
-    yes = Verdict(promote=True, reasons=("for: by hand",))
+    yes = Verdict(promote=True, said=(saying("for: by hand"),))
     promote(home, first.release_id, expected=champion_id(home), who="ada", now=NOW, verdict=yes)
     assert trained(home, Settings(trials=2, folds=2))[1] is False  # it is champion itself: nothing to do
     once.clear()
@@ -201,7 +202,7 @@ def test_the_champions_parameters_are_tried_and_are_an_input_of_churn(home, once
 def test_only_the_champions_recipe_on_newer_data_is_a_refresh(home, monkeypatch):
     early = Settings(trials=1, as_of=datetime(2023, 8, 28, tzinfo=UTC))
     first, before = trained(home, early)[0], champion_id(home)
-    by_hand = Verdict(promote=True, reasons=("for: by hand",))
+    by_hand = Verdict(promote=True, said=(saying("for: by hand"),))
     promote(home, first.release_id, expected=before, who="ada", now=NOW, verdict=by_hand)
 
     def refreshes(settings):
@@ -356,7 +357,7 @@ def served(home, monkeypatch, request):
     """The home with a champion; MLflow's alias is tested with the registry, and the code counts as another."""
     monkeypatch.setattr(pipeline.registry, "set_champion", lambda *_: None)
     if champion_id(home) is None:
-        yes = Verdict(promote=True, reasons=("for: by hand",))
+        yes = Verdict(promote=True, said=(saying("for: by hand"),))
         promote(home, names.resolve(home, "first"), expected=None, who="ada", now=NOW, verdict=yes)
     monkeypatch.setattr(pipeline, "_code", lambda: [request.node.name])  # so that nothing is taken from before
     return home

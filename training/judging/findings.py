@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from features.saying import Saying, saying
 from training.metrics import Estimate
 from training.releases.manifest import plain
 
@@ -13,7 +14,14 @@ IDENTIFIED: Final = ("simulated", "randomised", "adjusted")
 CHANCE: Final = 0.5  # the AUC of a ranking that says nothing
 NO_OFFERS: Final = "none"  # the experiment of a release that makes no offer
 
-Finding = tuple[bool, str]  # whether it speaks for the release, and the reason in words
+_MISCALIBRATED: Final = "{attribute} {group}: predicted churn differs from observed by {gap}, beyond {limit}"
+_SCORING: Final = (
+    "scoring 1 member took {took} ms, at most {most} wanted",
+    "scoring 100 members took {took} ms, at most {most} wanted",
+)
+_CONTACTED: Final = "{attribute} {group}: the contact rate differs from that of all by {gap}, beyond {limit}"
+
+Finding = tuple[bool, Saying]  # whether it speaks for the release, and the reason in words
 
 
 @dataclass(frozen=True)
@@ -108,64 +116,76 @@ def soundness_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
     """Say whether the data can be learned from."""
     auc, leak, data = evidence.auc, limits.leak_auc, evidence.data
     if auc.value > leak:
-        yield False, f"AUC {auc}, above {leak}, is too good: look for a feature that knows the future"
+        words = "AUC {auc}, above {leak}, is too good: look for a feature that knows the future"
+        yield False, saying(words, auc=str(auc), leak=str(leak))
     if data is None:
         return
     if data.best_feature_auc > leak:
-        yield (
-            False,
-            (
-                f"{data.best_feature} alone ranks who left with an AUC of {data.best_feature_auc:.3f}, above {leak}: "
-                "it knows the future"
-            ),
-        )
+        words = "{feature} alone ranks who left with an AUC of {auc}, above {leak}: it knows the future"
+        yield False, saying(words, feature=data.best_feature, auc=f"{data.best_feature_auc:.3f}", leak=str(leak))
     if data.foreknown:
-        names = ", ".join(data.foreknown)
-        yield False, f"{names} change where all that came later is made up: they know the future, or are of other rows"
+        words = "{names} change where all that came later is made up: they know the future, or are of other rows"
+        yield False, saying(words, names=", ".join(data.foreknown))
     if data.repeated:
-        yield False, f"{data.repeated:,} rows are of a member and a date that came before"
+        yield False, saying("{rows} rows are of a member and a date that came before", rows=f"{data.repeated:,}")
     if data.shared > limits.shared_rows:
-        yield False, f"{data.shared:.1%} of the test's rows are also in the training, at most {limits.shared_rows:.0%}"
+        words = "{shared} of the test's rows are also in the training, at most {most}"
+        yield False, saying(words, shared=f"{data.shared:.1%}", most=f"{limits.shared_rows:.0%}")
     passed, fewest = data.fewest_of_a_class >= limits.fewest_of_a_class, limits.fewest_of_a_class
-    yield passed, f"the test has {data.fewest_of_a_class:,} members of the rarer class, at least {fewest} wanted"
+    words = "the test has {members} members of the rarer class, at least {wanted} wanted"
+    yield passed, saying(words, members=f"{data.fewest_of_a_class:,}", wanted=str(fewest))
 
 
 def identification_findings(evidence: Evidence, champion: Evidence | None, limits: Gate) -> Iterator[Finding]:
     """Say whether what the offers bring can be known."""
-    reasons = "; ".join(evidence.not_identified) or "no reason was recorded"
+    reasons: str | Saying = "; ".join(evidence.not_identified) or saying("no reason was recorded")
     if evidence.experiment == NO_OFFERS:
-        yield True, f"it makes no offer: {reasons}"
+        yield True, saying("it makes no offer: {reasons}", reasons=reasons)
         if champion and champion.experiment != NO_OFFERS:
-            yield False, "the champion makes offers: following it with none would end them unseen"
+            yield False, saying("the champion makes offers: following it with none would end them unseen")
         return
+    experiment = saying(evidence.experiment)
     if evidence.experiment not in IDENTIFIED:
-        yield False, f"the effect of the offers is {evidence.experiment}, nothing may act on it: {reasons}"
+        words = "the effect of the offers is {experiment}, nothing may act on it: {reasons}"
+        yield False, saying(words, experiment=experiment, reasons=reasons)
         return
-    yield True, f"the effect of the offers is {evidence.experiment}"
-    for what, p in (("the arms' sizes", evidence.sample_ratio_p), ("the arms' members", evidence.balance_p)):
-        if p is not None:
-            passed = p >= limits.sample_ratio_p
-            yield passed, f"{what} {'agree' if passed else 'disagree'} with the plan (p {p:.4f})"
+    yield True, saying("the effect of the offers is {experiment}", experiment=experiment)
+    yield from _drawn(evidence, limits)
     if (fewest := evidence.fewest_of_an_arm) is not None:
         wanted = limits.fewest_of_an_arm
-        yield fewest >= wanted, f"the arm with the fewest members has {fewest:,}, at least {wanted} wanted"
+        words = "the arm with the fewest members has {members}, at least {wanted} wanted"
+        yield fewest >= wanted, saying(words, members=f"{fewest:,}", wanted=str(wanted))
     if (size := evidence.effective_sample_size) is not None:
         least = limits.effective_sample_size
-        yield size >= least, f"the log is worth {size:.0f} decisions of this policy, at least {least:.0f} wanted"
+        words = "the log is worth {size} decisions of this policy, at least {wanted} wanted"
+        yield size >= least, saying(words, size=f"{size:.0f}", wanted=f"{least:.0f}")
+
+
+def _drawn(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
+    """Say whether the arms are those that were drawn."""
+    arms = ((saying("the arms' sizes"), evidence.sample_ratio_p), (saying("the arms' members"), evidence.balance_p))
+    for what, p in arms:
+        if p is not None and p >= limits.sample_ratio_p:
+            yield True, saying("{what} agree with the plan (p {p})", what=what, p=f"{p:.4f}")
+        elif p is not None:
+            yield False, saying("{what} disagree with the plan (p {p})", what=what, p=f"{p:.4f}")
 
 
 def money_findings(evidence: Evidence, champion: Evidence | None, limits: Gate, money: Money) -> Iterator[Finding]:
     """Say what the policy earns over its rivals, and over the champion."""
-    rivals = (("no contact", evidence.against_no_contact), ("the best fixed offer", evidence.against_best_fixed))
-    for name, difference in rivals:
+    rivals = (
+        (saying("no contact"), evidence.against_no_contact),
+        (saying("the best fixed offer"), evidence.against_best_fixed),
+    )
+    for rival, difference in rivals:
         if difference is None:
-            yield False, f"its policy was not compared with {name}"
+            yield False, saying("its policy was not compared with {rival}", rival=rival)
         else:
-            yield difference.upper >= 0, f"its policy {_pays(difference)} {name}: {each(difference, money)}"
+            yield difference.upper >= 0, saying(_pays(difference), rival=rival, amount=each(difference, money))
     if champion is None:
-        yield True, "nothing serves yet"
+        yield True, saying("nothing serves yet")
     elif evidence.against_champion is None:
-        yield False, "its policy was not compared with the champion's on the same decisions"
+        yield False, saying("its policy was not compared with the champion's on the same decisions")
     else:
         yield _against(evidence.against_champion, evidence, champion, limits=limits, money=money)
 
@@ -173,29 +193,37 @@ def money_findings(evidence: Evidence, champion: Evidence | None, limits: Gate, 
 def _against(difference: Estimate, evidence: Evidence, champion: Evidence, *, limits: Gate, money: Money) -> Finding:
     shown, least = each(difference, money), -limits.champion_margin
     if evidence.personalised and not champion.personalised and champion.experiment != NO_OFFERS:
-        if difference.lower > least:
-            return True, f"telling members apart is better than the champion's one offer for all: {shown}"
-        return False, f"telling members apart is not shown to beat the champion's one offer for all: {shown}"
-    if evidence.refreshes:
-        passed = difference.upper >= least
-        found = "is not shown to be worse than" if passed else "is worse than"
-        return passed, f"learned anew on newer data, its policy {found} the champion's: {shown}"
-    passed = difference.lower >= least
-    return (
-        passed,
-        f"its policy is {'not worse than' if passed else 'not shown to be as good as'} the champion's: {shown}",
-    )
+        words = "telling members apart is not shown to beat the champion's one offer for all: {amount}"
+        if passed := difference.lower > least:
+            words = "telling members apart is better than the champion's one offer for all: {amount}"
+    elif evidence.refreshes:
+        words = "learned anew on newer data, its policy is worse than the champion's: {amount}"
+        if passed := difference.upper >= least:
+            words = "learned anew on newer data, its policy is not shown to be worse than the champion's: {amount}"
+    else:
+        words = "its policy is not shown to be as good as the champion's: {amount}"
+        if passed := difference.lower >= least:
+            words = "its policy is not worse than the champion's: {amount}"
+    return passed, saying(words, amount=shown)
 
 
-def each(amount: Estimate, money: Money, per: str = "decision") -> str:
+def each(amount: Estimate, money: Money) -> Saying:
+    """Show an amount a decision with its interval."""
+    return saying("{amount} a decision", amount=ranged(amount, money))
+
+
+def ranged(amount: Estimate, money: Money) -> str:
     """Show an amount with its interval."""
-    return f"{money(amount.value)} [{money(amount.lower)}, {money(amount.upper)}] a {per}"
+    return f"{money(amount.value)} [{money(amount.lower)}, {money(amount.upper)}]"
 
 
 def _pays(difference: Estimate) -> str:
+    words = "its policy can't be told from {rival}: {amount}"
     if difference.lower > 0:
-        return "earns more than"
-    return "earns less than" if difference.upper < 0 else "can't be told from"
+        words = "its policy earns more than {rival}: {amount}"
+    if difference.upper < 0:
+        words = "its policy earns less than {rival}: {amount}"
+    return words
 
 
 def probabilities_findings(evidence: Evidence, champion: Evidence | None, limits: Gate) -> Iterator[Finding]:
@@ -203,15 +231,22 @@ def probabilities_findings(evidence: Evidence, champion: Evidence | None, limits
 
     To be shown to be better takes more members than a small programme has, and a model that is as good harms nobody.
     """
-    error = evidence.calibration_error
-    before = f", {champion.calibration_error} of the champion" if champion else ""
-    passed = error.value <= limits.calibration_error
-    yield passed, f"calibration error {error}, at most {limits.calibration_error} wanted{before}"
+    error, most = evidence.calibration_error, limits.calibration_error
+    told = saying("calibration error {error}, at most {most} wanted", error=str(error), most=str(most))
+    yield error.value <= most, _beside(told, champion.calibration_error if champion else None)
     auc, lead = evidence.auc, evidence.auc_over_best_feature
-    told = "" if auc.lower > CHANCE else ", not shown to rank better than chance"
-    yield not told, f"AUC {auc}{told}" + (f", {champion.auc} of the champion" if champion else "")
+    ranks = auc.lower > CHANCE
+    words = "AUC {auc}" if ranks else "AUC {auc}, not shown to rank better than chance"
+    yield ranks, _beside(saying(words, auc=str(auc)), champion.auc if champion else None)
     worse = lead.upper < -limits.single_feature_margin
-    yield not worse, f"AUC over the best single feature {lead}" + (", shown to be worse" if worse else "")
+    words = "AUC over the best single feature {lead}"
+    if worse:
+        words = "AUC over the best single feature {lead}, shown to be worse"
+    yield not worse, saying(words, lead=str(lead))
+
+
+def _beside(told: Saying, champion: Estimate | None) -> Saying:
+    return saying("{told}, {figure} of the champion", told=told, figure=str(champion)) if champion else told
 
 
 def fairness_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
@@ -219,42 +254,38 @@ def fairness_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
     judged = [row for row in evidence.groups if row.members >= limits.group_members]
     small = [f"{row.attribute} {row.group}" for row in evidence.groups if row.members < limits.group_members]
     bad = [
-        (False, f"{row.attribute} {row.group}: {what} by {gap}, beyond {limit}")
+        (False, saying(words, attribute=row.attribute, group=row.group, gap=str(gap), limit=str(limit)))
         for row in judged
-        for what, gap, limit in (
-            ("predicted churn differs from observed", row.calibration_gap, limits.group_calibration),
-            ("the contact rate differs from that of all", row.contact_gap, limits.group_contact),
+        for words, gap, limit in (
+            (_MISCALIBRATED, row.calibration_gap, limits.group_calibration),
+            (_CONTACTED, row.contact_gap, limits.group_contact),
         )
         if gap is not None and max(gap.lower, -gap.upper) > limit
     ]
     yield from bad
     if judged and not bad:
         attributes = ", ".join(dict.fromkeys(row.attribute for row in judged))
-        yield True, f"{len(judged)} groups by {attributes} are predicted and contacted alike, within the limits"
+        words = "{n} groups by {attributes} are predicted and contacted alike, within the limits"
+        yield True, saying(words, n=str(len(judged)), attributes=attributes)
     if small:
-        yield True, f"too few members to judge, below {limits.group_members}: {', '.join(small)}"
+        words = "too few members to judge, below {fewest}: {groups}"
+        yield True, saying(words, fewest=str(limits.group_members), groups=", ".join(small))
 
 
 def stability_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
     """Say whether the model is the same from date to date, and much like the champion."""
     if (spread := evidence.auc_spread) is not None:
         most = limits.auc_spread
-        yield (
-            spread.lower <= most,
-            f"the AUC of the test's dates differs by {spread}, at most {most} beyond chance wanted",
-        )
+        words = "the AUC of the test's dates differs by {spread}, at most {most} beyond chance wanted"
+        yield spread.lower <= most, saying(words, spread=str(spread), most=str(most))
     if (shift := evidence.score_shift) is not None:
         most = limits.score_shift
-        yield (
-            shift <= most,
-            f"scores moved by a stability index of {shift:.3f} since the training, at most {most} wanted",
-        )
+        words = "scores moved by a stability index of {shift} since the training, at most {most} wanted"
+        yield shift <= most, saying(words, shift=f"{shift:.3f}", most=str(most))
     if (overlap := evidence.top_overlap) is not None:
         least = limits.top_overlap
-        yield (
-            overlap >= least,
-            f"{overlap:.0%} of those at most risk are so by the champion, at least {least:.0%} wanted",
-        )
+        words = "{overlap} of those at most risk are so by the champion, at least {least} wanted"
+        yield overlap >= least, saying(words, overlap=f"{overlap:.0%}", least=f"{least:.0%}")
 
 
 def latency_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
@@ -262,5 +293,5 @@ def latency_findings(evidence: Evidence, limits: Gate) -> Iterator[Finding]:
     if evidence.milliseconds is None:
         return
     wanted = (limits.milliseconds_of_one, limits.milliseconds_of_hundred)
-    for members, took, most in zip(("1 member", "100 members"), evidence.milliseconds, wanted, strict=True):
-        yield took <= most, f"scoring {members} took {took:.1f} ms, at most {most:.0f} wanted"
+    for words, took, most in zip(_SCORING, evidence.milliseconds, wanted, strict=True):
+        yield took <= most, saying(words, took=f"{took:.1f}", most=f"{most:.0f}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from features.errors import ContractError, CorruptError, NotFoundError
 from features.files import write_json
 from features.home import Home
+from features.saying import Saying, saying
 
 if TYPE_CHECKING:
     from training.promotion import Verdict
@@ -35,7 +36,12 @@ class Change:
     who: str
     from_release: str | None
     to_release: str
-    reasons: tuple[str, ...]
+    said: tuple[Saying, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons in English."""
+        return tuple(map(str, self.said))
 
 
 def champion_id(home: Home) -> str | None:
@@ -97,7 +103,7 @@ def promote(
         if changes and serving == release_id:
             _copy_champion(home, changes[-1])
             return changes[-1]
-        change = Change("promotion", now.astimezone(UTC).isoformat(), who, serving, release_id, verdict.reasons)
+        change = Change("promotion", now.astimezone(UTC).isoformat(), who, serving, release_id, verdict.said)
         _append(home, change)
         return change
 
@@ -118,7 +124,9 @@ def rollback(home: Home, *, who: str, now: datetime) -> str:
         if not (home.releases / before / "manifest.json").exists():
             raise NotFoundError(f"release {before}, the champion before, is gone; `holdfast promote` another one")
         at = now.astimezone(UTC).isoformat()
-        _append(home, Change("rollback", at, who, serving, before, (f"{serving} was taken back",)))
+        _append(
+            home, Change("rollback", at, who, serving, before, (saying("{release} was taken back", release=serving),))
+        )
         return before
 
 
@@ -129,7 +137,7 @@ def _ledger_path(home: Home) -> Path:
 def _read_change(line: bytes, path: Path) -> Change:
     try:
         value = json.loads(line)
-        return Change(**value | {"reasons": tuple(value["reasons"])})
+        return Change(**value | {"said": tuple(map(Saying.read, value["said"]))})
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptError(f"{path} has a line that is no change of champion: {error}; restore a copy") from error
 

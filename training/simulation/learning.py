@@ -114,7 +114,7 @@ def judge(experience: Experience, world: World, challenger: Learned, champion: L
     )
     rival = None if before is None else _evidence(before)
     findings = list(money_findings(evidence, rival, gate, "{:+.1f}".format))
-    return Judged(all(passed for passed, _ in findings), tuple(reason for _, reason in findings))
+    return Judged(all(passed for passed, _ in findings), tuple(str(reason) for _, reason in findings))
 
 
 def acting(learned: Learned, X: Matrix, contact_cost: Floats) -> Floats:

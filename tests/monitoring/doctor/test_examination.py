@@ -59,7 +59,7 @@ def test_a_champion_that_does_not_load_is_ill(tmp_path):
         expected=None,
         who="ada",
         now=datetime(2026, 1, 1, tzinfo=UTC),
-        verdict=Verdict(promote=True, reasons=()),
+        verdict=Verdict(promote=True, said=()),
     )
     found = {one.part: one for one in examine(home, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))}
     assert not found["champion"].well

@@ -13,6 +13,7 @@ import pytest
 
 from features.home import Home
 from features.programme import read_programme
+from features.saying import saying
 from monitoring.overview.budget import BudgetCurve, Point
 from monitoring.overview.health import Checked, Firing, Health, Said, TableRows, gather_health
 from monitoring.overview.missing import Missing
@@ -26,6 +27,10 @@ from serving.pages.texts import catalogue
 from training.metrics import Estimate
 from training.releases.ledger import Change
 
+DRIFT = saying("Drift: {moved} of {judged} columns moved by more than chance allows.", moved="1", judged="9")
+FELL = saying(
+    "{column} fell from a {measure} of {was} to {now}", column="spend", measure=saying("median"), was="4", now="3"
+)
 SAID = datetime(2018, 5, 2, 8, tzinfo=UTC)
 VOID = {"meta", "link", "br", "input", "hr", "img"}
 
@@ -39,13 +44,28 @@ def whole(view):
     auc = {"model": Estimate(0.86, 0.85, 0.87, 100), "logistic regression": Estimate(0.84, 0.83, 0.85, 100)}
     risk = Risk(view.membership.as_of, 28, "lapse", 100, about, at_risk, groups, groups, groups, auc)
     points = (Point(0.0, 0.0, 4.0), Point(10_000.0, 30_000.0, 2.0), Point(20_000.0, 45_000.0, 0.0))
-    drift = Checked(
-        "drift", "Drift: 1 of 9.", (Said("wasserstein", "spend fell", "drift", 7, 5_000),), "drift-2018-03-05.html"
-    )
-    fine = Checked("no_drift", "What was said came.", (), None)
+    drift = Checked("drift", DRIFT, (Said("wasserstein", FELL, "drift", 7, 5_000),), "drift-2018-03-05.html")
+    fine = Checked("no_drift", saying("No verdict: too few members."), (), None)
     tables = (TableRows("members", 100, 3),)
-    health = Health(view.membership.as_of, tables, drift, fine, (Firing("critical", "lost", view.written),))
-    change = Change("promotion", "2018-05-01T08:00:00+00:00", "ada <b>", None, "abc123", ("for: it earns more",))
+    health = Health(
+        view.membership.as_of,
+        tables,
+        drift,
+        fine,
+        (
+            Firing(
+                "critical", saying("{column} is missing in every row of the current window", column="age"), view.written
+            ),
+        ),
+    )
+    change = Change(
+        "promotion",
+        "2018-05-01T08:00:00+00:00",
+        "ada <b>",
+        None,
+        "abc123",
+        (saying("for: {reason}", reason=saying("nothing serves yet")),),
+    )
     releases = Releases("abc123", (), "simulated", ("A",), (change,), 2)
     return replace(
         view,
@@ -165,6 +185,20 @@ def test_triggers_are_shown_with_what_they_did(whole):
 def test_every_finding_has_a_name_in_both_languages(whole):
     assert {f"finding.{kind}" for kind in get_args(FindingKind)} <= set(catalogue())
     assert "数值整体移动" in page(whole, "zh")
+
+
+def test_a_chinese_page_speaks_no_english(whole):
+    """Columns, offers and programs have one name in every language; two words in a row are a sentence."""
+    text = re.sub(r"<style>.*?</style>|<code.*?</code>|<[^>]*>", "\n", page(whole, "zh"), flags=re.DOTALL)
+    assert re.findall(r"[a-z]{2,} [a-z]{2,}", text) == []
+    for sentence in (
+        "有漂移：9列中有1列的变化超出偶然范围。",
+        "spend的中位数从4降至3",
+        "当前窗口中age全部缺失",
+        "严重",
+        "支持：尚无现行版本",
+    ):
+        assert sentence in text
 
 
 def test_members_are_counted_and_small_groups_are_not(view):

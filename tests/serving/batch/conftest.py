@@ -52,7 +52,7 @@ def filled(release_root, tmp_path_factory):
     pq.write_table(snapshot(), home.snapshot(AS_OF), row_group_size=GROUP)
     bring_offers(home)
     shutil.copytree(release_root, home.releases / release_root.name)
-    promote(home, release_root.name, expected=None, who="test", now=NOW, verdict=Verdict(promote=True, reasons=()))
+    promote(home, release_root.name, expected=None, who="test", now=NOW, verdict=Verdict(promote=True, said=()))
     return home
 
 

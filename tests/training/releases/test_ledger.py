@@ -9,12 +9,13 @@ import pytest
 
 from features.errors import ContractError, CorruptError, NotFoundError
 from features.home import Home
+from features.saying import saying
 from training.promotion import Verdict
 from training.releases import ledger as ledger_of
 from training.releases.ledger import champion_id, ledger, promote, rollback
 
 NOW = datetime(2017, 11, 1, 12, tzinfo=UTC)
-YES = Verdict(promote=True, reasons=("for: it pays",))
+YES = Verdict(promote=True, said=(saying("for: it pays"),))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_a_release_is_found_by_any_of_its_names(home):
     names.give(home, "summer", "b2")
     names.give(home, "autumn", "b2")
     names.record_trained(home, "b2", inputs="key", champion=None, run_id="r")
-    promote(home, "a1", expected=None, who="ada", now=NOW, verdict=Verdict(promote=True, reasons=()))
+    promote(home, "a1", expected=None, who="ada", now=NOW, verdict=Verdict(promote=True, said=()))
     found = {which: names.resolve(home, which) for which in ("a1", "spring", "summer", "champion", "challenger")}
     assert found == {"a1": "a1", "spring": "a1", "summer": "b2", "champion": "a1", "challenger": "b2"}
     assert names.names_of(home, "b2") == ["summer", "autumn"]
