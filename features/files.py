@@ -67,15 +67,32 @@ def write_by_content(folder: Path, stem: str, suffix: str, write: Callable[[Path
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time into a folder, which is made if need be: nobody sees what another half wrote."""
+def alone(folder: Path, *, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+    """Let one process at a time into a folder, which is made if need be: nobody sees what another half wrote.
+
+    Whoever finds another in it calls `waiting` first, so that somebody may be told.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Let one process at a time change a file, by a lock beside it; the system releases it when its process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def clear_parts(folder: Path) -> None:

@@ -77,7 +77,8 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
     warehouse, programme = open_warehouse(home), read_programme(home.settings)
     refuse_other_units(warehouse, programme)
     dates, of_spark = as_of_dates(warehouse, programme), programme.engine.features == "spark"
-    with alone(home.features), quietly():
+    told = partial(progress, "waiting for another build to end", 0, 1)
+    with alone(home.features, waiting=told), quietly():
         clear_parts(home.features)
         tables = {name: warehouse.expression(name) for name in warehouse.tables}
         progress("looking for what changed", 0, 1)

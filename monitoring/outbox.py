@@ -5,7 +5,6 @@ marked as sent after the target took it, so that one may come twice, under one i
 """
 
 import contextlib
-import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, Self, cast
 
 from features.errors import CorruptError
+from features.files import changing
 from features.log.rows import text
 from features.saying import Saying
 from features.transaction import transaction
@@ -61,9 +61,8 @@ class Outbox:
     """Keep alerts and messages; one process at a time."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = path.with_name(f"{path.name}.lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._turn = contextlib.ExitStack()
+        self._turn.enter_context(changing(path))
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
             self._db.execute("PRAGMA synchronous = FULL")
@@ -86,7 +85,7 @@ class Outbox:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
-        self._lock.close()
+        self._turn.close()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

@@ -4,7 +4,6 @@ A key is 256 random bits, so its SHA-256 says nothing of it that could be guesse
 people choose their passwords. The file holds hashes only; a key is shown once, when it is made.
 """
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from features.errors import ConflictError, ContractError, CorruptError, NotFoundError
-from features.files import write_whole
+from features.files import changing, write_whole
 from features.sheet import Sheet
 
 Scope = Literal["decide", "outcome", "batch", "metrics", "admin", "privacy", "report", "explain"]
@@ -231,9 +230,7 @@ def _key(row: dict[str, Any]) -> Key:
 @contextmanager
 def _changing(path: Path) -> Iterator[list[Key]]:
     """Let the keys be changed by one process at a time, and write them whole, for this user's eyes only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with changing(path):
         keys = read_keys(path)
         yield keys
         text = json.dumps({"format": FORMAT, "keys": [asdict(key) for key in keys]}, indent=1, default=str) + "\n"

@@ -5,11 +5,11 @@ write-ahead log that two connections write to, so a lock file lets in one writer
 """
 
 import contextlib
-import fcntl
 import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from features.errors import NotFoundError, UnwrittenError
+from features.files import changing
 from features.stores.packed import Batch, Row, Schema, Vectors, text, vectors
 from features.transaction import transaction
 
@@ -131,16 +132,14 @@ class SqliteTable:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[sqlite3.Connection]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=_WAIT_SECONDS)) as db:
-                db.execute(f"PRAGMA page_size = {_PAGE}")
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes, the snapshots still have
-                db.execute("PRAGMA secure_delete = ON")  # what is erased or replaced is overwritten
-                db.executescript(_TABLES)
-                yield db
+        opened = partial(sqlite3.connect, self.path, isolation_level=None, timeout=_WAIT_SECONDS)
+        with changing(self.path), contextlib.closing(opened()) as db:
+            db.execute(f"PRAGMA page_size = {_PAGE}")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes, the snapshots still have
+            db.execute("PRAGMA secure_delete = ON")  # what is erased or replaced is overwritten
+            db.executescript(_TABLES)
+            yield db
 
 
 def _rows(view: str, schema: Schema, batch: Batch) -> Iterator[tuple[Any, ...]]:

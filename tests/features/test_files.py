@@ -1,6 +1,8 @@
+import threading
+
 import pytest
 
-from features.files import fingerprint, sha256, write_by_content, write_json, write_whole
+from features.files import alone, changing, fingerprint, sha256, write_by_content, write_json, write_whole
 
 
 def _fill_half_and_fail(beside):
@@ -63,3 +65,35 @@ def test_a_fingerprint_sees_bytes_and_not_names(tmp_path):
     other.write_bytes(b"sama")
     assert fingerprint(one) != fingerprint(other)
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_who_finds_another_in_a_folder_is_told_once_and_waits(tmp_path):
+    told, order = [], []
+
+    def second():
+        with alone(tmp_path, waiting=lambda: (told.append(1), came.set())):
+            order.append("second")
+
+    came, thread = threading.Event(), threading.Thread(target=second)
+    with alone(tmp_path, waiting=lambda: told.append(0)):
+        thread.start()
+        assert came.wait(30)
+        order.append("first")
+    thread.join(30)
+    assert (told, order) == ([1], ["first", "second"])
+
+
+def test_a_file_is_changed_by_one_at_a_time(tmp_path):
+    path = tmp_path / "deep" / "count"
+
+    def count():
+        for _ in range(50):
+            with changing(path):
+                path.write_text(str(int(path.read_text()) + 1) if path.exists() else "1")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert path.read_text() == "200"

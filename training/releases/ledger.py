@@ -6,18 +6,15 @@ cuts it off. `releases/champion.json` is a copy for people and other programs, w
 the next change.
 """
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from features.errors import ContractError, CorruptError, NotFoundError
-from features.files import write_json
+from features.files import changing, write_json
 from features.home import Home
 from features.saying import Saying, saying
 
@@ -92,7 +89,7 @@ def promote(
         raise ContractError(f"the gate refused release {release_id}: {'; '.join(verdict.reasons)}; train another")
     if not (home.releases / release_id / "manifest.json").exists():
         raise NotFoundError(f"there is no release {release_id!r}; `holdfast releases` lists those that exist")
-    with _locked(home):
+    with changing(_ledger_path(home)):
         changes = ledger(home)
         serving = changes[-1].to_release if changes else None
         if serving != expected:
@@ -116,7 +113,7 @@ def rollback(home: Home, *, who: str, now: datetime) -> str:
     NotFoundError
         If there is none before, or its folder is gone.
     """
-    with _locked(home):
+    with changing(_ledger_path(home)):
         standing = champions(home)
         if len(standing) < 2:  # noqa: PLR2004 (one to leave, one to return to)
             raise NotFoundError("there is no champion before this one to go back to; `holdfast releases` lists all")
@@ -140,15 +137,6 @@ def _read_change(line: bytes, path: Path) -> Change:
         return Change(**value | {"said": tuple(map(Saying.read, value["said"]))})
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptError(f"{path} has a line that is no change of champion: {error}; restore a copy") from error
-
-
-@contextmanager
-def _locked(home: Home) -> Iterator[None]:
-    """Hold the one lock of promotions; the system releases it when its process dies."""
-    home.releases.mkdir(parents=True, exist_ok=True)
-    with (home.releases / ".lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _append(home: Home, change: Change) -> None:
