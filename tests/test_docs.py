@@ -36,6 +36,7 @@ PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("runbook/*.md"), ROOT / "README.m
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OURS = ("features/", "training/", "serving/", "monitoring/", "tests/", "docs/", "deploy/")
 WRITTEN = ("docs/reference/",)  # at every build
+GENERATOR = ROOT / ".venv" / "client" / "bin"  # uvx would fetch it at every run
 SERVICE = "http://127.0.0.1:3000"
 OURSELVES = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -232,6 +233,22 @@ def test_the_clients_are_answered(till):
     patient = python.replace(SERVICE, till).replace("timeout=1.0", "timeout=30")
     said = subprocess.run([sys.executable, "-c", patient], capture_output=True, text=True, check=True)
     assert said.stdout == "control 1.0\n"
+
+
+def test_a_client_is_written_from_the_services_document_and_is_answered(till, tmp_path):
+    if not GENERATOR.exists():
+        reason = "the generator of clients is not installed: make .venv/client/ready"
+        pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
+    page = DOCS / "clients.md"
+    (command,) = (words for text in blocks(page, "sh") for words in typed(text) if words[0] == "uvx")
+    words = [GENERATOR / command[1], *(word.replace(SERVICE, till) for word in command[2:])]
+    path = os.environ | {"PATH": f"{GENERATOR}:{os.environ['PATH']}"}
+    subprocess.run(words, cwd=tmp_path, env=path, capture_output=True, text=True, check=True)
+    (python,) = blocks(page, "py")
+    patient = python.replace(SERVICE, till).replace("timeout=1.0", "timeout=30")
+    written = os.environ | {"PYTHONPATH": str(tmp_path / "holdfast-client")}
+    said = subprocess.run([sys.executable, "-c", patient], env=written, capture_output=True, text=True, check=True)
+    assert said.stdout == "1 control 1.0\n"
 
 
 def test_a_campaign_tools_webhooks_are_taken(till):
