@@ -36,6 +36,10 @@ class Engine(BaseModel):
         pattern=r"^(local\[(\d+|\*)\]|yarn|(spark|k8s)://.+)$",
         description="Spark's master: local[*], as many processors as this machine has; spark://host:7077; yarn; k8s://...",
     )
+    training: Literal["xgboost", "spark"] = Field(
+        "xgboost",
+        description="what learns the churn model from all rows at last: XGBoost in this process, or on Spark's workers",
+    )
     online: str = Field(
         "sqlite",
         pattern=r"^(sqlite|(rediss?|unix|rediss?\+cluster)://.+)$",

@@ -47,9 +47,10 @@ _SETTINGS: Final = {
 }
 # of a master on this machine: nothing listens beyond it, and shuffles are small
 _HERE: Final = re.compile(r"local\b|spark://(127\.0\.0\.1|localhost):")
+_LOOPBACK: Final = "127.0.0.1"
 _ALONE: Final = {
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": _LOOPBACK,
+    "spark.driver.bindAddress": _LOOPBACK,
     "spark.sql.shuffle.partitions": "4",
 }
 
@@ -121,12 +122,20 @@ def connect(master: str) -> Any:  # noqa: ANN401 (Ibis' backend)
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    here = bool(_HERE.match(master))
+    if here:
+        os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)
     builder = SparkSession.builder.master(master).appName("holdfast")
-    for key, value in (_SETTINGS | (_ALONE if _HERE.match(master) else {})).items():
+    for key, value in (_SETTINGS | (_ALONE if here else {})).items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return ibis.pyspark.connect(session)
+
+
+def session_of(master: str) -> Any:  # noqa: ANN401 (Spark's session)
+    """Give Spark's own session."""
+    return connect(master)._session  # noqa: SLF001 (Ibis shows it no other way)
 
 
 def read_tables(master: str, paths: "Mapping[str, Path]") -> "dict[str, ir.Table]":
@@ -172,8 +181,7 @@ def map_parts(
     """
     if not messages:
         return []
-    session = connect(master)._session  # noqa: SLF001 (Ibis shows it no other way)
-    numbers = session.range(0, len(messages), 1, len(messages))
+    numbers = session_of(master).range(0, len(messages), 1, len(messages))
     told = numbers.mapInArrow(partial(_answers, work, messages), "number long, said binary")
     with _plainly():
         return [_read(row.said) for row in sorted(told.collect())]

@@ -1,6 +1,6 @@
 """Who is about to leave: a calibrated probability of no purchase within the horizon."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -34,6 +34,7 @@ FIRST: Final = float(np.finfo(np.float32).min)
 LOGISTIC: Final = "logistic regression"
 BEST_SINGLE: Final = "best single feature"
 PURCHASES: Final = "BG/NBD expected purchases"
+Boost = Callable[[Parameters], xgb.Booster]  # by XGBoost's parameters and `rounds`
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def fit_churn(
     folds: Sequence[Fold] | None = None,
     parameters: Parameters | None = None,
     rng: np.random.Generator | None = None,
+    boost: Boost | None = None,
 ) -> ChurnModel:
     """Fit the booster on every row, and its calibration on predictions for rows it had not seen.
 
@@ -70,6 +72,7 @@ def fit_churn(
     folds : rows to learn from and later rows to be judged on, the last fold the latest; drawn by member if not given
     parameters : XGBoost's, and `rounds`; chosen by the loss on held-out rows if not given
     rng : draws the folds; the same folds every time if not given
+    boost : learns from every row at last, elsewhere than here
 
     Raises
     ------
@@ -91,7 +94,8 @@ def fit_churn(
     last = folds[-1][1]
     fit = ~np.isnan(probability) & ~last
     calibration = choose_calibration(probability, outcome, members, fit=fit, judge=last)
-    return ChurnModel(train_booster(data, parameters), calibration, encoding, parameters)
+    learned = train_booster(data, parameters) if boost is None else boost(_fixed(encoding.names) | parameters)
+    return ChurnModel(learned, calibration, encoding, parameters)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,14 @@ def fit_churn(
         progress=lambda done, of: progress("tuning churn", done, of),
     )
     folds = splits.row_folds(prepared.folds, as_of)
-    model = churn.fit_churn(X, churned, clusters=learn["member_id"], folds=folds, parameters=tuned.parameters)
+    model = churn.fit_churn(
+        X,
+        churned,
+        clusters=learn["member_id"],
+        folds=folds,
+        parameters=tuned.parameters,
+        boost=_elsewhere(prepared, learn),
+    )
     X_test = test[list(prepared.features)]
     expected, notes = _expected_purchases(prepared, test)
     predictions = {tables.MODEL: model.predict(X_test)} | churn.rivals(X, churned, X_test, expected_purchases=expected)
@@ -107,6 +114,17 @@ def fit_churn(
     table = plain(table) | {"notes": notes}
     record = {"table": table, "tuning": asdict(tuned), "calibration": model.calibration.to_json()}
     return Step(record, {"churn": model.booster})
+
+
+def _elsewhere(prepared: Prepared, learn: pd.DataFrame) -> churn.Boost | None:
+    """Learn churn where the settings say, if that is not here."""
+    engine = prepared.programme.engine
+    if engine.training != "spark":
+        return None
+    from training.spark import boost_on_spark
+
+    labelled = learn[["member_id", "as_of"]].assign(label=learn["churned"])
+    return lambda given: boost_on_spark(prepared.warehouse.home, engine.spark, labelled, prepared.features, given)
 
 
 def fit_value(prepared: Prepared, rng: np.random.Generator) -> Step:

@@ -67,14 +67,16 @@ class SparkRun(Run):
     def settle(self, parts: Sequence[int], turns: Turns, batch: Batch) -> None:
         """Decide parts as one machine would in their order, and let the log name each.
 
-        Where others were faster, so that a part no longer stands, it is decided here, as on one machine.
+        Where others were faster, so that a part no longer stands, it is decided here, as on one machine, and fewer are
+        decided at once after it.
         """
-        rest = tuple(parts)
+        rest, size = tuple(parts), WAVE
         while rest:
-            named = self._settle_wave(rest[:WAVE], turns, batch)
+            named = self._settle_wave(rest[:size], turns, batch)
             if not named:
                 super().settle(rest[:1], turns, batch)
-            rest = rest[max(named, 1) :]
+            done = max(named, 1)
+            rest, size = rest[done:], min(WAVE, 2 * done)
 
     def send(self, work: str, parts: Sequence[int], step: str, **asked: Any) -> Answers:  # noqa: ANN401 (JSON values)
         """Ask the same of parts."""

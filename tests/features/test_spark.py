@@ -1,20 +1,34 @@
 """Spark computes what DuckDB computes, to the bit: one session for all of it, for to start one takes ten seconds."""
 
+import gc
 import os
 import shutil
 import socket
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xgboost as xgb
 
+from features.as_of.frame import write_training_frame
+from features.as_of.parity import draw, offline_online
 from features.catalogue.entries import CATALOGUE
+from features.definitions import ALL, DECISION, NUMBERS, WORDS
 from features.errors import NotFoundError, UnavailableError
 from features.home import Home
 from features.programme import read_programme
-from features.snapshots import build
+from features.snapshots import build, read_snapshots
 from features.spark import java_version, reach, spark_version
+from features.store import open_store
+from training import churn
+from training.metrics import auc
+from training.spark import boost_on_spark
 
+pytestmark = pytest.mark.filterwarnings(  # Spark's own sockets, from which it reads what was collected
+    "ignore:unclosed <socket:ResourceWarning", "ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
 SETTINGS = """
 timezone = "America/New_York"
 margin_rate = 0.3
@@ -41,6 +55,7 @@ def spark():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_SUBMIT_ARGS", quick)
         yield connect("local[2]")
+    gc.collect()  # while its sockets are still allowed to go
     connect("local[2]")._session.stop()
     connect.cache_clear()
 
@@ -96,6 +111,53 @@ def test_the_files_have_the_same_columns_types_and_order_of_rows(snapshots):
         layouts = [[(column.name, column.type) for column in rows.schema] for rows in (local, far)]
         assert layouts[0] == layouts[1]
         assert far["member_id"].to_pylist() == sorted(far["member_id"].to_pylist())
+
+
+def test_the_training_frame_is_equal(homes, tmp_path):
+    _, far, _ = homes
+    store, rng = open_store(far), np.random.default_rng(5)
+    store.apply()
+    asked = draw(far, 400, rng)
+    asked["as_of"] += np.timedelta64(1, "s") * rng.integers(0, 50 * 86_400, len(asked))  # long after the last one too
+    asked = asked.assign(as_of=asked["as_of"].dt.as_unit("us"), label=rng.random(len(asked)))
+    rows = pa.Table.from_pandas(asked.assign(row=range(len(asked))), preserve_index=False)
+    pq.write_table(rows, tmp_path / "asked.parquet")
+    write_training_frame(far, "local[2]", tmp_path / "asked.parquet", [*NUMBERS, *WORDS], tmp_path / "frame.parquet")
+    found = pd.read_parquet(tmp_path / "frame.parquet").drop(columns="row")
+    for service in (ALL, DECISION):
+        wanted = store.training_frame(asked, service)
+        pd.testing.assert_frame_equal(found[list(wanted)], wanted, check_exact=True)
+
+
+def test_online_in_redis_is_what_spark_computed(homes, redis_server, tmp_path):
+    _, far, _ = homes
+    home = Home(tmp_path / "home")
+    shutil.copytree(far.root, home.root)
+    said = home.settings.read_text().replace("[engine]", f'[engine]\nonline = "{redis_server.address}"')
+    home.settings.write_text(said + 'online_prefix = "spark"\n')
+    open_store(home).apply()
+    found = offline_online(home, points=200, rng=np.random.default_rng(3), progress=lambda *_: None)
+    assert found.points > 40
+    assert not found.differing
+
+
+def test_trees_that_spark_grows_rank_as_well_and_are_a_plain_booster(homes):
+    _, far, dates = homes
+    rng = np.random.default_rng(9)
+    rows = read_snapshots(far, dates).sample(4_000, replace=True, random_state=9, ignore_index=True)
+    names = ["recency_days", "visits_84d", "spend_84d", "tenure_days"]
+    risk = 1 / (1 + np.exp(1 - rows["recency_days"].fillna(60).to_numpy() / 30))
+    rows["label"] = (rng.random(len(rows)) < risk).astype(float)
+    given = {**churn._fixed(names), "rounds": 30, "max_depth": 3, "learning_rate": 0.1}
+    there = boost_on_spark(far, "local[2]", rows, names, given)
+    X, churned = rows[names].to_numpy(dtype=np.float32), rows["label"].to_numpy()
+    here = churn.train_booster(churn.Rows(X, churned, tuple(names)), given)
+    reread = xgb.Booster()
+    reread.load_model(bytearray(there.save_raw("json")))
+    ranked = [auc(churned, booster.inplace_predict(X)) for booster in (here, reread)]
+    assert ranked[0] > 0.6
+    assert ranked[1] == pytest.approx(ranked[0], abs=0.01)
+    assert not [*far.root.glob(".training*")]
 
 
 def test_another_engine_makes_no_snapshot_anew(homes, tmp_path):

@@ -63,6 +63,19 @@ def model(data):
     return fit_churn(data.X, data.churned, clusters=data.rows["member_id"], folds=data.folds, parameters=PARAMETERS)
 
 
+def test_what_learns_from_every_row_elsewhere_is_told_the_same_parameters(model, data):
+    asked = []
+
+    def boost(parameters):
+        asked.append(parameters)
+        return model.booster
+
+    found = fit_churn(data.X, data.churned, clusters=data.rows["member_id"], parameters=PARAMETERS, boost=boost)
+    signs = tuple(MONOTONE.get(name, 0) for name in COLUMNS)
+    assert asked == [PARAMETERS | {"objective": "binary:logistic", "monotone_constraints": signs, "seed": 0}]
+    assert found.booster is model.booster
+
+
 @pytest.mark.parametrize(("name", "sign"), MONOTONE.items())
 def test_more_silence_never_lowers_the_risk_and_more_visits_never_raise_it(model, data, name, sign):
     X = data.X[:200].to_numpy(dtype=np.float32)
