@@ -18,7 +18,7 @@ from features.verbs import data, members
 from features.verbs.terminal import err
 from monitoring.verbs import loop, monitor
 from serving.verbs import deciding, service
-from training.verbs import proof, releases
+from training.verbs import migration, proof, releases
 
 HELP: Final = """Who is about to leave, which offer is worth sending to whom, and whether it paid.
 
@@ -39,6 +39,7 @@ PANELS: Final = {
     "Members' rights": (loop.retention, members.member),
     "Prove it": (proof.simulate, proof.report),
     "Is it still true?": (monitor.monitor,),
+    "Beyond one machine": (migration.migrate,),
 }
 USAGE: Final = 2
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from features.engine import Engine
 from features.errors import NotFoundError
 from features.files import write_whole
 from features.home import Home
@@ -134,9 +135,14 @@ def schema_version() -> str:
     return str(_get_latest_schema_revision())
 
 
+def tracking_uri(home: Home, engine: Engine) -> str:
+    """Give the address by which MLflow finds its tables."""
+    local = engine.tracking == "sqlite"
+    return f"sqlite:///{home.tracking.resolve()}" if local else in_schema(engine.tracking, "tracking")
+
+
 def _uri(home: Home) -> str:
-    address = read_programme(home.settings).engine.tracking
-    return f"sqlite:///{home.tracking.resolve()}" if address == "sqlite" else in_schema(address, "tracking")
+    return tracking_uri(home, read_programme(home.settings).engine)
 
 
 def _client(home: Home) -> "MlflowClient":

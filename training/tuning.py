@@ -1,4 +1,4 @@
-"""The only door to Optuna: search parameters by a loss over time-respecting folds; resumable, pruned, with progress."""
+"""Search parameters by a loss over time-respecting folds; resumable, pruned, with progress."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,11 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import NullPool
 
-from features.stores.postgres import in_schema
+from training.studies import open_studies
 
 Parameters = dict[str, Any]
 FoldLosses = Callable[[Parameters], Iterable[float]]
@@ -63,7 +60,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = optuna.create_study(
         study_name=study,
-        storage=_open(storage),
+        storage=open_studies(storage),
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0),
     )
@@ -80,19 +77,6 @@ def tune(
         callbacks=[lambda study, _: progress(_count(study, *JUDGED), trials)],
     )
     return Tuned(search.best_params, float(search.best_value), _count(search, *JUDGED), _count(search, PRUNED))
-
-
-def schema_version() -> str:
-    """Name the version of its tables that this Optuna reads and writes."""
-    return str(optuna.storages.RDBStorage("sqlite://").get_head_version())
-
-
-def _open(storage: Path | str) -> optuna.storages.BaseStorage:
-    if isinstance(storage, str):
-        # between two trials lies a training, over which a connection may be closed
-        return optuna.storages.RDBStorage(in_schema(storage, "studies"), engine_kwargs={"poolclass": NullPool})
-    storage.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(storage)))
 
 
 def _trials(search: optuna.Study, *states: optuna.trial.TrialState) -> list[optuna.trial.FrozenTrial]:

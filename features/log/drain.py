@@ -59,12 +59,12 @@ def drain(log: Followed, path: Path, address: str) -> int:
     """
     log.follow().result()
     done = 0
-    with contextlib.closing(open_to_read(path)) as db, _postgres(address) as connection:
+    with contextlib.closing(open_to_read(path)) as db, connected(address) as connection:
         while True:
             number, keys = pending(db, MOST, until=agreed(db))  # what others do not know of may yet change
             if not keys:
                 return done
-            _carry(db, connection, keys)
+            carry(db, connection, keys)
             log.drained(number).result()
             done += sum(map(len, keys.values()))
 
@@ -90,7 +90,7 @@ def lacking(path: Path, address: str) -> list[str]:
         "SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = $1"
     )
     found = []
-    with contextlib.closing(open_to_read(path)) as db, _postgres(address) as connection, connection.cursor() as cursor:
+    with contextlib.closing(open_to_read(path)) as db, connected(address) as connection, connection.cursor() as cursor:
         for table in KEYS:
             cursor.execute(query, (table,))
             there = {name for (name,) in cursor.fetchall()}
@@ -138,7 +138,14 @@ class Drain:
 
 
 @contextlib.contextmanager
-def _postgres(address: str) -> Any:  # noqa: ANN401 (the driver has no types)
+def connected(address: str) -> Any:  # noqa: ANN401 (the driver has no types)
+    """Connect to the Postgres of the log.
+
+    Raises
+    ------
+    UnavailableError
+        If it does not answer, or refuses; now or until the connection is let go of.
+    """
     from adbc_driver_manager import Error
     from adbc_driver_postgresql import dbapi
 
@@ -149,7 +156,7 @@ def _postgres(address: str) -> Any:  # noqa: ANN401 (the driver has no types)
         raise UnavailableError(f"Postgres does not take the decision log ({type(error).__name__})") from None
 
 
-def _carry(db: sqlite3.Connection, connection: Any, keys: Mapping[str, Sequence[str]]) -> None:  # noqa: ANN401
+def carry(db: sqlite3.Connection, connection: Any, keys: Mapping[str, Sequence[str]]) -> None:  # noqa: ANN401
     """Make rows in Postgres what they are here, or nothing where they are gone, in one transaction."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('holdfast drain'))")  # or two might both insert a row
@@ -162,7 +169,7 @@ def _carry(db: sqlite3.Connection, connection: Any, keys: Mapping[str, Sequence[
             cursor.execute(f"DELETE FROM {table} WHERE {KEYS[table]} IN (SELECT key FROM stale)")  # noqa: S608
             cursor.execute("DROP TABLE stale")
             if rows:
-                values = zip(*(map(_clean, row) for row in rows), strict=True)
+                values = zip(*(map(clean, row) for row in rows), strict=True)
                 arrays = [pa.array(column, _ARROW[kind]) for column, kind in zip(values, columns.values(), strict=True)]
                 cursor.adbc_ingest("fresh", pa.table(arrays, names=list(columns)), mode="create", temporary=True)
                 told = ", ".join(_cast(name) for name in columns)
@@ -205,6 +212,6 @@ def _cast(name: str) -> str:
     return f"{name}::timestamptz" if name in TIMES else f"{name}::jsonb" if name in JSON else name
 
 
-def _clean(value: Any) -> Any:  # noqa: ANN401 (any column)
+def clean(value: Any) -> Any:  # noqa: ANN401 (any column)
     """Replace what Postgres can't store: a character of number zero, as itself or as JSON writes it."""
     return value.replace("\0", "\ufffd").replace("\\u0000", "\\ufffd") if isinstance(value, str) else value

@@ -6,7 +6,7 @@ misread. `packed_sqlite` and `packed_redis` keep such rows.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
@@ -91,6 +91,7 @@ class Row(NamedTuple):
     schema: str
     numbers: bytes
     words: str
+    created: int
 
 
 class PackedTable(Protocol):
@@ -128,6 +129,14 @@ class PackedTable(Protocol):
         """
         ...
 
+    def members(self, view: str) -> Iterator[list[str]]:
+        """Name who has a row, each once, some at a time; nobody where there is no table."""
+        ...
+
+    def rows(self, view: str, member_ids: Sequence[str]) -> list[tuple[Schema, Row]]:
+        """Give the rows of members as they are kept, of those that have one."""
+        ...
+
     def close(self) -> None:
         """Let go of file or server."""
         ...
@@ -151,6 +160,23 @@ def text(words: Words) -> str:
     '["new", null]'
     """
     return json.dumps(words, ensure_ascii=False)
+
+
+def repacked(kept: Sequence[tuple[Schema, Row]]) -> Iterator[tuple[Schema, Batch]]:
+    """Give rows as they are kept as batches to write, one for each schema."""
+    for schema in {schema.code: schema for schema, _ in kept}.values():
+        rows = [row for its, row in kept if its.code == schema.code]
+        packed = np.frombuffer(b"".join(row.numbers for row in rows), dtype="<f8")
+        yield (
+            schema,
+            Batch(
+                member_ids=[row.member_id for row in rows],
+                numbers=packed.reshape(len(rows), len(schema.numbers)),
+                words=[tuple(json.loads(row.words)) for row in rows],
+                event_timestamp=[row.event_timestamp for row in rows],
+                created=[row.created for row in rows],
+            ),
+        )
 
 
 def vectors(

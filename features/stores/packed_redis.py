@@ -102,6 +102,20 @@ class RedisTable:
         rows = self._rows(found)
         return vectors(rows, self._schemas, member_ids, numbers=numbers, words=words)
 
+    def members(self, view: str) -> Iterator[list[str]]:
+        """Name who has a row, each once, some at a time: a server that makes room meanwhile names some twice."""
+        start, named = f"{self._prefix}:{view}:{{", set[bytes]()
+        for keys in self._writer.keys(f"{_literally(start)}*"):
+            names = {key[len(start) + len(_TAG[0]) :] for key in keys} - named
+            named |= names
+            yield [name.decode() for name in names]
+
+    def rows(self, view: str, member_ids: Sequence[str]) -> list[tuple[Schema, Row]]:
+        """Give the rows of members as they are kept, of those that have one."""
+        values = zip(member_ids, self._values(view, member_ids), strict=True)
+        rows = self._rows({member_id: value for member_id, value in values if value is not None})
+        return [(self._schemas[row.schema], row) for row in rows]
+
     def close(self) -> None:
         """Let go of the servers."""
         self._reader.close()
@@ -138,8 +152,8 @@ class RedisTable:
         self._learn({code.decode() for _, _, code in heads})
         ends = {code: _HEAD.size + self._schemas[code.decode()].width for code in {code for _, _, code in heads}}
         return [
-            Row(member_id, event, code.decode(), value[_HEAD.size : ends[code]], value[ends[code] :].decode())
-            for (member_id, value), (event, _, code) in zip(found.items(), heads, strict=True)
+            Row(member_id, event, code.decode(), value[_HEAD.size : ends[code]], value[ends[code] :].decode(), created)
+            for (member_id, value), (event, created, code) in zip(found.items(), heads, strict=True)
         ]
 
     def _learn(self, codes: Collection[str]) -> None:

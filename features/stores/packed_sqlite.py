@@ -24,6 +24,7 @@ from features.transaction import transaction
 _WAIT_SECONDS: Final = 5.0
 _TRIES: Final = 10  # of as many seconds each, to empty the write-ahead log
 _ASKED: Final = 10_000  # ids in one statement; SQLite takes 32,766
+_PART: Final = 1_000  # members that are named at once
 _PAGE: Final = 16_384  # the larger, the faster a snapshot is written; a quarter is what a row may fill before it spills
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS schemas (code TEXT PRIMARY KEY, numbers TEXT NOT NULL, words TEXT NOT NULL);
@@ -89,6 +90,23 @@ class SqliteTable:
             rows = self._fetch(view, member_ids)
         return vectors(rows, self._schemas, member_ids, numbers=numbers, words=words)
 
+    def members(self, view: str) -> Iterator[list[str]]:
+        """Name who has a row, in order, some at a time; nobody where there is no table."""
+        last, query = "", "SELECT member_id FROM vectors WHERE view = ? AND member_id > ? ORDER BY member_id LIMIT ?"
+        if not self.path.exists():
+            return
+        with contextlib.closing(_open_to_read(self.path)) as db:
+            while part := [name for (name,) in db.execute(query, (view, last, _PART))]:
+                yield part
+                last = part[-1]
+
+    def rows(self, view: str, member_ids: Sequence[str]) -> list[tuple[Schema, Row]]:
+        """Give the rows of members as they are kept, of those that have one."""
+        if not self.path.exists():
+            return []
+        with self._reading:
+            return [(self._schemas[row.schema], row) for row in self._fetch(view, member_ids)]
+
     def close(self) -> None:
         """Let go of the file."""
         with self._reading:
@@ -115,7 +133,7 @@ class SqliteTable:
             for start in range(0, len(member_ids), _ASKED):
                 asked = member_ids[start : start + _ASKED]
                 marks = ",".join("?" * len(asked))
-                query = f"SELECT member_id, event_timestamp, schema, numbers, words FROM vectors WHERE view = ? AND member_id IN ({marks})"  # noqa: E501, S608 (marks only)
+                query = f"SELECT member_id, event_timestamp, schema, numbers, words, created FROM vectors WHERE view = ? AND member_id IN ({marks})"  # noqa: E501, S608 (marks only)
                 rows += map(Row._make, self._reader.execute(query, (view, *asked)))
             if not {row.schema for row in rows} <= self._schemas.keys():
                 found = self._reader.execute("SELECT code, numbers, words FROM schemas").fetchall()

@@ -44,6 +44,19 @@ def schema_of(part: str) -> str:
     return f"holdfast_{part}"
 
 
+def tables_exist(address: str, part: str) -> bool:
+    """Tell whether anything was made in a part's schema.
+
+    Raises
+    ------
+    UnavailableError, ContractError
+        As `in_schema`.
+    """
+    with asked(address, part) as connection:
+        query = "SELECT EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = %s)"
+        return bool(connection.execute(query, (schema_of(part),)).fetchone()[0])
+
+
 @contextlib.contextmanager
 def asked(address: str, part: str) -> Iterator[Any]:
     """Connect for a few statements, each committed by itself.

@@ -7,7 +7,7 @@ does notice, before a connection is used again, that the server has restarted.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
@@ -82,10 +82,21 @@ class Servers:
         UnavailableError
             As `send`.
         """
+        for keys in self.keys(pattern):
+            self.send([Command(key, ("UNLINK", key)) for key in keys])
+
+    def keys(self, pattern: str) -> Iterator[list[bytes]]:
+        """Give the keys that match, some at a time; one may come twice.
+
+        Raises
+        ------
+        UnavailableError
+            As `send`.
+        """
         try:
             found = self._open().scan_iter(match=pattern, count=_SCANNED)
             while keys := list(islice(found, _SCANNED)):
-                self.send([Command(key, ("UNLINK", key)) for key in keys])
+                yield keys
         except _FAILED as error:
             raise self._unavailable(error) from error
 

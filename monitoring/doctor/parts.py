@@ -154,7 +154,7 @@ def _tracking_fault(asked: Asked) -> str:
 
 
 def _studies_fault(asked: Asked) -> str:
-    from training.tuning import schema_version
+    from training.studies import schema_version
 
     cure = "back it up, then `optuna storage upgrade`, or the Optuna it is of"
     return _outdated(revision(asked.engine.studies, "studies"), schema_version(), cure)

@@ -12,7 +12,7 @@ from training import pipeline
 from training.preparation import Settings
 from training.registry import schema_version as tracking_version
 from training.registry import set_champion, tracked
-from training.tuning import schema_version as studies_version
+from training.studies import schema_version as studies_version
 from training.tuning import tune
 
 # MLflow, about its own types, when its `pyfunc` is imported

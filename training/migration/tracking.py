@@ -1,0 +1,166 @@
+"""MLflow's runs and models' versions: its tables are made by its own migration, and filled in one transaction.
+
+The files of a run stay where they are: its row says where, and that is an address that does not move with the rows.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from features.engine import Engine
+from features.errors import ContractError, UnavailableError
+from features.home import Home
+from features.migration.move import Move, Part
+from features.migration.tally import Compared, Tally, digest, tally
+from features.sheet import Progress
+from features.stores.postgres import tables_exist
+from training.registry import schema_version, tracking_uri
+
+_ROWS: Final = 1_000  # in memory at once
+_NOBODYS: Final = frozenset({"experiments", "workspaces"})  # MLflow puts a first one there when it is opened
+_FIRST: Final = 0  # the experiment that it puts there
+
+Tables = Sequence[sa.Table]
+
+
+def check(move: Move) -> int:
+    """Count rows that the target has and the source has not, but for those of an MLflow that was only opened."""
+    with _opened(move.home, move.target) as target:
+        if target is None:
+            return 0
+        tables = _tables(target)
+        if _untouched(target, tables):
+            return 0
+        with _opened(move.home, move.source) as source:
+            return sum(_strangers(source, target, table) for table in tables)
+
+
+def copy(move: Move, progress: Progress) -> None:
+    """Fill the target's tables as the source's are, all or nothing.
+
+    Raises
+    ------
+    ContractError
+        If the tables of either are of another MLflow, or hold what the other can't take.
+    """
+    with _opened(move.home, move.source) as source:
+        if source is None:
+            return
+        _refuse_version(source, "here")
+        _make(tracking_uri(move.home, move.target))
+        with _opened(move.home, move.target) as target:
+            if target is None or _tallies(source) == _tallies(target):
+                return
+            _refuse_version(target, "there")
+            tables = _tables(target)
+            for table in reversed(tables):
+                target.execute(table.delete())
+            for number, table in enumerate(tables):
+                for rows in _selected(source, table).mappings().partitions():
+                    target.execute(table.insert(), [dict(row) for row in rows])
+                _move_on(target, table)
+                progress("runs and models' versions", number + 1, len(tables))
+            target.commit()
+
+
+def compare(move: Move) -> list[Compared]:
+    """Hold each table that has rows on either side against the other."""
+    with _opened(move.home, move.source) as source, _opened(move.home, move.target) as target:
+        here, there = (_tallies(one) for one in (source, target))
+    named = [name for name in {**here, **there} if here.get(name) or there.get(name)]
+    return [Compared(f"tracking: {name}", here.get(name, Tally()), there.get(name, Tally())) for name in named]
+
+
+TRACKING = Part("tracking", check, copy, compare)
+
+
+@contextmanager
+def _opened(home: Home, engine: Engine) -> Iterator[sa.Connection | None]:
+    """Connect to where runs are kept, if any ever were; what is not committed is undone."""
+    local = engine.tracking == "sqlite"
+    if not (home.tracking.exists() if local else tables_exist(engine.tracking, "tracking")):
+        yield None
+        return
+    kept = sa.create_engine(tracking_uri(home, engine), poolclass=sa.NullPool)
+    try:
+        with kept.connect() as connection:
+            yield connection
+    except sa.exc.OperationalError as error:
+        raise UnavailableError("tracking does not answer as it should; `holdfast doctor` says what is wrong") from error
+    except sa.exc.DBAPIError as error:
+        raise ContractError(
+            f"tracking does not take what the other holds ({type(error.orig).__name__}); nothing was moved"
+        ) from error
+
+
+def _make(uri: str) -> None:
+    """Let MLflow make its tables where there are none."""
+    from mlflow.store.db.utils import _initialize_tables
+
+    kept = sa.create_engine(uri, poolclass=sa.NullPool)
+    with contextlib.closing(kept.connect()) as connection:
+        made = sa.inspect(connection).has_table("alembic_version")
+    if not made:
+        with redirect_stderr(io.StringIO()):
+            _initialize_tables(kept)
+
+
+def _tables(connection: sa.Connection) -> Tables:
+    """Name MLflow's tables, each after those that it refers to."""
+    from mlflow.store.db.base_sql_model import Base
+    from mlflow.store.model_registry.dbmodels import models as _versions  # noqa: F401  (registers its tables)
+    from mlflow.store.tracking.dbmodels import models as _runs  # noqa: F401  (registers its tables)
+
+    there = set(sa.inspect(connection).get_table_names())
+    return [table for table in Base.metadata.sorted_tables if table.name in there]
+
+
+def _refuse_version(connection: sa.Connection, where: str) -> None:
+    (came,) = connection.execute(sa.text("SELECT version_num FROM alembic_version")).one()
+    if came != schema_version():
+        raise ContractError(
+            f"the tables of tracking {where} are of version {came}, {schema_version()} was wanted; back them up, then "
+            f"`mlflow db upgrade`"
+        )
+
+
+def _tallies(connection: sa.Connection | None) -> dict[str, Tally]:
+    if connection is None:
+        return {}
+    return {table.name: tally(_selected(connection, table)) for table in _tables(connection)}
+
+
+def _selected(connection: sa.Connection, table: sa.Table) -> sa.CursorResult[Any]:
+    return connection.execute(table.select(), execution_options={"yield_per": _ROWS})
+
+
+def _strangers(source: sa.Connection | None, target: sa.Connection, table: sa.Table) -> int:
+    held = set() if source is None else set(map(digest, _selected(source, table)))
+    return sum(digest(row) not in held for row in _selected(target, table))
+
+
+def _untouched(connection: sa.Connection, tables: Tables) -> bool:
+    """Tell whether MLflow was opened there, and nothing else was done."""
+    counts = {
+        table.name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in tables
+    }
+    experiments = next(table for table in tables if table.name == "experiments")
+    of_people = experiments.c.experiment_id != _FIRST
+    others = connection.execute(sa.select(sa.func.count()).select_from(experiments).where(of_people)).scalar_one()
+    return not others and not any(count for name, count in counts.items() if name not in _NOBODYS)
+
+
+def _move_on(target: sa.Connection, table: sa.Table) -> None:
+    """Let numbers that Postgres gives go on after those that came."""
+    number = table.autoincrement_column
+    if target.dialect.name != "postgresql" or number is None:
+        return
+    given = sa.func.pg_get_serial_sequence(table.name, number.name)
+    sequence = target.execute(sa.select(given)).scalar_one()
+    last = target.execute(sa.select(sa.func.max(number))).scalar_one()
+    if sequence and last:
+        target.execute(sa.select(sa.func.setval(sequence, last)))
