@@ -224,7 +224,7 @@ def typist():
 
 
 LONG = {"test_train.py", "test_snapshots.py", "test_inputs.py", "test_parity.py", "test_drift.py", "test_live.py"}
-LONG |= {"test_add.py", "test_simulation.py", "test_beside.py"}  # beside those of this folder, which take the loop whole
+LONG |= {"test_add.py", "test_simulation.py", "test_beside.py"}  # and those of this folder, which take the loop whole
 
 
 @pytest.hookimpl(trylast=True)  # after they were shuffled
