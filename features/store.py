@@ -72,7 +72,7 @@ class Store:
         """
         view = self._view()
         schema = schema_of(view)
-        self._table.write(VIEW, schema, _batches(self.home.snapshot(as_of), schema))
+        self._table.fill(VIEW, schema, _batches(self.home.snapshot(as_of), schema))
         self.feast.registry.apply_materialization(view, PROJECT, as_of - timedelta(seconds=1), as_of)
 
     def rewrite(self, rows: pa.Table, schema: Schema) -> None:

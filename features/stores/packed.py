@@ -101,6 +101,10 @@ class PackedTable(Protocol):
         """Make the table where there is none."""
         ...
 
+    def fill(self, view: str, schema: Schema, batches: Iterable[Batch]) -> None:
+        """Store rows of all members, as `write` does, and let all of them be seen at once, or none."""
+        ...
+
     def write(self, view: str, schema: Schema, batches: Iterable[Batch]) -> None:
         """Store rows.
 

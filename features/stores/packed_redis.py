@@ -4,21 +4,23 @@ A key is `<prefix>:<view>:{<bucket>}:<member_id>`; the bucket, a hash of the id,
 that a script or an MGET over one bucket stays in one slot. The script compares times where the rows are, so that no
 writer, however late, replaces a newer row. A row is seen whole or not at all; of two members, one may be seen as before
 a write and one as after it.
+
+A filling is of all members, and shown at once: its rows carry its number and lie beside those that are seen until then.
+A key in each bucket says up to which number rows are shown, and a reader asks for it with the rows: what one says holds
+for all of them. What was filled and never shown, as whoever filled died, is replaced by the next filling.
 """
 
 import json
 import re
-import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-import numpy as np
-
-from features.errors import CorruptError, NotFoundError
-from features.stores.packed import Batch, Row, Schema, Vectors, text, vectors
+from features.errors import ContractError, CorruptError, NotFoundError
+from features.stores.packed import Batch, Row, Schema, Vectors, vectors
+from features.stores.redis_row import HEAD, TIDY, WRITE, packed_rows, shown_row
 from features.stores.servers import Command, Servers
 
 T = TypeVar("T")
@@ -26,22 +28,10 @@ T = TypeVar("T")
 _BUCKETS: Final = 256
 _TAG: Final = [b"%02x}:" % bucket for bucket in range(_BUCKETS)]
 _ASKED: Final = 1_000  # keys in one MGET: half a millisecond, for which everybody else waits
-_HEAD: Final = struct.Struct(">qq16s")  # event_timestamp, created, the schema's code
 _WRITE_SECONDS: Final = 5.0  # a write may wait for the disk of the server
 _DAY: Final = 86_400
-# Lua's numbers count microseconds exactly until the year 2255
-_WRITE: Final = """
-for place, key in ipairs(KEYS) do
-  local row, stands = ARGV[place + 1], redis.call('GETRANGE', key, 0, 15)
-  local newer = true
-  if #stands == 16 then
-    local event, created = struct.unpack('>i8i8', row)
-    local its_event, its_created = struct.unpack('>i8i8', stands)
-    newer = event > its_event or event == its_event and created >= its_created
-  end
-  if newer then redis.call('SET', key, row, 'EX', ARGV[1]) end
-end
-"""
+_TRIES: Final = 3  # of a read, while a filling begins to be shown
+_FILLING_SECONDS: Final = 60  # after which one that no longer says that it goes on has died
 
 
 class RedisTable:
@@ -51,28 +41,64 @@ class RedisTable:
         self._prefix, self._seconds = prefix, days * _DAY
         self._reader, self._writer = Servers(address, timeout_ms / 1000), Servers(address, _WRITE_SECONDS)
         self._schemas: dict[str, Schema] = {}
+        self._last = 0  # the filling that was shown when this looked last
 
     def create(self) -> None:
         """Note that there is a table, so that one that holds nobody yet is not taken for one that was lost."""
         self._writer.send(self._notes(Schema((), ())))
 
     def write(self, view: str, schema: Schema, batches: Iterable[Batch]) -> None:
-        """Store rows; one older than the one that stands is left out.
+        """Store rows, each shown at once; one older than the one that is shown is left out.
 
         Raises
         ------
         UnavailableError
             If a server doesn't answer; what was written until then stands, and writing it again does no harm.
         """
+        self._send(view, schema, batches)
+
+    def fill(self, view: str, schema: Schema, batches: Iterable[Batch]) -> None:
+        """Store rows of all members, and show them all at once.
+
+        Raises
+        ------
+        UnavailableError
+            If a server doesn't answer; nothing of it is shown.
+        ContractError
+            If somebody else fills the view.
+        """
+        key = f"{self._prefix}:filling:{view}".encode()
+        (alone,) = self._writer.send([Command(key, ("SET", key, b"", "NX", "EX", _FILLING_SECONDS))])
+        if not alone:
+            raise ContractError(
+                f"another process fills the online store; let it end (one that died is given up after "
+                f"{_FILLING_SECONDS} s), then once more"
+            )
+        try:
+            number = 1 + max(int(shown or 0) for shown in self._at_all(view, lambda place: ("GET", place)))
+            self._send(view, schema, batches, number, Command(key, ("EXPIRE", key, _FILLING_SECONDS)))
+            self._at_all(view, lambda place: ("SET", place, number, "EX", 2 * self._seconds))
+            self._tidy(view)
+        finally:
+            self._writer.send([Command(key, ("DEL", key))])
+
+    def _send(self, view: str, schema: Schema, batches: Iterable[Batch], filling: int = 0, *notes: Command) -> None:
         with ThreadPoolExecutor(1) as sending:  # the next rows are packed while the servers take these
             sent: Future[list[None]] | None = None
             for batch in batches:
-                commands = [*self._notes(schema), *self._scripts(view, schema, batch)]
+                commands = [*notes, *self._notes(schema), *self._scripts(view, schema, batch, filling)]
                 if sent:
                     sent.result()
                 sent = sending.submit(self._writer.send, commands)
             if sent:
                 sent.result()
+
+    def _tidy(self, view: str) -> None:
+        """Let go of the rows that others stand for."""
+        start = f"{self._prefix}:{view}:{{"
+        for keys in self._writer.keys(f"{_literally(start)}*"):
+            buckets = [int(key[len(start.encode()) :][:2], 16) for key in keys]
+            self._writer.send([self._script(view, TIDY, part, bucket) for bucket, part in _by_bucket(keys, buckets)])
 
     def forget(self, view: str) -> None:
         """Delete every row of a view."""
@@ -96,7 +122,7 @@ class RedisTable:
             If a server doesn't answer in time.
         """
         ids = list(dict.fromkeys(member_ids))
-        found = {i: value for i, value in zip(ids, self._values(view, ids), strict=True) if value is not None}
+        found = {i: row for i, row in zip(ids, self._values(view, ids), strict=True) if row is not None}
         if not found:
             self._check_made()
         rows = self._rows(found)
@@ -133,27 +159,61 @@ class RedisTable:
             Command(key, ("EXPIRE", key, self._seconds)),
         ]
 
-    def _scripts(self, view: str, schema: Schema, batch: Batch) -> Iterator[Command]:
+    def _shown(self, view: str, bucket: int) -> bytes:
+        """Name the key of a bucket that says up to which filling rows are shown."""
+        return f"{self._prefix}:shown:{view}:{{".encode() + _TAG[bucket]
+
+    def _at_all(self, view: str, words: Callable[[bytes], tuple[Any, ...]]) -> list[Any]:
+        """Say the same of every bucket's key."""
+        places = [self._shown(view, bucket) for bucket in range(_BUCKETS)]
+        return self._writer.send([Command(place, words(place)) for place in places])
+
+    def _script(self, view: str, script: str, keys: Sequence[bytes], bucket: int, *values: Any) -> Command:  # noqa: ANN401 (bytes and numbers)
+        return Command(keys[0], ("EVAL", script, 1 + len(keys), self._shown(view, bucket), *keys, *values))
+
+    def _scripts(self, view: str, schema: Schema, batch: Batch, filling: int) -> Iterator[Command]:
         """Pack rows, and give a script for each bucket of them."""
         keys, buckets = _keys(self._prefix, view, batch.member_ids)
-        for part in _by_bucket(zip(keys, _records(schema, batch), strict=True), buckets):
+        for bucket, part in _by_bucket(zip(keys, packed_rows(schema, batch, filling), strict=True), buckets):
             names, rows = zip(*part, strict=True)
-            yield Command(names[0], ("EVAL", _WRITE, len(names), *names, self._seconds, *rows))
+            yield self._script(view, WRITE, names, bucket, self._seconds, *rows)
 
     def _values(self, view: str, member_ids: Sequence[str]) -> list[bytes | None]:
+        """Give the rows that are shown; asked again where a filling was shown in between.
+
+        Raises
+        ------
+        NotFoundError
+            If the view is being filled for the first time.
+        """
         keys, buckets = _keys(self._prefix, view, member_ids)
-        parts = _by_bucket(keys, buckets) if self._reader.clustered else _by_size(keys)
-        answers = self._reader.send([Command(part[0], ("MGET", *part)) for part in parts])
-        value = dict(zip(chain.from_iterable(parts), chain.from_iterable(answers), strict=True))
-        return [value[key] for key in keys]
+        parts = _by_bucket(keys, buckets) if self._reader.clustered else _by_size(keys, buckets)
+        places = [self._shown(view, bucket) for bucket, _ in parts]  # asked first, as what is shown is there by then
+        asked = [Command(place, ("GET", place)) for place in places]
+        asked += [Command(part[0], ("MGET", *part)) for _, part in parts]
+        known, names = self._last, [*chain.from_iterable(part for _, part in parts)]
+        for _ in range(_TRIES):
+            answers = self._reader.send(asked)
+            said = [int(shown or 0) for shown in answers[: len(places)]]
+            known, before = max(known, *said) if any(said) else 0, known
+            value = dict(zip(names, chain.from_iterable(answers[len(places) :]), strict=True))
+            rows = [shown_row(value[key] or b"", known) for key in keys]
+            hidden = any(row is None and value[key] for key, row in zip(keys, rows, strict=True))
+            if not hidden and (known == before or min(said) == known):  # else some were read before all was there
+                break
+        self._last = known
+        if hidden and not known:
+            raise NotFoundError("the online store in Redis is being filled for the first time; wait until it is whole")
+        return rows
 
     def _rows(self, found: Mapping[str, bytes]) -> list[Row]:
-        heads = [_HEAD.unpack_from(value) for value in found.values()]
-        self._learn({code.decode() for _, _, code in heads})
-        ends = {code: _HEAD.size + self._schemas[code.decode()].width for code in {code for _, _, code in heads}}
+        heads = [HEAD.unpack_from(value) for value in found.values()]
+        codes = {head[-1] for head in heads}
+        self._learn({code.decode() for code in codes})
+        ends = {code: HEAD.size + self._schemas[code.decode()].width for code in codes}
         return [
-            Row(member_id, event, code.decode(), value[_HEAD.size : ends[code]], value[ends[code] :].decode(), created)
-            for (member_id, value), (event, created, code) in zip(found.items(), heads, strict=True)
+            Row(member_id, event, code.decode(), value[HEAD.size : ends[code]], value[ends[code] :].decode(), created)
+            for (member_id, value), (_, _, event, created, code) in zip(found.items(), heads, strict=True)
         ]
 
     def _learn(self, codes: Collection[str]) -> None:
@@ -173,17 +233,6 @@ class RedisTable:
             raise NotFoundError("the online store in Redis is empty; `holdfast features materialize` fills it")
 
 
-def _records(schema: Schema, batch: Batch) -> list[bytes]:
-    """Pack rows: times and the schema's code big-endian, so that the script finds them, then numbers, then words."""
-    numbers = ("numbers", "<f8", (len(schema.numbers),))
-    layout = np.dtype([("event_timestamp", ">i8"), ("created", ">i8"), ("schema", "S16"), numbers])
-    records = np.empty(len(batch.member_ids), layout)
-    records["event_timestamp"], records["created"] = batch.event_timestamp, batch.created
-    records["schema"], records["numbers"] = schema.code, batch.numbers
-    packed, width = records.tobytes(), layout.itemsize
-    return [packed[width * place : width * (place + 1)] + text(said).encode() for place, said in enumerate(batch.words)]
-
-
 def _keys(prefix: str, view: str, member_ids: Iterable[str]) -> tuple[list[bytes], list[int]]:
     """Give the key of each member, and the bucket that it names."""
     start = f"{prefix}:{view}:{{".encode()
@@ -192,15 +241,16 @@ def _keys(prefix: str, view: str, member_ids: Iterable[str]) -> tuple[list[bytes
     return [start + _TAG[bucket] + name for bucket, name in zip(buckets, names, strict=True)], buckets
 
 
-def _by_bucket(items: Iterable[T], buckets: Sequence[int]) -> list[list[T]]:
+def _by_bucket(items: Iterable[T], buckets: Sequence[int]) -> list[tuple[int, list[T]]]:
     parts: dict[int, list[T]] = {}
     for item, bucket in zip(items, buckets, strict=True):
         parts.setdefault(bucket, []).append(item)
-    return list(parts.values())
+    return list(parts.items())
 
 
-def _by_size(items: list[T]) -> list[list[T]]:
-    return [items[start : start + _ASKED] for start in range(0, len(items), _ASKED)]
+def _by_size(items: list[T], buckets: Sequence[int]) -> list[tuple[int, list[T]]]:
+    """Cut into parts of any buckets: the first one's says what is shown."""
+    return [(buckets[start], items[start : start + _ASKED]) for start in range(0, len(items), _ASKED)]
 
 
 def _literally(text: str) -> str:

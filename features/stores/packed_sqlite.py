@@ -63,6 +63,10 @@ class SqliteTable:
             for batch in batches:
                 db.executemany(_WRITE, _rows(view, schema, batch))
 
+    def fill(self, view: str, schema: Schema, batches: Iterable[Batch]) -> None:
+        """Store rows of all members: a write is one transaction as it is."""
+        self.write(view, schema, batches)
+
     def forget(self, view: str) -> None:
         """Delete every row of a view."""
         with self._writing() as db:

@@ -93,6 +93,93 @@ def test_who_is_erased_is_gone_and_nobody_else(redis_server):
         assert read(other, IDS[:9]).known.all()
 
 
+def filled_by(table, ids, value, time, meanwhile):
+    """Fill in many parts, and do something before the last."""
+
+    def batches():
+        for start in range(0, len(ids), 100):
+            if start == len(ids) - 100:
+                meanwhile()
+            yield batch(ids[start : start + 100], value, time)
+
+    table.fill("v", SCHEMA, batches())
+
+
+@pytest.mark.parametrize("servers", ["redis_server", "redis_cluster"])
+def test_a_filling_is_seen_whole_or_not_at_all(servers, request):
+    """Readers of all members see one filling or the other in every one of their looks, and never both."""
+    server = request.getfixturevalue(servers)
+    address = server.address if servers == "redis_server" else _address(server)
+    with opened(address, "atomic") as table, opened(address, "atomic") as other, ThreadPoolExecutor(1) as filler:
+        table.create()
+        table.fill("v", SCHEMA, [batch(IDS, 0, 0)])
+
+        def fill():
+            for number in range(1, 11):
+                filled_by(table, IDS, number, number, lambda: None)
+
+        done, seen = filler.submit(fill), 0.0
+        while not done.done():
+            (one,) = np.unique(read(other, IDS).numbers).tolist()
+            assert one >= seen
+            seen = one
+        done.result()
+        assert np.unique(read(other, IDS).numbers).tolist() == [10]
+
+
+def test_a_store_that_is_filled_for_the_first_time_is_not_there_before_it_is_whole(redis_server):
+    with opened(redis_server.address, "first") as table:
+        table.create()
+
+        def nothing_yet():
+            with pytest.raises(NotFoundError, match="filled for the first time"):
+                read(table, IDS[:10])
+
+        filled_by(table, IDS, 1, 1, nothing_yet)
+        assert read(table, IDS).known.all()
+
+
+def test_what_became_known_during_a_filling_is_seen_at_once_and_after_it(redis_server):
+    with opened(redis_server.address, "live") as table:
+        table.fill("v", SCHEMA, [batch(IDS, 1, 1)])
+
+        def live():
+            table.write("v", SCHEMA, [batch(IDS[:3], 3, 3), batch(IDS[-3:], 3, 3), batch(IDS[3:6], 1.5, 1)])
+            assert read(table, [*IDS[:8], *IDS[-3:]]).numbers[:, 0].tolist() == [3] * 3 + [1.5] * 3 + [1] * 2 + [3] * 3
+
+        filled_by(table, IDS, 2, 2, live)
+        assert read(table, [*IDS[:8], *IDS[-3:]]).numbers[:, 0].tolist() == [3] * 3 + [2] * 5 + [3] * 3
+
+
+def test_a_filling_that_died_is_never_seen_and_the_next_one_is(redis_server):
+    with opened(redis_server.address, "died") as table:
+        table.fill("v", SCHEMA, [batch(IDS, 1, 1)])
+
+        def die():
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            filled_by(table, IDS, 2, 2, die)
+        assert (read(table, IDS).numbers == 1).all()
+        table.fill("v", SCHEMA, [batch(IDS, 3, 3)])
+        assert (read(table, IDS).numbers == 3).all()
+        size = redis_server.client.strlen(next(redis_server.client.scan_iter("died:v:*", 1000)))
+        table.write("v", SCHEMA, [batch(IDS, 4, 4)])
+        again = redis_server.client.strlen(next(redis_server.client.scan_iter("died:v:*", 1000)))
+        assert size == again  # one row each
+
+
+def test_two_cannot_fill_at_once(redis_server):
+    with opened(redis_server.address, "two") as table, opened(redis_server.address, "two") as other:
+
+        def too():
+            with pytest.raises(ContractError, match="another process fills the online store"):
+                other.fill("v", SCHEMA, [batch(IDS, 9, 9)])
+
+        filled_by(table, IDS, 1, 1, too)
+        assert (read(other, IDS).numbers == 1).all()
+
+
 def test_programmes_that_share_a_server_do_not_meet(redis_server):
     with opened(redis_server.address, "mine") as mine, opened(redis_server.address, "mine.too") as other:
         mine.write("v", SCHEMA, [batch(["m1"], 1)])
@@ -115,7 +202,7 @@ def test_the_keys_of_a_script_lie_in_one_slot(view, member_id):
     """Whatever a view and its members are called: a cluster refuses a script over two slots."""
     table = RedisTable("redis+cluster://localhost:1", prefix="p", days=1, timeout_ms=1)
     ids = [member_id, *IDS]
-    for command in table._scripts(view, SCHEMA, batch(ids, 1)):
+    for command in table._scripts(view, SCHEMA, batch(ids, 1), 1):
         keys = command.words[3 : 3 + command.words[2]]
         assert {key_slot(key) for key in keys} == {key_slot(command.key)}
 
