@@ -20,7 +20,7 @@ def examine(home: Home, *, clock: Callable[[], datetime]) -> list[Finding]:
     try:
         engine = read_programme(home.settings).engine
     except HoldfastError as error:
-        mend = "mend what is named; docs/reference/settings says what each key takes"
+        mend = "mend each line that is named: it says what came and what was wanted"
         return [Finding("settings", str(home.settings), str(error), mend), *machine]
     asked = Asked(home, engine, clock)
     parts = [look(asked) for look in PARTS]
