@@ -13,7 +13,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := passive
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run demo test lint docs bench bench-serving results chaos lock clean
+.PHONY: help run demo test lint docs bench bench-serving bench-cluster results chaos lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -41,7 +41,7 @@ docs: .venv/ready ## the guides and the reference, written from the code, as pag
 	@echo "open docs/_build/index.html"
 
 bench: demo .oracles/ready ## benchmarks, each against its rival in the same run, and their report; begins none after HOLDFAST_BENCH_MINUTES (60)
-	@$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
+	@$(BIN)/pytest tests/bench --ignore tests/bench/bench_cluster.py -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
 
 results: .venv/ready ## the newest report of `make bench` as docs/results.md, and the README's lines from it
 	@$(BIN)/python -m tests.bench.table $${HOLDFAST_HOME:-.holdfast}/reports/bench-*.md
@@ -51,6 +51,9 @@ chaos: .venv/ready ## kills, failing disks, backends away, hostile inputs: what 
 
 bench-serving: .venv/ready ## decisions a second, latencies and overload beside rivals, over real sockets (needs `make demo` before, and wrk)
 	@$(BIN)/pytest tests/bench/serving -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
+
+bench-cluster: .venv/ready .venv/spark ## features, the join and decisions by members, here and on Spark (needs `make demo` before; HOLDFAST_CLUSTER_MEMBERS)
+	@$(BIN)/pytest tests/bench/bench_cluster.py -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s -q
 
 lock: ## compile requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
