@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import features.privacy.export  # noqa: F401 (it takes seconds where no store was opened before, as a service does)
 from serving.app import create_app
 from serving.keys import Keyring
 from tests.chaos.hostile import CALLS, MARK, Hostile, hostile
