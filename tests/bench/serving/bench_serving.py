@@ -14,18 +14,22 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from features.home import Home
-from training.artifacts import load_release
+from training.artifacts import load_release, open_release, write_release
 from training.releases.ledger import champion_id
+from training.releases.shadow import begin_shadow, end_shadow
 
 CONNECTIONS, SECONDS, TIMES = 32, 6, 20
 PAUSE_MINUTES = float(os.environ.get("HOLDFAST_BENCH_PAUSE_MINUTES", "1"))  # 10: the whole of it
 PAUSE = 0.05  # seconds
+SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 RIVALS = Path(__file__).with_name("rivals")
 LUA = """
 local bodies = {{ {} }}
@@ -191,6 +195,39 @@ def bench_pauses(home, members):
     late = sum(seconds > PAUSE for seconds, _ in took)
     figures = [f"{name} {percentile(took, share):6.1f} ms" for name, share in (("p99", 0.99), ("longest", 1))]
     say(f"{f'{PAUSE_MINUTES:g} minutes, 50 a second':32} {'   '.join(figures)}   {late:,} of {len(took):,} over 50 ms")
+
+
+def bench_shadow(home, members, tmp_path):
+    """Ask without a shadow and beside one that costs as much as the champion; what it has no time for it leaves out."""
+    release = open_release(home.releases, champion_id(home))
+    rows = json.loads((home.releases / release.release_id / "golden.json").read_text())["rows"]
+    manifest = replace(release.manifest, evidence={})
+    twin = write_release(home.releases, manifest, release.models, np.array(rows, dtype=np.float32)).release_id
+    with ours(home) as address:
+        load(address, of_one(members)[:400], rate=200)
+        for shadow in (None, twin):
+            if shadow:
+                begin_shadow(home, shadow, who="bench", now=SINCE)
+            found = until_shadow(address.removesuffix("/v1/decisions"), shadow)
+            took = load(address, of_one(members) * 4, rate=200)
+            assert {status for _, status in took} == {200}
+            figures = "   ".join(f"p{share:g} {percentile(took, share / 100):6.1f} ms" for share in (50, 99, 100))
+            rate = wrk(address, of_one(members), tmp_path)
+            say(f"{'beside a shadow' if shadow else 'no shadow':32} {figures}   {rate:8,.0f} a second")
+        taken = [line for line in found().splitlines() if line.startswith("holdfast_shadow_decisions_total")]
+        say("   ".join(line.removeprefix("holdfast_") for line in taken))
+    end_shadow(home)
+
+
+def until_shadow(address, wanted):
+    """Wait until a release is the shadow, or none is; give what reads the metrics."""
+    import httpx
+
+    until = time.monotonic() + 60
+    while httpx.get(f"{address}/v1/release").json()["shadow"] != wanted:
+        assert time.monotonic() < until, "the shadow does not come"
+        threading.Event().wait(0.2)
+    return lambda: httpx.get(f"{address}/metrics").text
 
 
 def bench_overload(home, members, tmp_path):
