@@ -182,6 +182,11 @@ class Decider:
         )
         self._terms: dict[str | None, Terms] = {}
 
+    def prepared(self) -> "Decider":
+        """Make now what the first member would otherwise wait for."""
+        _ = self.release.models.shares
+        return self
+
     def campaign(self, campaign_id: str | None) -> Campaign | None:
         """Give a campaign of the catalogue; a name that is none is a label."""
         return self.catalogue.campaigns.get(campaign_id) if campaign_id is not None else None

@@ -30,7 +30,7 @@ class Explainer:
         Parameters
         ----------
         X : (n_members, n_features)
-        effects : (n_members, n_features) as `contributions` gives them
+        effects : (n_members, n_features) as `training.shares` gives them
         """
         largest = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :REASONS]
         values, strengths = np.take_along_axis(X, largest, axis=1), np.take_along_axis(effects, largest, axis=1)

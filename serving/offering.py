@@ -100,7 +100,7 @@ class Offering:
             catalogue = read_catalogue(warehouse, programme)
         if faults := check_catalogue(catalogue.offers, programme):
             raise ContractError(f"{'; '.join(faults)}; mend the table of offers or holdfast.toml")
-        decider = Decider(release, catalogue)
+        decider = Decider(release, catalogue).prepared()
         others = OtherContacts(warehouse, now=now, longest_days=decider.constraints.longest_days)
         self._log.keep_catalogue(catalogue.catalogue_id, catalogue.to_json(), now=now).result()
         return Found(files, decider, others)

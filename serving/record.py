@@ -15,7 +15,6 @@ from features.schema import CONTROL
 from serving.decide import FALLBACKS, INVALID, SOURCES, UNAVAILABLE, UNKNOWN, Choice, Decider, Members, Occasion, Worth
 from training.constraints import CONSENT, OPTED_OUT, REFUSALS
 from training.policy import HELD_OUT, RANDOM
-from training.prediction import contributions
 
 if TYPE_CHECKING:
     from features.store import MemberFeatures
@@ -117,7 +116,7 @@ def reasons_of(decider: Decider, members: Members) -> tuple[Reasons, ...]:
     if not scored.any():
         return ((),) * len(scored)
     X = members.X if scored.all() else members.X[scored]
-    found = iter(decider.explainer.reasons(X, contributions(decider.release.models.churn, X)))
+    found = iter(decider.explainer.reasons(X, decider.release.models.shares(X)))
     return tuple(next(found) if fine else () for fine in scored.tolist())
 
 

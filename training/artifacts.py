@@ -32,6 +32,7 @@ from training.prediction import predict
 from training.releases.manifest import Manifest, read_manifest
 from training.releases.manifest import identity as identity_of
 from training.releases.sealed import parse, read_files
+from training.shares import Shares, shares_of
 
 Matrix = NDArray[np.float32]  # (n_members, n_features), in the release's order, NaN where missing
 Floats = NDArray[np.float64]
@@ -89,6 +90,11 @@ class Models:
     def _width(self) -> int:
         features: int = self.churn.num_features()
         return features
+
+    @cached_property
+    def shares(self) -> Shares:
+        """What shares out a member's log-odds of leaving among the features."""
+        return shares_of(self.churn)
 
     def score(self, X: Matrix) -> Scores:
         """Score members.
