@@ -43,8 +43,7 @@ def expected_outcome(world: World, members: Members, wave: int) -> Floats:
     rate = (members.visit_rate * world.factor("visits", wave))[:, None]
     day = polyval(np.exp(-hazard), world.day_weights(wave * WAVE_DAYS, WAVE_DAYS)) * -np.expm1(-hazard) / hazard
     cost = np.array([0, *[offer.redemption_cost for offer in world.offers]])
-    stays = -np.expm1(-hazard * WAVE_DAYS) / (hazard * WAVE_DAYS)
-    redemption = response.redeems * stays * (response.extra * margin - cost)
+    redemption = response.redeems * _days_there(hazard) * (response.extra * margin - cost)
     due = members.due(wave)[:, None] - wave * WAVE_DAYS
     payment = MARGIN_RATE * members.price[:, None] * np.exp(-hazard * due)
     return np.asarray((rate * margin * day + payment + redemption) * members.there(wave)[:, None])
@@ -54,6 +53,12 @@ def effects(world: World, members: Members, wave: int) -> Floats:
     """Give every offer's true uplift within a wave, `(n_members, n_offers)`, before contact costs."""
     outcome = expected_outcome(world, members, wave)
     return np.asarray(outcome[:, 1:] - outcome[:, :1])
+
+
+def redemption_probability(world: World, members: Members, wave: int) -> Floats:
+    """Give the probability p (1 - e^-28h) / 28h that an offer is redeemed if it is sent, `(n_members, n_offers)`."""
+    chance = responses(world, members, wave).redeems * _days_there(wave_hazard(world, members, wave))
+    return np.asarray(chance[:, 1:] * members.there(wave)[:, None])
 
 
 def churn_probability(world: World, members: Members, wave: int) -> Floats:
@@ -84,3 +89,8 @@ def truth_frame(world: World, members: Members, wave: int) -> pd.DataFrame:
             **{f"truth_{offer_id}": values for offer_id, values in uplift.items()},
         }
     )
+
+
+def _days_there(hazard: Floats) -> Floats:
+    """Give the share of a wave's days that a member is expected to be there."""
+    return np.asarray(-np.expm1(-hazard * WAVE_DAYS) / (hazard * WAVE_DAYS))

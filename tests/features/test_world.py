@@ -23,7 +23,14 @@ from features.world.law import MARGIN_RATE, WAVE_DAYS, Drift, Offer, World
 from features.world.members import draw_members
 from features.world.respond import respond
 from features.world.tables import member_ids
-from features.world.truth import churn_probability, effects, expected_outcome, leaving_probability, truth_frame
+from features.world.truth import (
+    churn_probability,
+    effects,
+    expected_outcome,
+    leaving_probability,
+    redemption_probability,
+    truth_frame,
+)
 
 SHAPES = ("retail", "subscription", "both")
 MOVED = ("amount", "visits", "hazard", "response")
@@ -235,6 +242,21 @@ def test_the_effect_measured_from_randomised_contacts_is_the_stated_one(shape):
         error = np.hypot(outcome[rows].std() / np.sqrt(rows.sum()), control.std() / np.sqrt(len(control)))
         measured = outcome[rows].mean() - control.mean()
         assert abs(measured - stated[contacts.notna(), place].mean()) < 3 * error, offer
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_offers_are_redeemed_as_often_as_is_stated_by_those_likely_to_and_those_not(shape):
+    world, chunk = lived(shape)
+    ids, frames = member_ids(chunk.members).to_pandas(), {n: t.to_pandas() for n, t in chunk.tables.items()}
+    contacts = window(world, frames["contacts"], WAVE, "contacted_at").set_index("member_id")["treatment"].reindex(ids)
+    redeemed = ids.isin(window(world, frames["redemptions"], WAVE)["member_id"]).to_numpy()
+    stated = redemption_probability(world, chunk.members, WAVE)
+    for place, offer in enumerate(world.offers):
+        sent = (contacts == offer.offer_id).to_numpy()
+        likely = stated[:, place] > np.median(stated[sent, place])
+        for rows in (sent & likely, sent & ~likely):
+            p = stated[rows, place]
+            assert abs(redeemed[rows].sum() - p.sum()) < 3.5 * np.sqrt((p * (1 - p)).sum()), offer
 
 
 def test_propensities_are_the_shares_in_which_treatments_were_drawn():

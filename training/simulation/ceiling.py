@@ -1,4 +1,4 @@
-"""How far features can tell members apart: the true effects, learned from features without any noise of outcomes.
+"""How far features tell members apart: true effects and redemptions, learned from them without noise of outcomes.
 
 The oracle knows traits that no table shows. What is left of its lead after this is not the learners' to earn.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features.world.law import World
 from features.world.members import Members
-from features.world.truth import effects
+from features.world.truth import effects, redemption_probability
 from training.learning.learners import BINS, Trees, grow
 from training.simulation.experience import Experience
 from training.simulation.rivals import Wave, best_of
@@ -32,19 +32,21 @@ class Ceiling:
 
     def __call__(self, wave: Wave) -> Floats:
         """Send what is best by all that features tell of the truth."""
-        said = np.empty((len(wave.asked), len(wave.world.offers)))
+        said = np.empty((len(wave.asked), 2 * len(wave.world.offers)))
         for half, boosters in enumerate(self.boosters):
             rows = wave.asked % HALVES == half
             said[rows] = np.column_stack([booster.inplace_predict(wave.X[rows]) for booster in boosters])
-        return best_of(wave, said - wave.contact_cost)
+        effect, redemption = np.hsplit(said, 2)
+        return best_of(wave, effect - wave.contact_cost, wave.costs(redemption.clip(0.0, 1.0)))
 
 
 def find_ceiling(world: World, members: Members, experience: Experience) -> Ceiling:
-    """Regress the true effects of past waves on their features."""
-    truth = np.empty((len(experience), len(world.offers)))
-    for wave in np.unique(experience.wave):
+    """Regress the true effects and redemptions of past waves on their features."""
+    truth = np.empty((len(experience), 2 * len(world.offers)))
+    for wave in np.unique(experience.wave).tolist():
         rows = experience.wave == wave
-        truth[rows] = effects(world, members, int(wave))[experience.member[rows]]
+        known = np.hstack([effects(world, members, wave), redemption_probability(world, members, wave)])
+        truth[rows] = known[experience.member[rows]]
     return Ceiling([_learn(experience, truth, experience.member % HALVES != half) for half in range(HALVES)])
 
 

@@ -20,12 +20,13 @@ from training.metrics import Estimate
 from training.ope import fixed
 from training.policy import greedy, net_values
 from training.simulation.experience import Experience
-from training.uplift import UpliftModel, fit_uplift
+from training.uplift import Outcome, UpliftModel, fit_uplifts
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Matrix = NDArray[np.float32]
 
+MARGIN: Final = "margin"  # the one outcome there is
 HELD_BACK: Final = 5  # one member in so many
 NOT_JUDGED: Final = Estimate(0.0, 0.0, 0.0, 0)  # of churn, of which nothing is asked here
 
@@ -34,13 +35,18 @@ NOT_JUDGED: Final = Estimate(0.0, 0.0, 0.0, 0)  # of churn, of which nothing is 
 class Learned:
     """Hold what one training came to."""
 
-    uplift: UpliftModel
+    uplift: UpliftModel  # its student knows of redemption as well
     baseline: xgb.Booster  # of the outcome, whatever the treatment
     floor: float  # how many standard errors of its uplift an offer's net value has to be above
 
     def bar(self, X: Matrix) -> Floats:
         """Give what net values have to be above, `(n, n_offers)`."""
         return self.floor * self.uplift.error(X)
+
+    def redemption(self, X: Matrix) -> Floats:
+        """Give the chance that each offer is redeemed if it is sent, `(n, n_offers)`."""
+        model = self.uplift
+        return model.student.predict(model.encoding.matrix(X))[:, model.outputs.stop :]
 
     def outcomes(self, X: Matrix) -> Floats:
         """Expect the outcome of every treatment, `(n, 1 + n_offers)`."""
@@ -65,32 +71,22 @@ def held_back(experience: Experience) -> Flags:
 def learn(experience: Experience, world: World, *, floor: float, rng: np.random.Generator) -> Learned:
     """Learn from every decision that could have been another, of the members one may learn from."""
     log = experience.take(~held_back(experience)).drawn()
-    model = fit_uplift(
+    contact_cost = {offer.offer_id: float(offer.contact_cost) for offer in world.offers}
+    models = fit_uplifts(
         log.X,
         np.asarray(world.treatments)[log.treatment],
-        log.outcome,
+        {MARGIN: Outcome(log.outcome, contact_cost)},
         log.propensity,
+        redeemed=log.redeemed,
         clusters=log.member,
-        contact_cost={offer.offer_id: float(offer.contact_cost) for offer in world.offers},
         rng=rng,
     )
-    return Learned(model, _regress(log.X, log.outcome), floor)
-
-
-def redemption_chances(experience: Experience, offers: int) -> list[xgb.Booster]:
-    """Learn for each offer who redeems it, of those who got it."""
-    got = [experience.take(experience.treatment == 1 + offer) for offer in range(offers)]
-    return [_regress(rows.X, rows.redeemed) for rows in got]
+    return Learned(models[MARGIN], _regress(log.X, log.outcome), floor)
 
 
 def silence(experience: Experience) -> xgb.Booster:
     """Learn who buys nothing within a wave."""
     return _regress(experience.X, 1.0 - experience.bought)
-
-
-def chances(boosters: list[xgb.Booster], X: Matrix) -> Floats:
-    """Predict probabilities, `(n, n_boosters)`."""
-    return np.clip(np.column_stack([booster.inplace_predict(X) for booster in boosters]).astype(np.float64), 0.0, 1.0)
 
 
 def judge(experience: Experience, world: World, challenger: Learned, champion: Learned | None, *, gate: Gate) -> Judged:

@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.programme import Experiment
@@ -27,7 +26,7 @@ from training.policy import RANDOM as RANDOM_ARM
 from training.simulation import rivals
 from training.simulation.ceiling import find_ceiling
 from training.simulation.experience import Experience, askable, experience_of, history_of
-from training.simulation.learning import Learned, judge, learn, redemption_chances, silence
+from training.simulation.learning import Learned, judge, learn, silence
 from training.simulation.rivals import Policy, Wave, within_budget
 
 Floats = NDArray[np.float64]
@@ -150,7 +149,6 @@ def _start(flight: Flight, rng: np.random.Generator) -> Start:
 def _lives(flight: Flight, start: Start, rng: np.random.Generator) -> list[Life]:
     """Let every policy begin where the history ends."""
     world, log = flight.world, start.experience
-    redeemed, silent = redemption_chances(log, len(world.offers)), silence(log)
     margin = float(start.company.tables["transactions"]["margin"].to_numpy().mean())
     best = _best_by_log(log, world)
     names = world.treatments[1:]
@@ -164,8 +162,8 @@ def _lives(flight: Flight, start: Start, rng: np.random.Generator) -> list[Life]
         Life(RANDOM, rivals.at_random, start.members),
         Life(FIXED_BY_LOG, partial(rivals.always, treatment=best), start.members),
         Life(BEST_FIXED, rivals.best_fixed, start.members),
-        read(RESPONSE, partial(rivals.by_response, boosters=redeemed, margin=margin)),
-        read(CHURN, partial(rivals.by_churn, booster=silent, offer=won_back)),
+        read(RESPONSE, partial(rivals.by_response, learned=challenger, margin=margin)),
+        read(CHURN, partial(rivals.by_churn, booster=silence(log), offer=won_back)),
         read(STATIC, _serve(flight, champion, start.arm, exploration=0.0), champion=champion),
         read(LOOP, _serve(flight, champion, start.arm), experience=log, champion=champion),
         read(CEILING, ceiling),
@@ -176,10 +174,10 @@ def _lives(flight: Flight, start: Start, rng: np.random.Generator) -> list[Life]
 def _serve(flight: Flight, champion: Learned | None, arm: Arms, *, exploration: float | None = None) -> Policy:
     """Serve a champion; without exploration nobody is in the random arm, and the hold-out stays."""
     told = flight.experiment
+    served = partial(rivals.by_model, learned=champion, salt=told.salt)
     if exploration is None:
-        return partial(rivals.by_model, learned=champion, arm=arm, exploration=told.exploration, regret=told.regret)
-    unmixed = np.where(arm == RANDOM_ARM, MODEL, arm)
-    return partial(rivals.by_model, learned=champion, arm=unmixed, exploration=exploration)
+        return partial(served, arm=arm, exploration=told.exploration, regret=told.regret)
+    return partial(served, arm=np.where(arm == RANDOM_ARM, MODEL, arm), exploration=exploration)
 
 
 def _budget(flight: Flight, start: Start) -> float | None:
@@ -192,11 +190,11 @@ def _budget(flight: Flight, start: Start) -> float | None:
 
 def _wave(flight: Flight, life: Life, number: int, budget: float | None) -> Wave:
     asked = askable(life.members, number)
-    X = np.empty((len(asked), 0), dtype=np.float32)
-    if life.company is not None:
-        ids = member_ids(life.members).take(pa.array(asked)).to_pylist()
-        X = life.company.features(number).loc[ids].to_numpy(dtype=np.float32)
-    return Wave(flight.world, number, life.members, asked, X, budget)
+    wave = Wave(flight.world, number, life.members, asked, np.empty((len(asked), 0), dtype=np.float32), budget)
+    if life.company is None:
+        return wave
+    X = life.company.features(number).loc[wave.ids()].to_numpy(dtype=np.float32)
+    return replace(wave, X=X)
 
 
 def _live(
@@ -210,7 +208,7 @@ def _live(
     treatment = draw(probabilities, drawing.random(len(life.members))[wave.asked])
     decisions = pd.DataFrame(
         {
-            "member_id": member_ids(life.members).take(pa.array(wave.asked)).to_pylist(),
+            "member_id": wave.ids(),
             "treatment": np.asarray(world.treatments, dtype=object)[treatment],
             "propensity": probabilities[np.arange(len(treatment)), treatment],
         }

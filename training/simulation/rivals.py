@@ -11,15 +11,17 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.world.law import World
-from features.world.members import Members, responses
-from features.world.truth import effects
-from training.budget import allocate
-from training.policy import MODEL, Arms, net_values, treatment_probabilities
-from training.simulation.learning import Learned, chances
+from features.world.members import Members
+from features.world.tables import member_ids
+from features.world.truth import effects, redemption_probability
+from training.budget import allocate, told_apart
+from training.policy import MODEL, Arms, member_numbers, net_values, treatment_probabilities
+from training.simulation.learning import Learned
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -51,10 +53,20 @@ class Wave:
 
     @cached_property
     def cost(self) -> Floats:
-        """Expect by the truth what each offer costs, `(n, n_offers)`: a budget is one ruler for every policy."""
-        redeems = responses(self.world, self.members, self.number).redeems[self.asked, 1:]
-        there = self.members.there(self.number)[self.asked, None]
-        return np.asarray(self.contact_cost + self.redemption_cost * redeems * there)
+        """Expect by the truth what each offer costs, `(n, n_offers)`: a budget is one ruler for every policy.
+
+        What a policy expects to spend it has to learn, as it learns what it earns.
+        """
+        return self.costs(redemption_probability(self.world, self.members, self.number)[self.asked])
+
+    def costs(self, redemption: Floats) -> Floats:
+        """Expect what each offer costs, `(n, n_offers)`, if it is redeemed as likely as that."""
+        return np.asarray(self.contact_cost + self.redemption_cost * redemption)
+
+    def ids(self) -> list[str]:
+        """Name those who are decided on."""
+        ids: list[str] = member_ids(self.members).take(pa.array(self.asked)).to_pylist()
+        return ids
 
     def true_net(self) -> Floats:
         """Give what every offer truly earns, `(n, n_offers)`; no policy but the oracle may look."""
@@ -86,18 +98,18 @@ def best_fixed(wave: Wave) -> Floats:
 
 def oracle(wave: Wave) -> Floats:
     """Send what is truly best for each member."""
-    return best_of(wave, wave.true_net())
+    return best_of(wave, wave.true_net(), wave.cost)
 
 
-def by_response(wave: Wave, boosters: list[xgb.Booster], margin: float) -> Floats:
+def by_response(wave: Wave, learned: Learned, margin: float) -> Floats:
     """Send what is likeliest to be redeemed, as if every redemption were a purchase that would not have come."""
-    chance = chances(boosters, wave.X)
-    return best_of(wave, chance * (margin - wave.redemption_cost) - wave.contact_cost)
+    chance = learned.redemption(wave.X)
+    return best_of(wave, chance * (margin - wave.redemption_cost) - wave.contact_cost, wave.costs(chance))
 
 
 def by_churn(wave: Wave, booster: xgb.Booster, offer: int) -> Floats:
     """Send one offer to those who are likeliest to buy nothing."""
-    risk = chances([booster], wave.X)[:, 0]
+    risk = booster.inplace_predict(wave.X)
     riskiest = np.argsort(-risk, kind="stable")[: int(RISKIEST * len(risk))]
     probabilities = always(wave, 0)
     probabilities[riskiest] = np.eye(probabilities.shape[1])[offer]
@@ -105,33 +117,47 @@ def by_churn(wave: Wave, booster: xgb.Booster, offer: int) -> Floats:
 
 
 def by_model(
-    wave: Wave, learned: Learned | None, arm: Arms, *, exploration: float, regret: float | None = None
+    wave: Wave,
+    learned: Learned | None,
+    arm: Arms,
+    *,
+    exploration: float,
+    regret: float | None = None,
+    salt: str = "",
 ) -> Floats:
     """Do what a model says, as it is served: with hold-out, random arm and exploration.
 
     As long as none was found fit to serve, nothing is what is best.
     """
     if learned is None:
-        nothing = np.tile(-wave.contact_cost, (len(wave.asked), 1))
-        return act(wave, nothing, arm[wave.asked], exploration=exploration, regret=regret)
-    net, bar = learned.uplift.predict(wave.X) - wave.contact_cost, learned.bar(wave.X)
-    return act(wave, net, arm[wave.asked], exploration=exploration, regret=regret, bar=bar)
+        nothing, cost = np.zeros((len(wave.asked), len(wave.world.offers))), wave.contact_cost
+        return act(wave, nothing, nothing + cost, arm[wave.asked], exploration=exploration, regret=regret)
+    cost, bar = wave.costs(learned.redemption(wave.X)), learned.bar(wave.X)
+    benefit = learned.uplift.predict(wave.X) - wave.contact_cost + cost
+    if wave.budget is not None:
+        benefit = told_apart(benefit, member_numbers(wave.ids(), salt=salt))
+    return act(wave, benefit, cost, arm[wave.asked], exploration=exploration, regret=regret, bar=bar)
 
 
-def best_of(wave: Wave, net: Floats) -> Floats:
+def best_of(wave: Wave, net: Floats, cost: Floats) -> Floats:
     """Send what earns most by `net` `(n, n_offers)`, where it earns at all."""
-    return act(wave, net, np.full(len(net), MODEL), exploration=0.0)
+    return act(wave, net + cost, cost, np.full(len(net), MODEL), exploration=0.0)
 
 
 def act(
-    wave: Wave, net: Floats, arm: Arms, *, exploration: float, regret: float | None = None, bar: Floats | float = 0.0
+    wave: Wave,
+    benefit: Floats,
+    cost: Floats,
+    arm: Arms,
+    *,
+    exploration: float,
+    regret: float | None = None,
+    bar: Floats | float = 0.0,
 ) -> Floats:
-    """Turn what offers earn into probabilities, at the price at which the budget suffices."""
-    eligible = np.ones(net.shape, dtype=np.bool_)
-    benefit, price = net + wave.cost, 0.0
-    if wave.budget is not None:
-        price = allocate(benefit, wave.cost, eligible, budget=wave.budget, bar=bar).price
-    value = net_values(benefit, wave.cost, price=price)
+    """Turn what offers bring and cost, as far as one knows, into probabilities, at the price the budget asks for."""
+    eligible = np.ones(benefit.shape, dtype=np.bool_)
+    price = 0.0 if wave.budget is None else allocate(benefit, cost, eligible, budget=wave.budget, bar=bar).price
+    value = net_values(benefit, cost, price=price)
     return treatment_probabilities(value, eligible, arm, exploration=exploration, regret=regret, bar=bar)
 
 

@@ -16,10 +16,11 @@ from features.world.history import history
 from features.world.law import OFFERS, World
 from holdfast import app, quiet_dependencies
 from training.judging.findings import Gate
+from training.policy import MODEL
 from training.simulation import rivals
 from training.simulation.ceiling import find_ceiling
 from training.simulation.experience import Experience, askable
-from training.simulation.learning import HELD_BACK, held_back, judge
+from training.simulation.learning import HELD_BACK, held_back, judge, learn
 from training.simulation.loop import BEST_FIXED, CEILING, LOOP, NO_CONTACT, ORACLE, STATIC, _start, simulate
 from training.simulation.plan import WAVES, alike, make_flight, parse_budget, parse_drift, read_offers
 from training.simulation.rivals import Wave, within_budget
@@ -149,6 +150,32 @@ def test_the_oracle_sends_nothing_to_who_has_left(wave):
     gone = ~wave.members.there(wave.number)[wave.asked]
     assert gone.any()
     assert (rivals.oracle(wave)[gone, 0] == 1).all()
+
+
+class Unseen(Wave):
+    """Fail whoever looks at what nobody can know before."""
+
+    cost = property(lambda _: pytest.fail("a policy looked at the true costs"))
+
+    def true_net(self):
+        pytest.fail("a policy looked at the true effects")
+
+
+def test_who_learned_what_offers_earn_has_to_learn_what_they_cost():
+    # Told the true costs, a policy would look for whom the truth knows not to redeem.
+    start = _start(make_flight(1_000), np.random.default_rng(0))
+    world, log = start.company.world, start.experience
+    learned = learn(log, world, floor=0.0, rng=np.random.default_rng(1))
+    asked = askable(start.members, world.waves)
+    X = start.company.features(world.waves).to_numpy(dtype=np.float32)
+    wave = Unseen(world, world.waves, start.members, asked, X[np.isin(joined(start.members, world.waves), asked)], 5e3)
+    everybody = np.full(len(start.members), MODEL)
+    for champion in (learned, None):
+        rivals.by_model(wave, champion, everybody, exploration=0.1)
+    sent = rivals.by_response(wave, learned, margin=1e4)
+    find_ceiling(world, start.members, log)(wave)
+    spend = (sent[:, 1:] * wave.costs(learned.redemption(wave.X))).sum()
+    assert 0 < spend <= 5e3
 
 
 def test_where_offers_work_alike_one_is_best_for_all_who_are_there(wave):
