@@ -2,7 +2,8 @@
 
 Four meta-learners are cross-fitted by member, their heterogeneity is shrunk as far as held-out members do not bear it
 out, and the one whose policy earns most on held-out members is kept, if it beats the average effects alone by a
-standard error. Its estimates, smoothed over the folds, are distilled into one booster; see `distillation`.
+standard error. Where it is known who redeemed, effects also follow the chance of that, as far as held-out members do.
+Its estimates, smoothed over the folds, are distilled into one booster; see `distillation`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from scipy.stats import rankdata
 
 from features.errors import ContractError
 from features.schema import CONTROL
-from training.learning.cross_fit import Choice, choose, cross_fit, learn_from_all
+from training.learning.cross_fit import Choice, choose, cross_fit, follow_redemption, learn_from_all
 from training.learning.distillation import distil
 from training.learning.effects import EffectBands, Student, standard_error
 from training.learning.encoding import Encoding, fit_encoding
@@ -45,6 +46,7 @@ class UpliftRecord:
     gain_over_constant: dict[str, Estimate]  # by learner, paired
     average_effect: dict[str, Estimate]  # by offer, doubly robust
     heterogeneity_kept: dict[str, float]  # by offer: 0 is the average alone, 1 the learner's word, above 1 even more
+    redemption_slope: dict[str, float]  # by offer: what certain redemption adds beyond the learner's word, over none
     winsorised_at: float  # distance from the baseline at which training outcomes were cut
     fidelity: float  # correlation of the distilled booster with its teacher on members it had not seen
     propensity: Literal["known", "estimated"]
@@ -140,16 +142,19 @@ def fit_uplifts(
     if not known:
         log = replace(log, propensity=_estimated_propensity(log, sample, rng, nthread))
     fold = folds_of(log.cluster[sample], FOLDS, rng)
-    taught = []
+    taught: list[_Taught] = []
     for outcome in outcomes.values():
         own = replace(log, outcome=_finite(outcome.values, len(log.arm)))
         _refuse_leaks(own, encoding.names)
         cost = np.array([outcome.contact_cost.get(offer, 0.0) for offer in offers])
         taught.append(_teach(own, sample, fold, cost, rng=rng, nthread=nthread))
-    part, teachers = taught[0].log, [one.choice.teacher for one in taught]
+    part, of_redemption = taught[0].log, []
     if redeemed is not None:
         told = replace(part, outcome=_finite(redeemed, len(log.arm))[sample])
-        teachers.append(redemption_chances(told, rng, nthread=nthread))
+        chances = redemption_chances(told, fold, nthread=nthread)
+        taught = [replace(one, choice=follow_redemption(one.choice, chances, part.cluster)) for one in taught]
+        of_redemption.append(chances.teacher)
+    teachers = [*(one.choice.teacher for one in taught), *of_redemption]
     student, follows = distil(part.X, np.hstack(teachers), held_out=fold == 0, nthread=nthread)
     served, models = student.predict(part.X), {}
     for place, (name, one) in enumerate(zip(outcomes, taught, strict=True)):
@@ -190,6 +195,7 @@ def _record(taught: _Taught, offers: Sequence[str], *, fidelity: float, log: Exp
         gain_over_constant=choice.gains,
         average_effect=dict(zip(offers, choice.average_effect, strict=True)),
         heterogeneity_kept=dict(zip(offers, choice.kept.tolist(), strict=True)),
+        redemption_slope=dict(zip(offers, choice.redemption_slope.tolist(), strict=True)),
         winsorised_at=taught.cap,
         fidelity=fidelity,
         propensity="known" if known else "estimated",

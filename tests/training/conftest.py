@@ -166,7 +166,11 @@ def evidence():
             "returns": {"tier": {"gold": _return()}},
             "experiment": "simulated",
         },
-        "uplift": {"learner": "doubly robust", "heterogeneity_kept": {"A": 0.83, "B": 0.0}},
+        "uplift": {
+            "learner": "doubly robust",
+            "heterogeneity_kept": {"A": 0.83, "B": 0.0},
+            "redemption_slope": {"A": 210.0, "B": 0.0},
+        },
         "retention": {"average_effect": {"A": _about(0.021, 0.012), "B": _about(0.0, 0.01)}},
         "uplift_table": {
             "A": _uplift(60.0, 12.0, promised=(61.0, 85.0, 130.0)),

@@ -9,7 +9,7 @@ from training import uplift
 from training.learning import learners
 from training.learning.cross_fit import CONSTANT, share_kept
 from training.learning.learners import LEARNERS, Cuts, Experiment, doubly_robust, fit_nuisance, winsorise
-from training.uplift import UpliftModel, fit_uplift
+from training.uplift import Outcome, UpliftModel, fit_uplift, fit_uplifts
 
 OFFERS = ("a", "b")
 
@@ -111,6 +111,36 @@ def test_without_heterogeneity_everybody_gets_the_best_fixed_offer():
     predicted = model.predict(trial(seed=9).X)
     assert (predicted.argmax(axis=1) == 1).mean() > 0.99
     assert (predicted.max(axis=1) > 0).all()
+
+
+def redeeming(n: int, *, gain: float, seed: int = 0):
+    """Draw members who redeem one offer by chances of their own, and gain by it or not; outcomes are loud."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 3))
+    chance = 1 / (1 + np.exp(1 - 2 * X[:, 0]))
+    sent = rng.integers(0, 2, n)
+    redeemed = ((rng.random(n) < chance) & (sent == 1)).astype(float)
+    outcome = 100 + 40 * rng.normal(size=n) + sent * gain * chance
+    return X, np.array(["control", "a"])[sent], outcome, redeemed, gain * chance
+
+
+def test_an_effect_that_follows_redemption_is_seen_where_outcomes_alone_show_none():
+    X, treatment, outcome, redeemed, truth = redeeming(1500, gain=20.0)
+    fits = [
+        fit_uplifts(X, treatment, {"margin": Outcome(outcome)}, np.full(len(X), 0.5), redeemed=known)["margin"]
+        for known in (None, redeemed)
+    ]
+    blind, seeing = (np.abs(model.predict(X)[:, 0] - truth).mean() for model in fits)
+    assert seeing < 0.8 * blind
+    # the slope's standard error is about 2 · 40 / (0.28 · 39), and what it is shrunk by takes off some
+    assert 0 < fits[1].record.redemption_slope["a"] < 20 + 2 * 7.5
+
+
+def test_an_effect_that_has_nothing_to_do_with_redemption_stays_the_same_for_all():
+    X, treatment, outcome, redeemed, _ = redeeming(6000, gain=0.0)
+    found = fit_uplifts(X, treatment, {"margin": Outcome(outcome)}, np.full(len(X), 0.5), redeemed=redeemed)["margin"]
+    # of an effect of 40 a slope of chance has a standard error of about 2 · 40 / (0.28 · 77)
+    assert abs(found.record.redemption_slope["a"]) < 2 * 3.7
 
 
 def test_labels_permuted_leave_no_effect():

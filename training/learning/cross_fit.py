@@ -23,6 +23,7 @@ from training.learning.learners import (
     estimate_effects,
     fit_nuisance,
 )
+from training.learning.redemption import Chances
 from training.metrics import Estimate
 
 TOGETHER: Final = "all together"
@@ -72,6 +73,7 @@ class Choice:
     gains: dict[str, Estimate]
     held_out: Floats  # (n, n_offers) what the learner says of every row by models that have not seen its member
     contrast: Floats  # (n, n_offers) doubly robust, likewise
+    redemption_slope: Floats  # (n_offers,) what certain redemption adds beyond the learner's word, over none
     close: tuple[str, ...]  # the contenders that were not told from the best; the learner is one of them
 
     @property
@@ -115,7 +117,8 @@ def choose(log: Experiment, fold: Ints, parts: Sequence[Part], cost: Floats) -> 
     )
     values = {name: estimate(earning, log.cluster) for name, earning in earned.items()}
     learner = learner if say else CONSTANT
-    return Choice(learner, say, teacher, effects, values, gains, held_out[learner], contrast, close)
+    flat = np.zeros(contrast.shape[1])
+    return Choice(learner, say, teacher, effects, values, gains, held_out[learner], contrast, flat, close)
 
 
 def learn_from_all(choice: Choice, log: Experiment, sample: Flags, rng: np.random.Generator, *, threads: int) -> Choice:
@@ -132,6 +135,21 @@ def learn_from_all(choice: Choice, log: Experiment, sample: Flags, rng: np.rando
     said = estimate_effects(nuisance, log.X[sample], choice.weights)
     teacher = _teacher(effects, choice.weights, said, n=int(sample.sum()))
     return replace(choice, teacher=teacher, average_effect=effects)
+
+
+def follow_redemption(choice: Choice, chances: Chances, cluster: Ints) -> Choice:
+    """Let effects rise or fall with the chance of redemption as far as the effects of held-out members do.
+
+    Who does not redeem an offer costs next to nothing and is moved by next to nothing. Where costs are told apart and
+    gains are not, a price of money would look for just these. A line is seen in fewer outcomes than a learner needs.
+    """
+    slope = shrunk_slope(chances.held_out, choice.contrast - choice.held_out, cluster)
+    return replace(
+        choice,
+        teacher=choice.teacher + slope * (chances.teacher - chances.teacher.mean(axis=0)),
+        held_out=choice.held_out + slope * (chances.held_out - chances.held_out.mean(axis=0)),
+        redemption_slope=slope,
+    )
 
 
 def _learn_from_others(
@@ -220,19 +238,27 @@ def _not_negative(words: Floats, contrast: Floats) -> Floats:
 def share_kept(effect: Floats, contrast: Floats, cluster: Ints) -> Floats:
     """Say how much of predicted heterogeneity held-out members bear out, `(n_offers,)`: 0 none, 1 all, or more.
 
-    The slope b of the doubly robust contrast on the centred prediction is 1 where predictions hold (the best linear
-    predictor of Chernozhukov, Demirer, Duflo and Fernández-Val, 2018); b max(0, 1 - (se / b)^2) takes off what chance
-    gives (James and Stein, positive part), so that pure noise keeps nothing five times in six.
+    The slope of the doubly robust contrast on the prediction is 1 where predictions hold (the best linear predictor of
+    Chernozhukov, Demirer, Duflo and Fernández-Val, 2018); below 0 is chance, so pure noise keeps nothing five times in
+    six.
     """
-    centred = effect - effect.mean(axis=0)
+    return np.clip(shrunk_slope(effect, contrast, cluster), 0, MOST_KEPT)
+
+
+def shrunk_slope(x: Floats, y: Floats, cluster: Ints) -> Floats:
+    """Regress each column of y `(n, k)` on that of x, `(k,)`, and take off of the slope b what chance gives.
+
+    It is b max(0, 1 - (se / b)^2), the positive part of James and Stein; errors are clustered by member.
+    """
+    centred = x - x.mean(axis=0)
     spread = (centred**2).sum(axis=0)
-    slope = np.divide((centred * contrast).sum(axis=0), spread, out=np.zeros_like(spread), where=spread > 0)
-    noise = centred * (contrast - contrast.mean(axis=0) - slope * centred)
+    slope = np.divide((centred * y).sum(axis=0), spread, out=np.zeros_like(spread), where=spread > 0)
+    noise = centred * (y - y.mean(axis=0) - slope * centred)
     by_member = np.column_stack([np.bincount(cluster, weights=column) for column in noise.T])
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = 1 - (by_member**2).sum(axis=0) / (slope * spread) ** 2
     sure = np.maximum(np.nan_to_num(sure, nan=0.0, neginf=0.0), 0)
-    return np.asarray(np.clip(slope * sure, 0, MOST_KEPT) + 0.0)  # no -0.0 in a record
+    return np.asarray(slope * sure + 0.0)  # no -0.0 in a record
 
 
 def _earned(uplift: Floats, contrast: Floats, cost: Floats) -> Floats:

@@ -5,17 +5,17 @@ member, whether the offer was sent says nothing of whether it would be redeemed.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import xgboost as xgb
 
-from training.learning.learners import BINS, Experiment, Floats, Matrix
+from training.learning.learners import BINS, Experiment, Flags, Floats, Ints
 from training.metrics import log_loss
 from training.shape import SHALLOW
-from training.splits import each_held_out, folds_of
+from training.splits import each_held_out
 
-FOLDS: Final = 3
 FEWEST: Final = 10  # members who redeemed, and who did not: with fewer, all have the same chance
 MOST_ROUNDS: Final = 200
 PATIENCE: Final = 10  # rounds without a lower loss, after which more are not tried
@@ -28,38 +28,47 @@ TREES: Final = SHALLOW | {
 }
 
 
-def redemption_chances(log: Experiment, rng: np.random.Generator, *, nthread: int) -> Floats:
-    """Give every row's chance to redeem each offer if it is sent, `(n, n_offers)`.
+@dataclass(frozen=True)
+class Chances:
+    """Hold how likely each row would redeem each offer if it is sent, `(n, n_offers)`."""
+
+    teacher: Floats  # by models of all members
+    held_out: Floats  # by models that have not seen whether the row's member redeemed
+
+
+def redemption_chances(log: Experiment, fold: Ints, *, nthread: int) -> Chances:
+    """Learn who would redeem each offer.
 
     Parameters
     ----------
     log : its outcome is 1 where the offer that was sent was redeemed within the horizon, else 0
+    fold : (n,) the same for all rows of a member
     nthread : offers learned side by side
     """
-    streams = rng.spawn(log.arms - 1)
     with ThreadPoolExecutor(nthread) as pool:  # XGBoost lets go of Python's lock while it trains
-        chances = pool.map(
-            lambda arm, stream: _chance(log.take(log.arm == arm), log.X, stream), range(1, log.arms), streams
-        )
-        return np.column_stack(list(chances))
+        chances = pool.map(lambda arm: _chance(log, fold, log.arm == arm), range(1, log.arms))
+        return Chances(*map(np.column_stack, zip(*chances, strict=True)))
 
 
-def _chance(contacts: Experiment, X: Matrix, rng: np.random.Generator) -> Floats:
+def _chance(log: Experiment, fold: Ints, sent: Flags) -> tuple[Floats, Floats]:
     """Boost as long as held-out members are foretold better; that of all, where none are."""
+    contacts = log.take(sent)
     redeemed = contacts.outcome
-    of_all = np.full(len(X), redeemed.mean())
+    of_all = np.full(len(fold), redeemed.mean()), np.full(len(fold), redeemed.mean())
     if min(len(np.unique(contacts.cluster[redeemed == label])) for label in (0, 1)) < FEWEST:
         return of_all
     data = xgb.DMatrix(contacts.X, redeemed, nthread=1)
-    folds = each_held_out(folds_of(contacts.cluster, FOLDS, rng, outcome=redeemed))
+    folds = [(np.flatnonzero(train), np.flatnonzero(test)) for train, test in each_held_out(fold[sent])]
     losses = xgb.cv(
         TREES,
         data,
         num_boost_round=MOST_ROUNDS,
-        folds=[(np.flatnonzero(train), np.flatnonzero(test)) for train, test in folds],
+        folds=folds,
         early_stopping_rounds=PATIENCE,
     )["test-logloss-mean"].to_numpy()
     if losses.min() >= log_loss(redeemed, np.full(len(redeemed), redeemed.mean())):
         return of_all
-    booster = xgb.train(TREES, data, num_boost_round=int(losses.argmin()) + 1)
-    return np.asarray(booster.inplace_predict(X), dtype=np.float64)
+    rounds, held_out = int(losses.argmin()) + 1, np.empty(len(fold))
+    for k, (train, _) in enumerate(folds):
+        held_out[fold == k] = xgb.train(TREES, data.slice(train), rounds).inplace_predict(log.X[fold == k])
+    return np.asarray(xgb.train(TREES, data, rounds).inplace_predict(log.X), dtype=np.float64), held_out

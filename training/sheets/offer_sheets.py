@@ -51,6 +51,9 @@ def policies_sheet(manifest: Manifest, programme: Programme) -> Sheet:
         f"Doubly robust, on later waves than those learned from; {n:,} decisions, 95 % intervals by member. "
         f"Weight of what learners say of differences between members, as held-out members bear it out: {kept}."
     )
+    slopes = [f"{offer} {programme.money(slope)}" for offer, slope in uplift["redemption_slope"].items() if slope]
+    if slopes:
+        method += f" Beyond that, who is sure to redeem gains more than who never does: {', '.join(slopes)}."
     stay = ", ".join(f"{offer} {_points(found)}" for offer, found in retention["average_effect"].items())
     stayed = f"Members kept, in percentage points, by each offer on average: {stay}."
     known = "The truth is what the simulation gives each policy over no contact: without the outcomes' noise."

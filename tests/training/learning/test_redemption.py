@@ -24,8 +24,8 @@ def sent(n=N, seed=0):
     return Experiment(X, arm, redeemed, np.full(n, 1 / 3), np.arange(n) // 2, arms=3)
 
 
-def chances(log, seed=1, nthread=2):
-    return redemption_chances(log, np.random.default_rng(seed), nthread=nthread)
+def chances(log, nthread=2):
+    return redemption_chances(log, log.cluster % 5, nthread=nthread).teacher
 
 
 def with_outcome(log, outcome):
@@ -59,6 +59,15 @@ def test_where_nothing_tells_members_apart_all_have_about_the_rate(log, found):
     # the error of the rate itself is sqrt(0.1 · 0.9 / 2000) = 0.007
     assert np.abs(found[:, 1] - rate).mean() < 0.014
     assert found[:, 1].mean() == pytest.approx(rate, abs=0.007)
+
+
+def test_who_redeemed_by_luck_is_not_foretold_to_by_models_that_have_not_seen_it(log):
+    found, sent = redemption_chances(log, log.cluster % 5, nthread=2), log.arm == 1
+    luck = (log.outcome - law(log.X)[:, 0])[sent]
+    # of so many draws a correlation of nothing has a standard error of 0.022
+    by_all, held_out = (np.corrcoef(said[sent, 0], luck)[0, 1] for said in (found.teacher, found.held_out))
+    assert abs(held_out) < 3 * 0.022 < by_all
+    assert np.corrcoef(found.held_out[sent, 0], law(log.X)[sent, 0])[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("redeemed", [0, 1, FEWEST - 1])
