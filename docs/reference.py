@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
+from sizing import sizing
 
 FOLDER: Final = "reference"
 LINE: Final = "| {} |"
@@ -25,7 +26,7 @@ def setup(app: Any) -> dict[str, bool]:  # noqa: ANN401 (Sphinx's)
 def write(folder: Path) -> None:
     """Write every page; one that says the same stays as it is, so that it is not built again."""
     folder.mkdir(exist_ok=True)
-    pages = {folder / f"{page.__name__}.md": page for page in (calls, settings, tables, features)}
+    pages = {folder / f"{page.__name__}.md": page for page in (calls, settings, tables, features, sizing)}
     for old in {*folder.iterdir()} - {*pages}:
         old.unlink()
     for path, page in pages.items():
