@@ -57,7 +57,10 @@ def open_champion(home: Home) -> tuple[Release, Refused | None]:
         return release, refused
     if refused:
         raise CorruptError(f"no champion is whole: {refused.reason}")
-    raise NotFoundError(f"nothing to serve: {home.releases} has no champion; `holdfast demo`, or `train` and `promote`")
+    raise NotFoundError(
+        f"nothing to serve: {home.releases} has no champion; `holdfast promote` lets the gate judge what was trained, "
+        "`holdfast demo` runs the whole loop"
+    )
 
 
 def tried(home: Home, release_id: str) -> Release:

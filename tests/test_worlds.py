@@ -1,4 +1,4 @@
-"""The loop on worlds whose truth is stated: from `ingest synthetic` to a decision, by the verbs that one types."""
+"""The loop on worlds whose truth is stated: from a company's files to a decision, by the verbs that one types."""
 
 from datetime import UTC, datetime
 
@@ -14,8 +14,9 @@ from features.programme import read_programme
 from features.snapshots import built
 from features.store import open_store
 from features.warehouse import open_warehouse
-from features.world.history import write_history
+from features.world.history import history, write_history
 from features.world.law import World
+from features.world.source import world_settings
 from holdfast import app, quiet_dependencies
 from serving.decide import Decider, Occasion, Purse
 from serving.record import Request, open_file, record
@@ -25,6 +26,21 @@ from training.releases.ledger import champion_id
 # MLflow, about its own types, when its `pyfunc` is imported
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
 MEMBERS = 2000
+OWN = {  # what a company calls its files and its columns
+    "members": ("customers", {"member_id": "CustomerID", "joined_at": "SignupDate"}),
+    "transactions": (
+        "receipts",
+        {"transaction_id": "ReceiptNo", "member_id": "CustomerID", "occurred_at": "SoldAt", "amount": "Total"},
+    ),
+    "subscriptions": ("contracts", {"member_id": "CustomerID", "started_at": "StartDate", "ends_at": "EndDate"}),
+    "events": ("visits", {"event_id": "ID", "member_id": "CustomerID", "occurred_at": "Timestamp", "kind": "Action"}),
+    "offers": ("coupons", {"offer_id": "CouponID"}),
+    "contacts": (
+        "mailings",
+        {"contact_id": "MailID", "member_id": "CustomerID", "treatment": "Variant", "contacted_at": "SentAt"},
+    ),
+    "redemptions": ("redeemed", {"member_id": "CustomerID", "offer_id": "CouponID", "occurred_at": "When"}),
+}
 NOW = datetime(2024, 1, 1, 12, tzinfo=UTC)  # on the day on which the history of these worlds ends
 
 
@@ -50,10 +66,23 @@ def typed(shape, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def promoted(typed, shape):
-    typed("ingest", "synthetic", "--members", MEMBERS, "--shape", shape)
-    settings = typed.home.settings
-    settings.write_text(settings.read_text() + "snapshot_days = 14\n")  # half as many are quicker
+def brought(typed, shape, tmp_path_factory):
+    """Bring what was lived in this world, in the company's own words, by the mapping that is proposed."""
+    folder = tmp_path_factory.mktemp("files")
+    tables = history(World(MEMBERS, shape=shape), np.random.default_rng(0)).tables
+    for name, table in tables.items():
+        file, words = OWN[name]
+        table.to_pandas().rename(columns=words).to_csv(folder / f"{file}.csv", index=False)
+    half_as_many = "snapshot_days = 14\n"  # are quicker
+    typed.home.settings.write_text(world_settings(World(MEMBERS, shape=shape)) + half_as_many)
+    for words in (("--init", folder), (folder, "--mapping", folder / "mapping.toml")):
+        assert typed("ingest", *words).exit_code == 0
+    return tables
+
+
+@pytest.fixture(scope="module")
+def promoted(typed, brought):
+    assert brought
     for words in (("features", "build"), ("features", "apply"), ("features", "materialize"), ("train", "--trials", 2)):
         assert typed(*words).exit_code == 0
     return typed("promote")
@@ -69,6 +98,15 @@ def assessed(promoted, typed):
     features = open_store(typed.home).online(tuple(ids), release.feature_names, facts=decider.facts)
     file = open_file(decider, features, nobody_contacted(len(ids), len(release.offer_ids)))
     return decider, file, decider.weigh(file.members, None)
+
+
+def test_a_companys_own_words_are_understood_to_the_last_value(brought, typed):
+    held = open_warehouse(typed.home)
+    assert {*held.tables} == {*brought}
+    for name, table in brought.items():
+        key = table.column_names[:3]
+        came, wanted = (frame.sort_values(key, ignore_index=True) for frame in (held.frame(name), table.to_pandas()))
+        pd.testing.assert_frame_equal(came[wanted.columns], wanted, check_dtype=False)
 
 
 def test_the_gate_judges_a_randomised_experiment_and_names_its_reasons(promoted):

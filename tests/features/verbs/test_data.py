@@ -70,6 +70,14 @@ def test_what_was_typed_wrong_is_one_line_that_says_what_to_type(run, tmp_path, 
     assert not (tmp_path / "home").exists()
 
 
+def test_a_world_comes_with_its_settings_and_a_second_time_nothing_changes(run, tmp_path):
+    told = run("synthetic", "--members", "1000", "--shape", "both")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "next: holdfast features build" in told.stdout
+    assert 'churn = "lapse"' in (tmp_path / "home" / "holdfast.toml").read_text()
+    assert "nothing changed" in run("synthetic", "--members", "1000", "--shape", "both").stdout
+
+
 def test_a_late_row_that_is_added_recomputes_what_it_touches_and_a_second_time_nothing(run, tmp_path):
     days = pd.date_range("2024-01-01", "2024-06-30", freq="D").strftime("%Y-%m-%d")
     lines = pd.DataFrame({"transaction_id": days, "member_id": "m1", "occurred_at": days, "amount": 100})
