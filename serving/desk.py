@@ -98,7 +98,7 @@ class Desk:
         show = {"show": shadow.show} if shadow else {}
         self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters, **show).serve)
         self.meters.watch(log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog)
-        self.meters.watch_agreement(lambda: log.agreement)
+        self.meters.watch_agreement(log)
         self._deadline_ms = settings.deadline_ms
         self.meters.release(self.decider.release.release_id, None)
         self._watch = watch

@@ -11,8 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from features.decisions import Decision
-from features.log.agreement import Agreement
+from features.decisions import Decision, Log
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # where the library puts the metrics of several processes together
 WORKERS: Final = "holdfast-metrics-"
@@ -137,10 +136,10 @@ class Meters:
         """Say where to read the backlogs."""
         self._watched = ((self._backlog, log), (self._undrained, drain), (self._owed, live))
 
-    def watch_agreement(self, agreement: Callable[[], Agreement | None]) -> None:
+    def watch_agreement(self, log: Log) -> None:
         """Say where to read how it stands with other instances; where there are none, nothing is amiss."""
-        told = ((self._apart, "apart"), (self._doubled, "doubled"), (self._ahead, "ahead"))
-        self._watched += tuple((gauge, partial(_told, agreement, name)) for gauge, name in told)
+        told = ((self._doubled, "doubled"), (self._ahead, "ahead"))
+        self._watched += ((self._apart, log.apart), *((gauge, partial(_told, log, name)) for gauge, name in told))
 
     def text(self) -> bytes:
         """Write every metric in Prometheus' text format."""
@@ -163,8 +162,8 @@ class Meters:
                 gauge.set(self._process.get_sample_value(name) or 0)
 
 
-def _told(agreement: Callable[[], Agreement | None], name: str) -> float:
-    return float(getattr(agreement(), name, 0))
+def _told(log: Log, name: str) -> float:
+    return float(getattr(log.agreement, name, 0))
 
 
 class _OfAll(Collector):

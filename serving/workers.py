@@ -18,7 +18,7 @@ from typing import Final
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from features.decisions import SharedLog
+from features.decisions import open_log
 from features.errors import HoldfastError
 from features.home import Home
 from serving.meters import FOLDER, WORKERS
@@ -39,7 +39,7 @@ def supervise(home: Home, listening: socket.socket, workers: int, *, ready: Call
         If a worker can't begin, with its words.
     """
     stopping = threading.Event()
-    with _metrics_folder(), SharedLog(home.decisions), _told_to_stop(stopping):
+    with _metrics_folder(), open_log(home), _told_to_stop(stopping):
         slots = [_Slot(home, listening, number, stopping) for number in range(workers)]
         try:
             for slot in slots:

@@ -19,7 +19,7 @@ from typing import Final
 from features.errors import ContractError, HoldfastError, UnavailableError, UnwrittenError
 from features.log import elsewhere
 from features.log.elsewhere import Heard
-from features.log.ledger import MOST, Ledger, Terms
+from features.log.ledger import MOST, NAME, Ledger, Terms
 from features.log.register import Marks
 
 logger: Final = logging.getLogger("holdfast")
@@ -191,7 +191,7 @@ class Agreement:
         logger.warning("%s; this instance decides apart until it does", error)
 
     def _connect(self) -> None:
-        ledger = Ledger(self._terms, self._name, self._marks.of("holdfast ledger"))
+        ledger = Ledger(self._terms, self._name, self._marks.of(NAME))
         self._joined_at, self._ledger = time.monotonic(), ledger
 
     def _run(self) -> None:

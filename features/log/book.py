@@ -53,11 +53,19 @@ class Entered(NamedTuple):
     contacted: Mapping[str, int]
 
 
-class Book:
-    """Keep contacts that wait for the disk, the running totals, and whom contacts came to of late."""
+NOTHING: Final = Entered(0, 0, {}, {})  # of what rests on nothing, or is nobody else's
 
-    def __init__(self, spending: Spending) -> None:
-        self._lock = threading.Lock()
+
+class Book:
+    """Keep contacts that wait for the disk, the running totals, and whom contacts came to of late.
+
+    Parameters
+    ----------
+    shared : whether others decide as well, so that what is entered has to be confirmed
+    """
+
+    def __init__(self, spending: Spending, *, shared: bool = False) -> None:
+        self._lock, self._shared = threading.Lock(), shared
         self._waiting: dict[str, dict[str, Contact]] = defaultdict(dict)  # member_id -> decision_id -> contact
         self._contacts: Counter[str] = Counter()  # by offer
         self._spent: Counter[str] = Counter()  # by campaign
@@ -88,7 +96,7 @@ class Book:
         with self._lock:
             if seen is not None and not self._stands(seen):
                 raise StaleError("what these decisions rest on has changed meanwhile; decide again")
-            entered = self._entered(seen)
+            entered = self._entered(seen) if self._shared and seen is not None else NOTHING
             self._add(spending, sign=1)
             self._moment += 1
             for contact in contacts:
@@ -228,9 +236,7 @@ class Book:
         with self._lock:
             return self._spent[campaign_id]
 
-    def _entered(self, seen: Seen | None) -> Entered:
-        if seen is None:
-            return Entered(self._moment, self._heard, {}, {})
+    def _entered(self, seen: Seen) -> Entered:
         spent = {name: self._spent[name] - self._spent_elsewhere[name] for name in seen.spent}
         contacted = {name: self._contacts[name] - self._contacts_elsewhere[name] for name in seen.contacted}
         return Entered(self._moment, self._heard, spent, contacted)

@@ -17,8 +17,9 @@ import msgspec
 from features.engine import masked
 from features.errors import ContractError, HoldfastError, UnavailableError
 from features.log import rows
-from features.stores.postgres import schema_of
+from features.stores.postgres import asked, schema_of
 
+NAME: Final = "holdfast ledger"  # whose mark says which key a home has
 FORMAT: Final = 1_000 + rows.FORMAT  # of the ledger, and of the rows in it
 MOST: Final = 1_000  # lines read or written at once: some tens of milliseconds, for which all others wait
 _SCHEMA: Final = schema_of("ledger")
@@ -166,16 +167,8 @@ class Ledger:
         found = db.execute("SELECT format, mark FROM terms").fetchone()
         if found is None:
             db.execute("INSERT INTO terms VALUES (%s, %s)", (FORMAT, mark))
-        elif found[0] != FORMAT:
-            raise ContractError(
-                f"the ledger at {masked(self._terms.address)} has format {found[0]}, {FORMAT} was wanted; let all "
-                f"instances be of one version, or name an empty database"
-            )
-        elif found[1] != mark:
-            raise ContractError(
-                "this home's privacy.key is not that of the instances that decide as one: it would not know whom they "
-                "erased; copy theirs here before anything is decided, or name another database"
-            )
+        elif refusal := _refusal(found[0], found[1], mark):
+            raise ContractError(refusal)
         db.execute("COMMIT")
         mine = db.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 1))", (self._instance,)).fetchone()
         if mine != (True,):
@@ -204,6 +197,35 @@ class Ledger:
             raise UnavailableError(
                 f"the ledger at {masked(self._terms.address)} does not answer as it should ({type(error).__name__})"
             ) from None
+
+
+def unlike(address: str, mark: str) -> str:
+    """Say why the instances whose ledger this is would refuse a home with such a key; nothing where they would not.
+
+    Raises
+    ------
+    UnavailableError, ContractError
+        As `features.stores.postgres.asked`.
+    """
+    with asked(address, "decisions") as connection:
+        if connection.execute("SELECT to_regclass(%s)", (f"{_SCHEMA}.terms",)).fetchone() == (None,):
+            return ""
+        found = connection.execute(f"SELECT format, mark FROM {_SCHEMA}.terms").fetchone()  # noqa: S608 (own names)
+    return _refusal(found[0], found[1], mark) if found else ""
+
+
+def _refusal(came: int, theirs: str, mark: str) -> str:
+    if came != FORMAT:
+        return (
+            f"the instances' ledger has format {came}, {FORMAT} was wanted: let all be of one version, or name an "
+            f"empty database"
+        )
+    if theirs != mark:
+        return (
+            "this home's privacy.key is not that of the instances that decide as one: it would not know whom they "
+            "erased; copy theirs here before anything is decided, or name another database"
+        )
+    return ""
 
 
 def _connect(terms: Terms) -> Any:  # noqa: ANN401 (a class that is made where the driver is there)

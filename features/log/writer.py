@@ -57,7 +57,7 @@ class DecisionLog:
         self._reading = threading.Lock()
         self._marks = Marks(path)
         self._agreement = self._join(terms) if terms else None
-        self._book = Book(storing.spending_so_far(self._reader))
+        self._book = Book(storing.spending_so_far(self._reader), shared=terms is not None)
         self._book.hear((), elsewhere.totals_elsewhere(self._reader))
         self._register = Register(self._reader, self._marks)
         self._commits = Commits(self._db, self._agreement)
@@ -313,7 +313,7 @@ class DecisionLog:
 
     def _enter(
         self,
-        write: Callable[[sqlite3.Connection, Entered], Any],
+        write: Callable[..., Any],
         contacts: Sequence[Contact],
         spending: Spending,
         *,
@@ -326,7 +326,7 @@ class DecisionLog:
         except StaleError as error:
             return _refused(error)
         try:
-            stored = self._commits.submit(lambda db: write(db, entered))
+            stored = self._commits.submit(partial(write, entered=entered))
             return self._settling(stored, contacts, spending, stores=stores)
         except UnwrittenError:
             self._book.settle(contacts, spending, stored=False)

@@ -126,7 +126,7 @@ def _postgres(asked: Asked, part: str, fault: Callable[[Asked], str]) -> Finding
         if mend := _mend(health, part):
             return asked.finding(part, health.words, mend)
         if found := fault(asked):
-            return asked.finding(part, f"{health.words}; its tables are of another version", found)
+            return asked.finding(part, f"{health.words}; its tables are not what this home wants", found)
     except HoldfastError as error:
         return asked.finding(part, "can't be asked", str(error))
     return asked.finding(part, health.words)
@@ -167,7 +167,12 @@ def _outdated(came: str | None, wanted: str, cure: str) -> str:
 
 def _decisions_fault(asked: Asked) -> str:
     from features.log.drain import lacking
+    from features.log.ledger import NAME, unlike
+    from features.log.register import Marks
 
+    joins = asked.engine.agree and asked.home.privacy_key.exists()
+    if joins and (found := unlike(asked.engine.decisions, Marks(asked.home.decisions).of(NAME))):
+        return found
     with contextlib.suppress(NotFoundError):  # nothing was decided yet
         if missing := lacking(asked.home.decisions, asked.engine.decisions):
             return (

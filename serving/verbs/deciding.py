@@ -122,7 +122,7 @@ def decisions_show(
 @decisions.command("drain")
 def decisions_drain(home: Where = DEFAULT_HOME, *, json: AsJson = False) -> None:
     """Carry over what the Postgres of holdfast.toml lacks of the decision log: once, as after a batch."""
-    from features.decisions import SharedLog
+    from features.decisions import open_log
     from features.log.drain import drain
     from features.programme import read_programme
 
@@ -131,7 +131,7 @@ def decisions_drain(home: Where = DEFAULT_HOME, *, json: AsJson = False) -> None
         raise ContractError(
             'there is nowhere to drain to; set [engine] decisions = "postgresql://..." in holdfast.toml'
         )
-    with SharedLog(place.decisions) as log:
+    with open_log(place) as log:
         carried = drain(log, place.decisions, address)
     if json:
         out.print_json(data={"changes": carried})

@@ -130,7 +130,7 @@ def test_tables_of_another_mlflow_are_told(postgres, tmp_path):
         "INSERT INTO holdfast_tracking.alembic_version VALUES ('0123456789ab');"
     )
     found = parts.tracking(asked(tmp_path, tracking=postgres.address))
-    assert "another version" in found.found
+    assert "not what this home wants" in found.found
     assert found.mend.startswith("0123456789ab came")
 
 
@@ -138,7 +138,7 @@ def test_a_registry_of_another_feast_is_told_by_the_tables_it_lacks(postgres, tm
     postgres.run("CREATE SCHEMA holdfast_registry; CREATE TABLE holdfast_registry.entities (name text);")
     found = parts.registry(asked(tmp_path, registry=postgres.address))
     postgres.run("DROP SCHEMA holdfast_registry CASCADE")
-    assert "another version" in found.found
+    assert "not what this home wants" in found.found
     assert "feature_views" in found.mend
     assert " entities" not in found.mend
 
@@ -154,6 +154,23 @@ def test_a_copy_of_the_log_that_lacks_a_column_is_told(postgres, tmp_path, decis
     assert parts.decisions(asked(tmp_path, decisions=postgres.address)).well
     postgres.run("ALTER TABLE decisions DROP COLUMN draw")
     assert parts.decisions(asked(tmp_path, decisions=postgres.address)).mend.startswith("lacks decisions.draw: ")
+
+
+def test_a_ledger_of_other_homes_or_another_version_is_told(postgres, tmp_path):
+    from features.log.ledger import Terms
+    from features.log.shared import SharedLog
+
+    one, other = Home(tmp_path / "one"), Home(tmp_path / "other")
+    with SharedLog(one.decisions, Terms(postgres.address, 10.0)):
+        pass
+    with SharedLog(other.decisions):
+        pass
+    settings = {"decisions": postgres.address, "agree": True}
+    assert "ledger" not in parts.decisions(asked(one.root, **settings)).mend
+    assert "privacy.key is not that" in parts.decisions(asked(other.root, **settings)).mend
+    postgres.run("UPDATE holdfast_ledger.terms SET format = 1")
+    assert "has format 1, 1004 was wanted" in parts.decisions(asked(one.root, **settings)).mend
+    postgres.run("DROP SCHEMA holdfast_ledger CASCADE")
 
 
 def test_clocks_that_differ_are_told():
