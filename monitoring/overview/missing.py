@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from features.errors import HoldfastError
+from features.errors import HoldfastError, NotFoundError
 
 FEWEST: Final = 5  # members: of fewer the page says no more than that
 
@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Missing:
-    """Say by a word of the catalogue why there is nothing, and what to type; `detail` is in English, from an error."""
+    """Say by a word of the catalogue why there is nothing, and what to type.
+
+    `detail` is in English: the words of an error that is more than that.
+    """
 
     why: str
     command: str
@@ -24,6 +27,8 @@ def or_missing(gather: Callable[[], T], why: str, command: str) -> T | Missing:
     """Gather a panel, or say why it can't be: one that fails never takes the others with it."""
     try:
         return gather()
+    except NotFoundError:
+        return Missing(why, command)
     except (HoldfastError, LookupError, OSError, ValueError) as error:  # ValueError: a snapshot lacks a column
         return Missing(why, command, str(error))
 

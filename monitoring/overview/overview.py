@@ -62,6 +62,8 @@ def gather(home: Home, *, written: datetime, progress: Progress) -> Overview:
     segments = or_missing(lambda: gather_segments(home, programme), "no_snapshot", build)
     risk = or_missing(lambda: gather_risk(home, programme), "no_release", promote)
     kpis = or_missing(lambda: gather_kpis(home, programme), "no_tables", "holdfast ingest")
+    releases = or_missing(lambda: gather_releases(home), "no_promotion", promote)
+    weighs = ("no_release", promote) if isinstance(releases, Missing) else ("no_budget", "holdfast offers")
     progress("members", 1, 1)
     return Overview(
         programme=programme,
@@ -74,11 +76,11 @@ def gather(home: Home, *, written: datetime, progress: Progress) -> Overview:
         risk=risk,
         membership=membership,
         segments=segments,
-        budget=or_missing(lambda: gather_budget(home, now=now, progress=progress), "no_budget", "holdfast offers"),
+        budget=or_missing(lambda: gather_budget(home, now=now, progress=progress), *weighs),
         kpis=kpis,
         triggers=gather_triggers(home, programme, kpis),
         health=or_missing(lambda: gather_health(home), "no_tables", "holdfast ingest"),
-        releases=or_missing(lambda: gather_releases(home), "no_promotion", promote),
+        releases=releases,
     )
 
 

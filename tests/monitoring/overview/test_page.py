@@ -187,10 +187,17 @@ def test_every_finding_has_a_name_in_both_languages(whole):
     assert "数值整体移动" in page(whole, "zh")
 
 
-def test_a_chinese_page_speaks_no_english(whole):
+@pytest.mark.parametrize("which", ["whole", "view", "nothing"])
+def test_a_chinese_page_speaks_no_english(request, which):
     """Columns, offers and programs have one name in every language; two words in a row are a sentence."""
-    text = re.sub(r"<style>.*?</style>|<code.*?</code>|<[^>]*>", "\n", page(whole, "zh"), flags=re.DOTALL)
+    text = re.sub(
+        r"<style>.*?</style>|<code.*?</code>|<[^>]*>", "\n", page(request.getfixturevalue(which), "zh"), flags=re.DOTALL
+    )
     assert re.findall(r"[a-z]{2,} [a-z]{2,}", text) == []
+
+
+def test_findings_alerts_and_reasons_are_said_in_chinese(whole):
+    text = page(whole, "zh")
     for sentence in (
         "有漂移：9列中有1列的变化超出偶然范围。",
         "spend的中位数从4降至3",
