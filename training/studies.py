@@ -35,6 +35,7 @@ def trials_of(kept: BaseStorage) -> dict[str, Rows]:
 
 def copy_study(name: str, source: BaseStorage, target: BaseStorage) -> None:
     """Copy a study with its trials, in the place of one that was copied in part."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if name in {study.study_name for study in target.get_all_studies()}:
         optuna.delete_study(study_name=name, storage=target)
     optuna.copy_study(from_study_name=name, from_storage=source, to_storage=target)

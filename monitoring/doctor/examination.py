@@ -33,7 +33,10 @@ def _champion(home: Home) -> Finding:
     from serving.champion import open_champion
     from training.releases.ledger import champion_id
 
-    said = champion_id(home)
+    try:
+        said = champion_id(home)
+    except HoldfastError as error:
+        return Finding("champion", str(home.releases), str(error), "bring the ledger back from a copy of the releases")
     if said is None:
         return Finding("champion", "none", "nothing is promoted yet: `holdfast train`, then `holdfast promote`")
     release_named = f"release {said}"

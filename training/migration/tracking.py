@@ -71,8 +71,8 @@ def compare(move: Move) -> list[Compared]:
     """Hold each table that has rows on either side against the other."""
     with _opened(move.home, move.source) as source, _opened(move.home, move.target) as target:
         here, there = (_tallies(one) for one in (source, target))
-    named = [name for name in {**here, **there} if here.get(name) or there.get(name)]
-    return [Compared(f"tracking: {name}", here.get(name, Tally()), there.get(name, Tally())) for name in named]
+    sides = {name: (here.get(name, Tally()), there.get(name, Tally())) for name in {**here, **there}}
+    return [Compared(f"tracking: {name}", *both) for name, both in sides.items() if any(one.rows for one in both)]
 
 
 TRACKING = Part("tracking", check, copy, compare)

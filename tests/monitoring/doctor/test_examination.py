@@ -66,6 +66,16 @@ def test_a_champion_that_does_not_load_is_ill(tmp_path):
     assert found["champion"].setting == "release a"
 
 
+def test_a_ledger_that_cannot_be_read_is_ill_and_all_else_is_told_too(tmp_path):
+    home = Home(tmp_path)
+    home.releases.mkdir()
+    (home.releases / "ledger.jsonl").write_text("{}\n")
+    found = {one.part: one for one in examine(home, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))}
+    assert not found["champion"].well
+    assert "ledger.jsonl" in found["champion"].found
+    assert found["disk"].well
+
+
 def test_a_home_that_cannot_be_made_is_ill(tmp_path):
     (tmp_path / "file").touch()
     assert not place(Home(tmp_path / "file" / "home")).well
