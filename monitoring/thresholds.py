@@ -11,13 +11,14 @@ Members who stand in both real windows bring them closer together than the prete
 side.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from monitoring.distances import Bins, Codes
 from monitoring.verdict import Test
@@ -93,21 +94,26 @@ def resample(
     members = int(design.member.max()) + 1
     rows_of = [np.flatnonzero(np.isin(design.snapshot, block)) for block in blocks]
     drawn = [_drawn(members, size, rng) for size in (members, min(design.current_members, MOST_MEMBERS))]
-    measured = []
+    counts = []
     for column, coded in zip(columns, codes, strict=True):
-        counts = np.zeros((2, REPLICATES, column.n_bins))
-        cells = design.member * column.n_bins + coded
-        for number, (inside, outside) in enumerate(_tables(cells, rows_of, (members, column.n_bins))):
-            picked = block_of == number
-            counts[0, picked], counts[1, picked] = drawn[0][picked] @ outside, drawn[1][picked] @ inside
-        measured.append(column.measure_counts(counts[0], counts[1]))
-    return np.hstack(measured)
+        whole = _table(design.member, coded, slice(None), (column.n_bins, members))
+        counts.append(((whole @ drawn[0]).astype(np.float64), np.zeros((column.n_bins, REPLICATES))))
+    for number, rows in enumerate(rows_of):
+        here = np.flatnonzero(block_of == number)
+        picked = [np.ascontiguousarray(times[:, here]) for times in drawn]
+        for column, coded, (before, after) in zip(columns, codes, counts, strict=True):
+            inside = _table(design.member, coded, rows, (column.n_bins, members))
+            after[:, here] = inside @ picked[1]
+            if len(blocks) > 1:
+                before[:, here] -= inside @ picked[0]
+    pairs = zip(columns, counts, strict=True)
+    return np.hstack([column.measure_counts(before.T, after.T) for column, (before, after) in pairs])
 
 
 def _drawn(members: int, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Draw so many members with replacement, `(REPLICATES, n_members)` times each."""
+    """Draw so many members with replacement, `(n_members, REPLICATES)` times each."""
     chosen = rng.integers(members, size=(REPLICATES, size), dtype=np.int32)
-    return np.array([np.bincount(row, minlength=members) for row in chosen], dtype=np.float32)
+    return np.array([np.bincount(row, minlength=members) for row in chosen], dtype=np.float32).T
 
 
 def _level(null: Floats, least: Floats) -> Floats:
@@ -151,14 +157,7 @@ def _blocks(design: Design) -> list[Ints]:
     return [times[first : first + length] for first in firsts]
 
 
-def _tables(
-    cells: Ints, rows_of: Sequence[Ints], shape: tuple[int, int]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Count rows `(n_members, n_bins)` inside and outside each block."""
-    whole = np.bincount(cells, minlength=shape[0] * shape[1]).astype(np.float32).reshape(shape)
-    for rows in rows_of:
-        if len(rows_of) == 1:
-            yield whole, whole
-        else:
-            inside = np.bincount(cells[rows], minlength=whole.size).astype(np.float32).reshape(shape)
-            yield inside, whole - inside
+def _table(member: Ints, coded: Codes, rows: Ints | slice, shape: tuple[int, int]) -> csr_array:
+    """Count rows `(n_bins, n_members)`: nearly all of it is 0."""
+    once = np.ones(len(member[rows]), dtype=np.float32)
+    return csr_array((once, (coded[rows], member[rows])), shape=shape)
