@@ -4,6 +4,7 @@ A part of a table is conformed like the whole: no value's meaning depends on the
 """
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ NUMBERS: Final[dict[pa.DataType, pd.api.extensions.ExtensionDtype]] = {
     pa.uint64(): pd.UInt64Dtype(),
 }  # fmt: skip
 
+ELSE: Final = re.compile(r"(?P<column>.+) else '(?P<text>.*)'")
 Notes = Counter[str]  # what people should know -> of how many rows; `{:,}` is where the number goes
 
 
@@ -100,6 +102,9 @@ def _choose(name: str, raw: pd.DataFrame, form: TableMapping, notes: Notes) -> p
 def _expression(target: str, where: str, raw: pd.DataFrame, form: TableMapping) -> pd.Series:
     if len(where) > 1 and where[0] == where[-1] == "'":
         return pd.Series(where[1:-1], index=raw.index, dtype=ARROW_TEXT)
+    if (filled := ELSE.fullmatch(where)) and filled["column"] in raw:
+        text = read_text(raw[filled["column"]])
+        return text.mask(text.str.strip().fillna("") == "", filled["text"])
     product = pd.Series(1.0, index=raw.index)
     factors = [part.strip() for part in where.split("*")]
     for factor in factors:

@@ -40,7 +40,7 @@ ALIASES: Final = {
     "event_id": "event id",
     "kind": "type eventtype action",
     "offer_id": "offer coupon couponid id",
-    "treatment": "offer offerid arm variant",
+    "treatment": "offer offerid coupon couponid arm variant",
     "contact_id": "contact messageid mailid",
     "contacted_at": "sent sentat sentdate contactdate contactedon at",
     "started_at": "start startdate startedon",

@@ -5,6 +5,7 @@ A column of the contract is given as one of
     net_total              a column of the source, in whatever spelling it has
     Quantity * UnitPrice   a product of columns or numbers, rounded to whole minor units where it is money
     'mail'                 the same text for every row
+    Coupon else 'control'  a column, and that text where it is empty
     row hash               for ids: made from the row's own content
     first transaction      for `members.joined_at`: the time of the member's first row of transactions
 """

@@ -21,7 +21,7 @@ from features.intake.look import (
     match_values,
     numbers,
 )
-from features.schema import TABLES, Column, Table
+from features.schema import CONTROL, TABLES, Column, Table
 
 SOME: Final = 0.01
 
@@ -89,8 +89,7 @@ def _table(table: Table, look: Look) -> Iterator[str]:
     product = line_product(look.frame)
     for column in table.columns:
         if column.name in found:
-            source = found[column.name]
-            yield f"{column.name} = {_toml(source)}  # {_why(column, source, alone)}; {_range(look.frame[source])}"
+            yield _given(column, look.frame[found[column.name]], alone)
         elif column.name == "amount" and product:
             yield f"amount = {_toml(product)}  # no total of a line: its number times its price"
         elif column.required and column.name in {"transaction_id", "event_id", "contact_id"}:
@@ -100,6 +99,14 @@ def _table(table: Table, look: Look) -> Iterator[str]:
     for source in map(str, look.frame.columns):
         if source not in found.values():
             yield f"# {_shown(source)}: kept as it is; {_range(look.frame[source])}"
+
+
+def _given(column: Column, values: pd.Series, alone: Mapping[str, str]) -> str:
+    where = source = str(values.name)
+    why = f"{_why(column, source, alone)}; {_range(values)}"
+    if column.name == "treatment" and values.isna().any():
+        where, why = f"{source} else '{CONTROL}'", f"{why}: they were sent nothing"
+    return f"{column.name} = {_toml(where)}  # {why}"
 
 
 def _alone(look: Look, found: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:

@@ -117,3 +117,15 @@ def test_a_proposal_overwrites_nothing_and_needs_a_file_to_look_at(shop, tmp_pat
         write_proposal(shop, tmp_path / "mapping.toml")
     with pytest.raises(NotFoundError, match="to look at"):
         propose(tmp_path / "nowhere")
+
+
+def test_who_was_sent_nothing_is_control_where_a_file_leaves_it_empty(shop, tmp_path):
+    sent = "MailID;CustomerNo;Coupon;SentAt\nc1;0001;A;2024-01-05\nc2;0002;;2024-01-05\nc3;0002; ;2024-01-05\n"
+    (shop / "mailings.csv").write_text(sent)
+    (shop / "coupons.csv").write_text("CouponID;Name;Channel\nA;ten off;mail\n")
+    text = propose(shop)
+    assert "treatment = \"Coupon else 'control'\"" in text
+    (tmp_path / "m.toml").write_text(text)
+    held = bring(Home(tmp_path / "home"), Source(folder=shop), read_mapping(tmp_path / "m.toml")).warehouse
+    sent = held.frame("contacts").sort_values("contact_id")["treatment"]
+    assert sent.tolist() == ["A", "control", "control"]
