@@ -17,10 +17,12 @@ import msgspec
 from features.engine import masked
 from features.errors import ContractError, HoldfastError, UnavailableError
 from features.log import rows
+from features.log.changes import APART
 from features.stores.postgres import asked, schema_of
 
 NAME: Final = "holdfast ledger"  # whose mark says which key a home has
 FORMAT: Final = 1_000 + rows.FORMAT  # of the ledger, and of the rows in it
+OWN: Final = "spending"  # each instance has sums of its own: one's would overwrite what nobody has read of another's
 MOST: Final = 1_000  # lines read or written at once: some tens of milliseconds, for which all others wait
 _SCHEMA: Final = schema_of("ledger")
 _OPTIONS: Final = (
@@ -111,13 +113,20 @@ class Ledger:
             while found.nextset():
                 pass
             return [
-                Line(source, key.decode(), None if row is None else msgspec.msgpack.decode(row), instance, number)
+                Line(
+                    source,
+                    key.decode().removeprefix(_owner(source, instance)),
+                    None if row is None else msgspec.msgpack.decode(row),
+                    instance,
+                    number,
+                )
                 for number, source, key, instance, row in found.fetchall()
             ]
 
     def write(self, lines: Sequence[Line], seen: int) -> int:
         """Put lines in, and say up to which number everything is known then; nothing stands before `commit`."""
-        sources, keys = [line.source for line in lines], [line.key.encode() for line in lines]
+        sources = [line.source for line in lines]
+        keys = [(_owner(line.source, self._instance) + line.key).encode() for line in lines]
         packed = [None if line.row is None else msgspec.msgpack.encode(line.row) for line in lines]
         with self._asked():
             asked = time.time()
@@ -226,6 +235,11 @@ def _refusal(came: int, theirs: str, mark: str) -> str:
             "erased; copy theirs here before anything is decided, or name another database"
         )
     return ""
+
+
+def _owner(source: str, instance: str) -> str:
+    """Say what stands before the key of a row that each instance has one of."""
+    return f"{instance}{APART}" if source == OWN else ""
 
 
 def _connect(terms: Terms) -> Any:  # noqa: ANN401 (a class that is made where the driver is there)

@@ -111,7 +111,7 @@ def _charts(view: Overview, figures: Figures) -> dict[str, Any]:
 def _rival(name: str, figures: Figures) -> str:
     """Name what else ranked who leaves; which feature it was stands in brackets."""
     what, bracket, feature = name.partition(" (")
-    return known("rival." + what.replace(" ", "_"), figures.tell) + bracket + feature
+    return known(f"rival.{what.replace(' ', '_')}", figures.tell) + bracket + feature
 
 
 def _stages(them: Membership, figures: Figures) -> Markup:

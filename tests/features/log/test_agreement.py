@@ -174,9 +174,9 @@ def test_a_postgres_that_says_nothing_costs_one_group_the_time_it_was_given(serv
     assert server.run("SELECT count(*) FROM holdfast_ledger.lines WHERE source = 'decisions'") == ["20"]
 
 
-def test_what_the_ledger_has_and_the_disk_refused_comes_back(two, decision):
-    one, _ = two
-    log = one._held.log
+def refuses_once(log):
+    """Have the disk of a log refuse the next group that the ledger has taken: as one that is killed between the two."""
+    log = log._held.log
 
     class Full:
         written = False
@@ -195,11 +195,29 @@ def test_what_the_ledger_has_and_the_disk_refused_comes_back(two, decision):
             return getattr(db, name)
 
     db, log._commits._db = log._commits._db, Full()
+
+
+def test_what_the_ledger_has_and_the_disk_refused_comes_back(two, decision):
+    one, _ = two
+    refuses_once(one)
     lost = one.append([decision("d1", campaign_id="c")], now=NOW, answer=answer("k", b"1"))
     assert "disk full" in str(lost.exception())
     again = one.append([decision("d2", campaign_id="c")], now=NOW, answer=answer("k", b"2"))
     assert again.result().body == b"1"
     assert (one.spent("c"), one.decision("d1")["member_id"], one.decision("d2")) == (50, "m1", None)
+
+
+def test_what_was_sold_by_one_that_was_killed_before_its_disk_had_it_counts_though_another_sold_since(
+    two, server, opened, decision
+):
+    one, other = two
+    refuses_once(one)
+    assert one.append([decision("d1", campaign_id="c")], now=NOW).exception()
+    one.close()
+    other.append([decision("d2", member_id="m2", campaign_id="c")], now=NOW).result()
+    again, third = opened("one", server.address), opened("third", server.address)
+    for log in (again, other, third):
+        until(lambda log=log: (log.spent("c"), log.contacted(["A"])) == (100, [2]))
 
 
 def test_an_instance_that_comes_later_or_again_knows_what_was_committed_without_it(two, server, opened, decision):
