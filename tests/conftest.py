@@ -216,6 +216,21 @@ def redis_cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def spark_there():
+    """Spark, and a Java that it runs on."""
+    from features.errors import NotFoundError
+    from features.spark import java_version, spark_version
+
+    try:
+        spark_version()
+        java_version()
+    except NotFoundError as error:
+        if "CI" in os.environ:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def typist():
     """Types verbs in a process of its own, for all tests; each takes a home of its own."""
     typist = Typist()

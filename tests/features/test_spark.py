@@ -1,7 +1,6 @@
 """Spark computes what DuckDB computes, to the bit: one session for all of it, for to start one takes ten seconds."""
 
 import gc
-import os
 import shutil
 import socket
 
@@ -20,7 +19,7 @@ from features.errors import NotFoundError, UnavailableError
 from features.home import Home
 from features.programme import read_programme
 from features.snapshots import build, read_snapshots
-from features.spark import java_version, reach, spark_version
+from features.spark import java_version, reach
 from features.store import open_store
 from training import churn
 from training.metrics import auc
@@ -40,14 +39,7 @@ snapshot_days = 40
 
 
 @pytest.fixture(scope="module")
-def spark():
-    try:
-        spark_version()
-        java_version()
-    except NotFoundError as error:
-        if "CI" in os.environ:
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+def spark(spark_there):  # noqa: ARG001 (it only has to be)
     from features.spark import connect
 
     # a tenth of what the tests take is computing, the rest compiling

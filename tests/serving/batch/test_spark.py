@@ -13,9 +13,8 @@ import pyarrow as pa
 import pytest
 
 from features.decisions import DecisionLog, read_decisions
-from features.errors import NotFoundError
 from features.home import Home
-from features.spark import connect, java_version, spark_version
+from features.spark import connect
 from serving.batch.closing import preview_batch, write_decisions
 from serving.batch.plan import Request, plan_batch
 from serving.batch.run import decide_batch
@@ -76,14 +75,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    try:
-        spark_version()
-        java_version()
-    except NotFoundError as error:
-        if "CI" in os.environ:
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+def cluster(tmp_path_factory, spark_there):  # noqa: ARG001 (it only has to be)
     cluster = Cluster(tmp_path_factory.mktemp("spark"))
     quick = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     options = (f"spark.driver.extraJavaOptions={quick}", f"spark.executor.extraJavaOptions={quick}")
