@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -44,6 +45,12 @@ def effort():
 def hang():
     """Say how many seconds are too many; in the suite the machine may be busy with other tests."""
     return 1.0 if LONG else 10.0
+
+
+@pytest.fixture(scope="session")
+def slow(hang):
+    """Count answers that hung, and one more where not 99 of 100 came in a tenth of the time in which one hangs."""
+    return lambda times: sum(took > hang for took in times) + int(np.quantile(times, 0.99) > hang / 10)
 
 
 @pytest.fixture
