@@ -27,7 +27,7 @@ demo: .venv/ready ## the same, but it ends instead of serving
 # A process a core: threads beside them wait for one another, and a small training takes twice as long.
 test: export OMP_NUM_THREADS := 1
 test: export OPENBLAS_NUM_THREADS := 1
-test: .venv/ready .venv/spark .venv/client/ready ## every test
+test: .venv/ready .venv/spark .venv/objects .venv/client/ready ## every test
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 5
 
 lint: .venv/ready ## ruff, the type checker, the direction of imports
@@ -64,6 +64,8 @@ lock: ## compile requirements.lock anew (needs uv)
 	  tests/spark.in --output-file tests/spark.lock
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  tests/client.in --output-file tests/client.lock
+	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --constraint requirements.lock tests/objects.in --output-file tests/objects.lock
 
 clean: ## remove the environment and everything the program wrote
 	rm -rf .venv .oracles .holdfast
@@ -87,6 +89,11 @@ clean: ## remove the environment and everything the program wrote
 # Spark is half a gigabyte that only its own tests need: who runs the demonstration does without.
 .venv/spark: tests/spark.lock .venv/ready
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements tests/spark.lock
+	@touch $@
+
+# A server that speaks S3 and its clients are 80 MB that only their own tests need.
+.venv/objects: tests/objects.lock .venv/ready
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements tests/objects.lock
 	@touch $@
 
 # What writes a client from the service's document asks for an older typer: a place of its own.

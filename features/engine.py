@@ -14,6 +14,7 @@ BEYOND: Final = {
     "tracking": "postgresql://user:password@host/database",
     "studies": "postgresql://user:password@host/database",
     "decisions": "postgresql://user:password@host/database",
+    "objects": "s3://bucket/programme",
 }
 
 
@@ -71,6 +72,13 @@ class Engine(BaseModel):
         repr=False,
         description="where the decision log is copied to: sqlite, nowhere but the file under the home; postgresql://...",
     )
+    objects: str = Field(
+        "file",
+        pattern=r"^(file|[a-z][a-z0-9+.-]*://.+)$",
+        repr=False,
+        description="where releases, who is champion, and MLflow's files are kept for other machines: file, under the "
+        "home; s3://bucket/programme, gs://..., abfs://..., as fsspec has a package for it",
+    )
     agree: bool = Field(
         False,
         description="whether several instances, each with a home of its own, decide as one through the Postgres of "
@@ -94,6 +102,13 @@ class Engine(BaseModel):
     def _somewhere(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 (pydantic's)
         if value and info.data.get("decisions") in EMBEDDED:
             raise ValueError(f"instances agree in Postgres; wanted {_example('decisions')}")
+        return value
+
+    @field_validator("objects")
+    @classmethod
+    def _conditional(cls, value: str) -> str:
+        if value.startswith(("file:", "local:")):
+            raise ValueError(f"a folder that machines share is mounted at releases/; wanted {_example('objects')}")
         return value
 
     @field_validator(*BEYOND)

@@ -31,7 +31,7 @@ from serving.decide import Decider
 from training.artifacts import Release, open_release
 from training.labels import label_rows, margins, spells
 from training.metrics import Estimate
-from training.releases.ledger import champion_id
+from training.releases.ledger import champion_id, keep_up
 from training.releases.manifest import plain, read_manifest
 from training.reporting.campaign import report_campaign
 
@@ -46,6 +46,7 @@ def watch_drift(home: Home, *, weeks: int, now: datetime, progress: Progress) ->
     NotFoundError
         If nothing serves yet, or snapshots are missing.
     """
+    keep_up(home)
     serving = champion_id(home)
     if serving is None:
         raise NotFoundError("nothing serves yet, so there is nothing to compare with; `holdfast promote` first")

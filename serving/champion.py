@@ -6,6 +6,7 @@ is of two. A release that is refused is tried again once the ledger changes; unt
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,16 +15,19 @@ from typing import Final
 from features.errors import CorruptError, HoldfastError, NotFoundError
 from features.files import stamp
 from features.home import Home
+from serving.follower import Follower
 from serving.meters import Meters
 from serving.offering import Offering
 from serving.sources import FeatureSource, check_features
 from training.artifacts import Release, check_bytes, open_release
-from training.releases.ledger import champion_id, champions
+from training.releases.ledger import champion_id, champions, ledger_path
+from training.releases.shelf import bring
 from training.releases.trial import try_release
 
 logger: Final = logging.getLogger("holdfast")
 
 INTERVAL: Final = 0.5  # seconds between two looks at the ledger
+AGAIN: Final = 30.0  # until a release that could not be fetched is fetched again
 REASON: Final = 300  # characters
 
 
@@ -70,7 +74,10 @@ def tried(home: Home, release_id: str) -> Release:
     ------
     NotFoundError, CorruptError
         As `open_release`; and if that process crashed, or took too long.
+    UnavailableError
+        If it is not here, and the object storage where it is does not answer.
     """
+    bring(home, release_id)
     check_bytes(home.releases, release_id)  # cheap, and most of what is wrong
     try_release(home.releases / release_id)
     return open_release(home.releases, release_id)
@@ -82,6 +89,7 @@ class Watch:
     Parameters
     ----------
     refused : the champion, if another serves to begin with; it is tried once more
+    follower : hears of what other homes promote, where they share object storage
     """
 
     def __init__(
@@ -92,11 +100,13 @@ class Watch:
         *,
         clock: Callable[[], datetime],
         refused: Refused | None = None,
+        follower: Follower | None = None,
         interval: float = INTERVAL,
     ) -> None:
         self._home, self._offering, self._source, self._clock = home, offering, source, clock
         self._serving = offering.decider.release.release_id
         self._seen: tuple[int, ...] = ()
+        self._follower, self._tried = follower, 0.0
         self._interval, self._stopping = interval, threading.Event()
         self._thread = threading.Thread(target=self._work, name="champion", daemon=True)
         self._meters: Meters | None = None
@@ -107,18 +117,22 @@ class Watch:
         self._meters = meters
         self._tell()
         self._thread.start()
+        if self._follower:
+            self._follower.start(meters)
 
     def stop(self) -> None:
         """Look no more."""
         self._stopping.set()
+        if self._follower:
+            self._follower.stop()
         if self._thread.ident:
             self._thread.join()
 
     def look(self) -> None:
         """Take up what the ledger says, if it has changed."""
-        if (seen := stamp(self._home.releases / "ledger.jsonl")) == self._seen:
+        if (seen := stamp(ledger_path(self._home))) == self._seen and not self._again():
             return
-        self._seen = seen
+        self._seen, self._tried = seen, time.monotonic()
         try:
             champion = champion_id(self._home)
         except (HoldfastError, OSError) as error:
@@ -144,6 +158,12 @@ class Watch:
         self._offering.succeed(found)
         self._serving, self.refused = champion, None
         logger.info("release %s serves, in place of %s", champion, before)
+
+    def _again(self) -> bool:
+        """Tell whether to try again to fetch a champion that could not be had whole."""
+        if self._follower is None or self.refused is None or time.monotonic() - self._tried < AGAIN:
+            return False
+        return not (self._home.releases / self.refused.release_id).exists()
 
     def _tell(self) -> None:
         if self._meters:

@@ -68,6 +68,7 @@ class Meters:
         self._shadowed = Counter(
             "holdfast_shadow_decisions", "Decisions that the shadow took too", ["result"], registry=self.registry
         )
+        self._unheard = self._gauge("holdfast_objects_away", "1 while promotions of other homes are not heard of")
         self._shadow_id: str | None = None
         self._named: tuple[str | None, str | None] = (None, None)
         self._backlog = self._gauge("holdfast_log_backlog", "Entries that wait for the disk")
@@ -120,6 +121,10 @@ class Meters:
                 gauge.labels(last).set(0)
             if now is not None:
                 gauge.labels(now).set(1)
+
+    def heard(self, *, well: bool) -> None:
+        """Say whether object storage tells what other homes promote."""
+        self._unheard.set(0 if well else 1)
 
     def shadow(self, release_id: str | None) -> None:
         """Name the shadow, if there is one."""

@@ -22,6 +22,7 @@ from features.sheet import Progress, Sheet
 from serving.decide import FALLBACKS, SOURCES, Decider, Members, Occasion, Purse, StandIn, Worth
 from serving.record import File, Request, fact_column, reasons_of, record
 from training.artifacts import OF_OFFERS, open_release
+from training.releases.shelf import bring
 
 Floats = NDArray[np.float64]
 
@@ -175,6 +176,8 @@ def _source(row: Row) -> tuple[str, str, str]:
 
 def _decider(home: Home, release_id: str, catalogue_id: str) -> Decider:
     catalogue = catalogue_from_json(read_catalogue_body(home.decisions, catalogue_id))
+    if not (home.releases / release_id).exists():
+        bring(home, release_id)
     return Decider(open_release(home.releases, release_id), catalogue)
 
 

@@ -24,6 +24,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from features.decisions import SharedLog, open_log
+from features.engine import EMBEDDED
 from features.errors import ContractError, HoldfastError
 from features.home import Home
 from features.programme import Programme, read_programme
@@ -32,6 +33,7 @@ from serving.barrier import Barrier
 from serving.champion import Watch, open_champion
 from serving.desk import Desk
 from serving.door import is_loopback
+from serving.follower import Follower
 from serving.keys import Keyring
 from serving.lines import write_lines
 from serving.offering import Offering
@@ -42,6 +44,7 @@ from serving.traces import Traces
 from serving.turnstile import Turnstile
 from serving.workers import supervise
 from serving.world import World
+from training.releases.ledger import keep_up
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML reads it when imported; "1" would not do
 import bentoml
@@ -79,6 +82,7 @@ def open_desk(home: Home, *, worker: int | None = None) -> Desk:
     ContractError
         If the settings or offers are wrong, or another process has the log and lets nobody in.
     """
+    keep_up(home)
     release, refused = open_champion(home)
     programme = Programme.model_validate(release.manifest.programme)
     from features.live import Live
@@ -99,7 +103,8 @@ def open_desk(home: Home, *, worker: int | None = None) -> Desk:
     if not worker and engine.decisions != "sqlite":
         log.drain_to(engine.decisions)
     _finish_erasures(home, log, store, world.clock)
-    watch = Watch(home, offering, store, clock=world.clock, refused=refused)
+    follower = None if worker or engine.objects in EMBEDDED else Follower(home)  # one of several workers is enough
+    watch = Watch(home, offering, store, clock=world.clock, refused=refused, follower=follower)
     live, standbys = Live(home, store, log), Standbys(home)
     return Desk(
         offering,

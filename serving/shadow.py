@@ -25,6 +25,7 @@ from serving.champion import Refused, reason_of, tried
 from serving.decide import Choice, Decider, Members, Occasion, Worth
 from serving.meters import Meters
 from training.artifacts import Release
+from training.releases.ledger import ledger_path
 from training.releases.shadow import shadow_id, shadow_path
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Shadow:
 
     def look(self) -> None:
         """Take up which release is the shadow, if that has changed."""
-        if (seen := stamp(shadow_path(self._home), self._home.releases / "ledger.jsonl")) == self._seen:
+        if (seen := stamp(shadow_path(self._home), ledger_path(self._home))) == self._seen:
             return
         self._seen = seen
         self._release, self._decider, self.refused = None, None, None

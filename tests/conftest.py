@@ -1,14 +1,18 @@
 """What every test runs under (one clock, no deadlines, threads that do not spin, telemetry off), and real servers."""
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -173,6 +177,62 @@ def postgres_server(request):
     with contextlib.suppress(subprocess.CalledProcessError):  # a test has stopped it
         server.stop()
     server.remove()
+
+
+class S3Server:
+    """A real server that speaks S3, on a port of this machine; it keeps nothing on the disk."""
+
+    address = "s3://holdfast/programme"
+
+    def __init__(self):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.url.rpartition(":")[2])
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert any("Running on" in line for line in self._process.stderr)
+
+    @property
+    def environment(self):
+        """What a client has to find in its environment."""
+        key = {"AWS_ACCESS_KEY_ID": "ada", "AWS_SECRET_ACCESS_KEY": "hunter2"}
+        return key | {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-east-1"}
+
+    def stop(self):
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A server for all tests; what each puts there is taken away after it."""
+    if not (importlib.util.find_spec("moto") and importlib.util.find_spec("s3fs")):
+        if "CI" in os.environ:
+            pytest.fail("a server that speaks S3 is not installed; `make .venv/objects`")
+        pytest.skip("a server that speaks S3 is not installed; `make .venv/objects`")
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """An empty bucket, and a client's environment; `away` lets nobody answer any more."""
+    import httpx
+    from s3fs import S3FileSystem
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    httpx.put(f"{s3_server.url}/holdfast", timeout=60).raise_for_status()  # it loads itself at the first
+
+    def point_to(url):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        S3FileSystem.clear_instance_cache()
+
+    S3FileSystem.clear_instance_cache()
+    away, back = partial(point_to, "http://127.0.0.1:1"), partial(point_to, s3_server.url)
+    yield SimpleNamespace(address=s3_server.address, url=s3_server.url, away=away, back=back)
+    S3FileSystem.clear_instance_cache()
+    httpx.post(f"{s3_server.url}/moto-api/reset", timeout=60).raise_for_status()
 
 
 def _program():

@@ -35,8 +35,9 @@ from training.logged.log import ExperimentLog, experiment_log, offer_specs
 from training.preparation import Prepared, Settings, described, feature_specs, label_ledger, prepare
 from training.promotion import Verdict, evidence_from_json, judge
 from training.releases import names
-from training.releases.ledger import champion_id, promote
+from training.releases.ledger import champion_id, follow, keep_up, promote
 from training.releases.manifest import Manifest, OfferSpec, plain, read_manifest
+from training.releases.shelf import bring, put, reach
 from training.sheets.gallery import pictures
 from training.sheets.uplift_table import OfferRow, uplift_table
 
@@ -95,12 +96,14 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
         If a server that holdfast.toml names does not answer.
     """
     names.check(name)
+    keep_up(home)
     inputs = Inputs(home, open_warehouse(home), read_programme(home.settings), settings)
     known = _trained(home, inputs.churn)
     if known:
         names.give(home, name, known.release_id)
         return known, False
     registry.reach(home)  # an hour before a run is logged there, not after
+    reach(home)  # likewise
     begun = begin(inputs, progress)
     done = take_steps(inputs, begun, progress)
     progress("judging", 0, 1)
@@ -108,6 +111,7 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
     table = uplift_table(trained, begun.streams["table"])
     evidence = evidence_of_all(begun, done, trained, table)
     manifest = release(home, trained, evidence, begun.streams["release"])
+    put(home, manifest.release_id)
     progress("drawing", 0, 1)
     drawn = pictures(trained, table, begun.streams["pictures"])
     run_id = log_run(home, manifest, trained.models, inputs, name=name, drawn=drawn)
@@ -265,9 +269,11 @@ def log_run(
 
 def promote_release(home: Home, which: str, *, who: str, now: datetime) -> tuple[Verdict, str]:
     """Let the gate judge a release (by default the one trained last) and, if it passes, make it champion."""
+    follow(home)
     serving = champion_id(home)
     verdict, release_id = judge_release(home, which, serving=serving)
     if verdict.promote:
+        put(home, release_id)
         promote(home, release_id, expected=serving, who=who, now=now, verdict=verdict)
         registry.set_champion(home, release_id)
     return verdict, release_id
@@ -286,6 +292,8 @@ def judge_release(home: Home, which: str, *, serving: str | None) -> tuple[Verdi
     milliseconds = (latency(root, challenger, 1), latency(root, challenger, 100))
     evidence = replace(evidence_from_json(manifest.evidence["gate"]), milliseconds=milliseconds)
     other = serving if serving != release_id else None
+    if other:
+        bring(home, other)
     champion = evidence_from_json(read_manifest(home.releases / other).evidence["gate"]) if other else None
     if manifest.evidence["compared_with"] != other:
         evidence = replace(evidence, against_champion=None)

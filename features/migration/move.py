@@ -80,16 +80,14 @@ def refuse_servers(move: Move, parts: Sequence[Part], clock: Callable[[], dateti
     UnavailableError
         If a server does not answer, or takes no writes.
     """
-    from features.stores.health import postgres_health, redis_health
+    from features.stores.health import health_of
 
     for part in parts:
         for engine in (move.source, move.target):
             address: Any = getattr(engine, part.name)
             if address == getattr(Engine(), part.name):
                 continue
-            health = (
-                redis_health(engine, clock) if part.name == "online" else postgres_health(address, part.name, clock)
-            )
+            health = health_of(part.name, engine, clock)
             if health.state not in {"answers", "slow"}:
                 raise UnavailableError(
                     f"{part.name} at {masked(address)}: {health.words}; nothing was moved; `holdfast doctor` says how "

@@ -5,17 +5,18 @@ a sound one by anything that is only read.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from features.engine import Engine
-from features.errors import UnavailableError
+from features.errors import ContractError, UnavailableError
 from features.stores.postgres import asked, schema_of
 
 SECONDS: Final = 3.0  # that connecting and an answer may take
 SLOW_SECONDS: Final = 0.5  # that connecting to Postgres and asking it takes, beyond which it is slow
+SLOW_OBJECTS: Final = 5.0  # that five requests to object storage take
 REFUSALS: Final = {"28P01": "the password", "28000": "the user", "3D000": "the database", "42501": "the user's rights"}
 
 State = Literal["answers", "slow", "read_only", "refused", "silent", "absent"]
@@ -32,6 +33,14 @@ class Health:
     words: str
     server_time: datetime | None = None
     asked_at: datetime | None = None  # half way between the question and the answer, on this machine's clock
+
+
+def health_of(part: str, engine: Engine, clock: Callable[[], datetime]) -> Health:
+    """Try the server of a part."""
+    if part == "online":
+        return redis_health(engine, clock)
+    address: str = getattr(engine, part)
+    return objects_health(address) if part == "objects" else postgres_health(address, part, clock)
 
 
 def redis_health(engine: Engine, clock: Callable[[], datetime]) -> Health:
@@ -84,6 +93,24 @@ def postgres_health(address: str, part: str, clock: Callable[[], datetime]) -> H
     return Health("slow" if took > SLOW_SECONDS else "answers", words, server_time, asked_at)
 
 
+def objects_health(address: str) -> Health:
+    """Try whether object storage takes an object, gives it back, and lets nobody write over it."""
+    from features.stores.objects import Objects
+
+    try:
+        objects = Objects(address)
+        objects.probe()  # connects
+        began = time.perf_counter()
+        objects.probe()
+    except UnavailableError as error:
+        return _failed_objects(error.__cause__)
+    except ContractError as error:
+        return Health("refused", f"refuses: {error}")
+    took = time.perf_counter() - began
+    words = f"takes an object, gives it back and deletes it in {took * 1000:.0f} ms"
+    return Health("slow" if took > SLOW_OBJECTS else "answers", words)
+
+
 def revision(address: str, part: str) -> str | None:
     """Give the version of a library's tables, as Alembic notes it; None where it has made none yet."""
     table = f"{schema_of(part)}.alembic_version"
@@ -119,6 +146,28 @@ def _failed(error: BaseException | None) -> Health:
         return Health("refused", f"refuses: {REFUSALS.get(state, f'error {state}')}")
     refused = "FATAL" in str(error)  # the server's own word, where it speaks English
     return Health("refused", f"refuses: {_line(error)}") if refused else Health("absent", _ABSENT)
+
+
+def _failed_objects(error: BaseException | None) -> Health:
+    """Tell by the names of errors, which each storage's own library has: their words may hold what is secret."""
+    names = {type(one).__name__ for one in _causes(error)}
+    if names & {"NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "DefaultCredentialsError"}:
+        return Health("refused", "refuses: no credentials are in the environment (AWS_ACCESS_KEY_ID and its like)")
+    if "PermissionError" in names:
+        return Health("refused", "refuses: the credentials, or their rights (read, write and delete)")
+    if "FileNotFoundError" in names:
+        return Health("refused", "refuses: there is no such bucket")
+    if any("Timeout" in name for name in names):
+        return Health("silent", "says nothing in time")
+    if any("Connection" in name or "Connector" in name for name in names):
+        return Health("absent", _ABSENT)
+    return Health("refused", f"refuses: {type(error).__name__}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _sqlstate(words: str) -> str | None:

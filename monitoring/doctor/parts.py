@@ -11,7 +11,7 @@ from typing import Final
 from features.engine import Engine, masked
 from features.errors import HoldfastError, NotFoundError
 from features.home import Home
-from features.stores.health import Health, postgres_health, redis_health, revision, tables_in
+from features.stores.health import Health, health_of, revision, tables_in
 from monitoring.doctor.finding import Finding
 
 APART: Final = timedelta(seconds=2)  # that two clocks may be: beyond it, times of one machine are wrong on another
@@ -35,10 +35,7 @@ class Asked:
 
     def health(self, part: str) -> Health:
         """Try the server of a part."""
-        address = getattr(self.engine, part)
-        found = (
-            redis_health(self.engine, self.clock) if part == "online" else postgres_health(address, part, self.clock)
-        )
+        found = health_of(part, self.engine, self.clock)
         if found.server_time and found.asked_at:
             self.apart[part] = found.server_time - found.asked_at
         return found
@@ -117,7 +114,15 @@ def decisions(asked: Asked) -> Finding:
     return _postgres(asked, "decisions", _decisions_fault)
 
 
-PARTS: Final = (features, online, registry, tracking, studies, decisions)
+def objects(asked: Asked) -> Finding:
+    """Say whether object storage takes what is put there; where homes share none, releases are this home's own."""
+    if asked.engine.objects == "file":
+        return asked.finding("objects", "releases and MLflow's files are this home's own")
+    health = asked.health("objects")
+    return asked.finding("objects", health.words, _mend(health, "objects"))
+
+
+PARTS: Final = (features, online, registry, tracking, studies, decisions, objects)
 
 
 def _postgres(asked: Asked, part: str, fault: Callable[[Asked], str]) -> Finding:

@@ -19,6 +19,7 @@ from monitoring.overview.releases import Releases, gather_releases
 from monitoring.overview.risk import Risk, gather_risk
 from monitoring.overview.segments import RfmMap, gather_segments
 from monitoring.overview.triggers import Standing, gather_triggers
+from training.releases.ledger import keep_up
 from training.releases.manifest import plain
 
 
@@ -54,6 +55,7 @@ def gather(home: Home, *, written: datetime, progress: Progress) -> Overview:
     ----------
     written : the time by the wall; a programme of the past has a time of its own
     """
+    keep_up(home)
     programme = read_programme(home.settings)
     now, rng = programme.replay_from or written, np.random.default_rng(programme.seed)
     build, promote = "holdfast features build", "holdfast promote"

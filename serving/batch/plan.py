@@ -24,7 +24,7 @@ from serving.batch.audience import Audience, find_audience
 from serving.decide import Decider, Members
 from training.artifacts import open_release
 from training.constraints import CONSENT, OPTED_OUT
-from training.releases.ledger import champion_id
+from training.releases.ledger import champion_id, keep_up
 
 WORDS: Final = ("segment", "lifecycle_stage")  # of the snapshot, that a decision carries
 
@@ -135,6 +135,7 @@ def plan_batch(home: Home, request: Request) -> Plan:
         raise ContractError(
             f"--budget {request.budget} came, an amount above 0 was wanted; without it money is no limit"
         )
+    keep_up(home)
     if (champion := champion_id(home)) is None:
         raise NotFoundError("no release is champion yet; `holdfast train`, then `holdfast promote`")
     warehouse, programme = open_warehouse(home), read_programme(home.settings)

@@ -4,22 +4,32 @@ The ledger, `releases/ledger.jsonl`, is the truth about who is champion: one lin
 flushed. A change has happened once its line ends in a newline; a torn last line never happened, and the next change
 cuts it off. `releases/champion.json` is a copy for people and other programs, written after the ledger and mended by
 the next change.
+
+Where homes share object storage, a change has happened once it stands there, under the number that comes next; each
+home's own ledger is a copy that follows it, and what a home's service heeds.
 """
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from features.errors import ContractError, CorruptError, NotFoundError
+from features.errors import ContractError, CorruptError, HoldfastError, NotFoundError
 from features.files import changing, write_json
 from features.home import Home
 from features.saying import Saying, saying
+from features.stores.objects import objects_of
+from training.releases.manifest import RELEASE
+from training.releases.shared import SharedLedger
+from training.releases.shelf import MANIFEST, bring
 
 if TYPE_CHECKING:
     from training.promotion import Verdict
+
+logger: Final = logging.getLogger("holdfast")
 
 Action = Literal["promotion", "rollback"]
 
@@ -66,9 +76,37 @@ def ledger(home: Home) -> tuple[Change, ...]:
     CorruptError
         If a line that was written whole can't be read: somebody else wrote here.
     """
-    path = _ledger_path(home)
-    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
-    return tuple(_read_change(line, path) for line in whole.splitlines())
+    path = ledger_path(home)
+    return tuple(_read_change(line, path) for line in _lines(path))
+
+
+def follow(home: Home) -> None:
+    """Take down the changes that other homes made; nothing happens where there is no object storage.
+
+    Raises
+    ------
+    UnavailableError
+        If the storage doesn't answer.
+    CorruptError
+        If what stands there is no change of the champion that serves.
+    ContractError
+        If this home has changes of its own.
+    """
+    if objects := objects_of(home):
+        with changing(ledger_path(home)):
+            _follow(home, SharedLedger(objects))
+
+
+def keep_up(home: Home) -> None:
+    """Follow, and have the champion here; go on with what is here where that can't be done, and say so."""
+    if objects_of(home) is None:
+        return
+    try:
+        follow(home)
+        if champion := champion_id(home):
+            bring(home, champion)
+    except HoldfastError as error:
+        logger.warning("this home goes on with what it has: %s", error)
 
 
 def promote(
@@ -84,12 +122,15 @@ def promote(
         If the verdict is against it, or another release is champion by now.
     NotFoundError
         If there is no such release.
+    UnavailableError
+        If homes share object storage, and it doesn't answer.
     """
     if not verdict.promote:
         raise ContractError(f"the gate refused release {release_id}: {'; '.join(verdict.reasons)}; train another")
-    if not (home.releases / release_id / "manifest.json").exists():
+    if not (home.releases / release_id / MANIFEST).exists():
         raise NotFoundError(f"there is no release {release_id!r}; `holdfast releases` lists those that exist")
-    with changing(_ledger_path(home)):
+    with changing(ledger_path(home)):
+        shared = _shared(home)
         changes = ledger(home)
         serving = changes[-1].to_release if changes else None
         if serving != expected:
@@ -101,7 +142,7 @@ def promote(
             _copy_champion(home, changes[-1])
             return changes[-1]
         change = Change("promotion", now.astimezone(UTC).isoformat(), who, serving, release_id, verdict.said)
-        _append(home, change)
+        _enter(home, change, shared)
         return change
 
 
@@ -112,39 +153,78 @@ def rollback(home: Home, *, who: str, now: datetime) -> str:
     ------
     NotFoundError
         If there is none before, or its folder is gone.
+    UnavailableError
+        As `promote`.
     """
-    with changing(_ledger_path(home)):
+    with changing(ledger_path(home)):
+        shared = _shared(home)
         standing = champions(home)
         if len(standing) < 2:  # noqa: PLR2004 (one to leave, one to return to)
             raise NotFoundError("there is no champion before this one to go back to; `holdfast releases` lists all")
         serving, before = standing[-1], standing[-2]
-        if not (home.releases / before / "manifest.json").exists():
+        bring(home, before)
+        if not (home.releases / before / MANIFEST).exists():
             raise NotFoundError(f"release {before}, the champion before, is gone; `holdfast promote` another one")
         at = now.astimezone(UTC).isoformat()
-        _append(
-            home, Change("rollback", at, who, serving, before, (saying("{release} was taken back", release=serving),))
-        )
+        said = (saying("{release} was taken back", release=serving),)
+        _enter(home, Change("rollback", at, who, serving, before, said), shared)
         return before
 
 
-def _ledger_path(home: Home) -> Path:
+def ledger_path(home: Home) -> Path:
+    """Say where a home's ledger is."""
     return home.releases / "ledger.jsonl"
 
 
-def _read_change(line: bytes, path: Path) -> Change:
+def _lines(path: Path) -> tuple[bytes, ...]:
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    return tuple(whole.splitlines())
+
+
+def _read_change(line: bytes, path: Path | str) -> Change:
     try:
         value = json.loads(line)
+        if not RELEASE.fullmatch(value["to_release"]) or line.splitlines() != [line]:
+            raise ValueError(f"it leads to {value['to_release']!r}")  # noqa: TRY301 (said below)
         return Change(**value | {"said": tuple(map(Saying.read, value["said"]))})
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptError(f"{path} has a line that is no change of champion: {error}; restore a copy") from error
 
 
-def _append(home: Home, change: Change) -> None:
-    path = _ledger_path(home)
+def _shared(home: Home) -> SharedLedger | None:
+    """Give the ledger that homes share, if they do, once this home has all of it."""
+    if (objects := objects_of(home)) is None:
+        return None
+    shared = SharedLedger(objects)
+    _follow(home, shared)
+    return shared
+
+
+def _follow(home: Home, shared: SharedLedger) -> None:
+    for line in shared.after(_lines(ledger_path(home))):
+        change, serving = _read_change(line, shared.objects.place), champion_id(home)
+        back = champions(home)[-2:-1] if change.action == "rollback" else (change.to_release,)
+        if change.from_release != serving or back != (change.to_release,):
+            raise CorruptError(
+                f"{shared.objects.place} has a {change.action} from {change.from_release} to {change.to_release}, "
+                f"which can't follow {serving}; restore a copy"
+            )
+        _append(home, change, line)
+
+
+def _enter(home: Home, change: Change, shared: SharedLedger | None) -> None:
+    line = json.dumps(asdict(change), sort_keys=True).encode()
+    if shared and not shared.enter(len(ledger(home)) + 1, line):
+        raise ContractError("another machine changed the champion meanwhile; compare with it, then do it again")
+    _append(home, change, line)
+
+
+def _append(home: Home, change: Change, line: bytes) -> None:
+    path = ledger_path(home)
     written = path.read_bytes() if path.exists() else b""
     with path.open("ab") as file:
         file.truncate(written.rfind(b"\n") + 1)  # a torn last line never happened
-        file.write(json.dumps(asdict(change), sort_keys=True).encode() + b"\n")
+        file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
     _copy_champion(home, change)

@@ -1,6 +1,7 @@
 """The manifest of a release: what it is made of and on what evidence; plain JSON, read without its models."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from features.files import fingerprint
 from training.releases.sealed import MANIFEST_BYTES, parse, read_bytes
 
 FORMAT: Final = 1
+RELEASE: Final = re.compile(r"[A-Za-z0-9]+")  # an id, and no path
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,21 @@ def read_manifest(root: Path) -> Manifest:
     path = root / "manifest.json"
     if not path.exists():
         raise NotFoundError(f"{root} holds no release (no manifest.json); `holdfast releases` lists those that exist")
-    body = read_bytes(path, most=MANIFEST_BYTES)
+    return manifest_of(read_bytes(path, most=MANIFEST_BYTES), str(path))
+
+
+def manifest_of(body: bytes, where: str) -> Manifest:
+    """Take a manifest from its bytes.
+
+    Raises
+    ------
+    CorruptError
+        If they are none, or another than was released.
+    """
     try:
         value = parse(body)
         if value["format"] != FORMAT:
-            raise CorruptError(f"{path} has format {value['format']}, {FORMAT} was wanted; train a new release")
+            raise CorruptError(f"{where} has format {value['format']}, {FORMAT} was wanted; train a new release")
         value["features"] = tuple(FeatureSpec(**feature) for feature in value["features"])
         value["offers"] = tuple(OfferSpec(**offer) for offer in value["offers"])
         value["reference_as_of"] = tuple(value["reference_as_of"])
@@ -71,11 +83,11 @@ def read_manifest(root: Path) -> Manifest:
         came = identity(manifest)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptError(
-            f"{path} is not the manifest of a release: {error}; `holdfast rollback` goes back"
+            f"{where} is not the manifest of a release: {error}; `holdfast rollback` goes back"
         ) from error
     if came != manifest.release_id:
         raise CorruptError(
-            f"{path} is not the manifest that was released: its content is that of {came}, {manifest.release_id} "
+            f"{where} is not the manifest that was released: its content is that of {came}, {manifest.release_id} "
             f"was wanted; `holdfast rollback` goes back"
         )
     return manifest

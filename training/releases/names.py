@@ -2,16 +2,18 @@
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, Final
 
 from features.errors import ContractError, NotFoundError
 from features.files import write_json
 from features.home import Home
 from training.releases.ledger import champion_id
+from training.releases.manifest import RELEASE
+from training.releases.shelf import bring
 
 CHAMPION: Final = "champion"  # the one that serves
 CHALLENGER: Final = "challenger"  # the one that was trained last
-RELEASE: Final = re.compile(r"[A-Za-z0-9]+")  # an id, and no path
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -31,6 +33,8 @@ def resolve(home: Home, which: str) -> str:
     if which == CHALLENGER:
         return last_trained(home)
     found = _names(home).get(which, which)
+    with suppress(NotFoundError):  # said below
+        bring(home, found)
     if not RELEASE.fullmatch(found) or not (home.releases / found / "manifest.json").exists():
         raise NotFoundError(f"there is no release {which!r}; `holdfast releases` lists those that exist")
     return found

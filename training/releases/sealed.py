@@ -54,10 +54,37 @@ def read_files(root: Path, described: Mapping[str, Any], wanted: Collection[str]
         raise CorruptError(f"release {root.name} does not list {sorted(missing)}")
     if strange := set(described) - set(wanted):
         raise CorruptError(f"release {root.name} lists {sorted(strange)}, which no release has")
-    sizes = {name: _size(root / name, described[name]) for name in wanted}
-    if sum(sizes.values()) > RELEASE_BYTES:
-        raise CorruptError(f"release {root.name} has {sum(sizes.values()):,} bytes, at most {RELEASE_BYTES:,} may it")
-    return {name: _checked(root / name, size, described[name]["sha256"]) for name, size in sizes.items()}
+    check_sizes(root.name, described)
+    return {name: _checked(root / name, described[name]) for name in wanted}
+
+
+def check_sizes(release_id: str, described: Mapping[str, Any]) -> None:
+    """Refuse a release that describes a file as what none may be, or is larger than any may be.
+
+    Raises
+    ------
+    CorruptError
+        At the first.
+    """
+    size = sum(_size(f"{release_id}/{name}", one) for name, one in described.items())
+    if size > RELEASE_BYTES:
+        raise CorruptError(f"release {release_id} has {size:,} bytes, at most {RELEASE_BYTES:,} may it")
+
+
+def vouch(where: str, body: bytes, described: Mapping[str, Any]) -> None:
+    """Hold a file's bytes against what its manifest says of them.
+
+    Raises
+    ------
+    CorruptError
+        If they are not those.
+    """
+    came, size, digest = hashlib.sha256(body).hexdigest(), described["bytes"], described["sha256"]
+    if len(body) != size or came != digest:
+        raise CorruptError(
+            f"{where} is not the file that was released: {len(body)} bytes, sha256 {came[:12]}… came, "
+            f"{size} bytes, sha256 {digest[:12]}… was wanted; `holdfast rollback` goes back"
+        )
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -81,21 +108,16 @@ def parse(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _size(path: Path, described: Any) -> int:  # noqa: ANN401 (what somebody may have edited)
+def _size(where: str, described: Any) -> int:  # noqa: ANN401 (what somebody may have edited)
     size = described.get("bytes") if isinstance(described, dict) else None
     if not isinstance(size, int) or not 0 <= size <= FILE_BYTES or not isinstance(described.get("sha256"), str):
-        raise CorruptError(f"{path} is described as {str(described)[:80]}; at most {FILE_BYTES:,} bytes may it have")
+        raise CorruptError(f"{where} is described as {str(described)[:80]}; at most {FILE_BYTES:,} bytes may it have")
     return size
 
 
-def _checked(path: Path, size: int, digest: str) -> bytes:
+def _checked(path: Path, described: Mapping[str, Any]) -> bytes:
     body = read_bytes(path, most=FILE_BYTES)
-    came = hashlib.sha256(body).hexdigest()
-    if len(body) != size or came != digest:
-        raise CorruptError(
-            f"{path} is not the file that was released: {len(body)} bytes, sha256 {came[:12]}… came, "
-            f"{size} bytes, sha256 {digest[:12]}… was wanted; `holdfast rollback` goes back"
-        )
+    vouch(str(path), body, described)
     return body
 
 

@@ -1,5 +1,7 @@
 """Which release decides beside the champion, on the same requests, and is obeyed by nobody: `releases/shadow.json`.
 
+Where homes share object storage it stands there, too, and each home's file follows it.
+
 No ledger: who was champion has to be known forever, a shadow only while it is one. What it would have decided says so
 itself, in `features.shadow`.
 """
@@ -7,11 +9,18 @@ itself, in `features.shadow`.
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from features.errors import ContractError, CorruptError, NotFoundError
 from features.files import write_json
 from features.home import Home
+from features.stores.objects import objects_of
 from training.releases.ledger import champion_id
+from training.releases.sealed import parse
+from training.releases.shelf import put
+
+SHARED: Final = "shadow.json"
+SHARED_BYTES: Final = 1 << 16
 
 
 def shadow_id(home: Home) -> str | None:
@@ -50,15 +59,45 @@ def begin_shadow(home: Home, release_id: str, *, who: str, now: datetime) -> Non
     if not (home.releases / release_id / "manifest.json").exists():
         raise NotFoundError(f"there is no release {release_id!r}; `holdfast releases` lists those that exist")
     since = now.astimezone(UTC).isoformat()
-    write_json(shadow_path(home), {"release_id": release_id, "since": since, "who": who})
+    told = {"release_id": release_id, "since": since, "who": who}
+    if objects := objects_of(home):
+        put(home, release_id)
+        objects.write(SHARED, json.dumps(told).encode())
+    write_json(shadow_path(home), told)
 
 
 def end_shadow(home: Home) -> bool:
     """Let there be no shadow; False if there was none."""
     path = shadow_path(home)
+    if objects := objects_of(home):
+        objects.remove(SHARED)
     stood = path.exists()
     path.unlink(missing_ok=True)
     return stood
+
+
+def follow_shadow(home: Home) -> None:
+    """Have the shadow that another home named, if homes share object storage, or none any more.
+
+    Raises
+    ------
+    UnavailableError
+        If the storage doesn't answer.
+    CorruptError
+        If what stands there was written by somebody else.
+    """
+    if (objects := objects_of(home)) is None:
+        return
+    path, body = shadow_path(home), objects.find(SHARED, most=SHARED_BYTES)
+    if body is None:
+        path.unlink(missing_ok=True)
+        return
+    try:
+        told = parse(body)
+    except (ValueError, TypeError) as error:
+        raise CorruptError(f"{objects.place}/{SHARED} names no release ({error}); `holdfast shadow --end`") from error
+    if not path.exists() or json.loads(path.read_bytes()) != told:
+        write_json(path, told)
 
 
 def shadow_path(home: Home) -> Path:

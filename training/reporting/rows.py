@@ -23,7 +23,7 @@ from features.schema import CONTROL
 from features.snapshots import built
 from features.warehouse import Warehouse
 from training.artifacts import open_release
-from training.releases.ledger import champion_id
+from training.releases.ledger import champion_id, keep_up
 from training.reporting.attribution import attribute
 
 Floats = NDArray[np.float64]
@@ -193,6 +193,7 @@ def _of_contacts(contacts: pd.DataFrame, home: Home) -> tuple[pd.DataFrame, tupl
 
 def _by_champion(frame: pd.DataFrame, offers: Sequence[str], home: Home) -> Floats:
     """Give what the champion would have expected of each offer; NaN if it learned from these contacts or later ones."""
+    keep_up(home)
     net, champion = np.full((len(frame), len(offers)), np.nan), champion_id(home)
     if champion is None:
         return net

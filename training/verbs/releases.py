@@ -24,10 +24,12 @@ def evaluate(
 ) -> None:
     """Show what a release learned, how good that is, and against what; or set two side by side."""
     from training.model_card import comparison_sheet, sheets
+    from training.releases.ledger import keep_up
     from training.releases.manifest import plain, read_manifest
     from training.releases.names import resolve
 
     place = Home(home)
+    keep_up(place)
     manifest = read_manifest(place.releases / resolve(place, release))
     if pictures:
         from training.registry import save_pictures
@@ -60,8 +62,9 @@ def promote(
     """Let the gate judge a release and, if it passes, make it champion; exit 1 if it is refused."""
     from training.model_card import verdict_lines
     from training.pipeline import promote_release
-    from training.releases.ledger import champion_id
+    from training.releases.ledger import champion_id, keep_up
 
+    keep_up(Home(home))
     before = champion_id(Home(home))
     verdict, release_id = promote_release(Home(home), release, who=getpass.getuser(), now=clock())
     serves = verdict.promote or release_id == before
@@ -89,10 +92,12 @@ def shadow(
     end: Annotated[bool, typer.Option("--end", help="Let none decide beside the champion any more.")] = False,
 ) -> None:
     """Let a release decide beside the champion on live requests, obeyed by nobody; holdfast monitor shadow compares."""
+    from training.releases.ledger import keep_up
     from training.releases.names import resolve
     from training.releases.shadow import begin_shadow, end_shadow
 
     place = Home(home)
+    keep_up(place)
     if end:
         say("there is no shadow any more" if end_shadow(place) else "there was no shadow")
         return
@@ -104,6 +109,8 @@ def shadow(
 def releases(home: Where = DEFAULT_HOME) -> None:
     """List the releases and every change of champion."""
     from training.model_card import ledger_sheet, releases_sheet
+    from training.releases.ledger import keep_up
 
+    keep_up(Home(home))
     show(releases_sheet(Home(home)))
     show(ledger_sheet(Home(home)))
