@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from features.engine import Engine
-from features.errors import NotFoundError
+from features.engine import Engine, masked
+from features.errors import ContractError, NotFoundError
 from features.files import write_whole
 from features.home import Home
 from features.programme import read_programme
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "holdfast"
+FILES = "mlartifacts"  # the folder in object storage, as `Home.artifacts`
 
 
 @dataclass
@@ -80,8 +81,21 @@ def reach(home: Home) -> None:
     ------
     UnavailableError
         If they are kept in Postgres, and it does not answer.
+    ContractError
+        If MLflow has no way to keep files where releases are.
     """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     _uri(home)
+    place = files_uri(home, read_programme(home.settings).engine)
+    try:
+        get_artifact_repository(place)
+    except (MlflowException, ImportError) as error:
+        raise ContractError(
+            f"MLflow can't keep files at {masked(place)}: it knows s3://, gs:// and abfss:// once their packages are "
+            f"installed (s3: `pip install 'holdfast[s3]'`)"
+        ) from error
 
 
 def set_champion(home: Home, release_id: str) -> None:
@@ -141,6 +155,12 @@ def tracking_uri(home: Home, engine: Engine) -> str:
     return f"sqlite:///{home.tracking.resolve()}" if local else in_schema(engine.tracking, "tracking")
 
 
+def files_uri(home: Home, engine: Engine) -> str:
+    """Give the address below which MLflow keeps files."""
+    local = engine.objects == "file"
+    return home.artifacts.resolve().as_uri() if local else f"{engine.objects.rstrip('/')}/{FILES}"
+
+
 def _uri(home: Home) -> str:
     return tracking_uri(home, read_programme(home.settings).engine)
 
@@ -159,4 +179,5 @@ def _experiment(client: "MlflowClient", home: Home) -> str:
     existing = client.get_experiment_by_name(EXPERIMENT)
     if existing:
         return str(existing.experiment_id)
-    return str(client.create_experiment(EXPERIMENT, artifact_location=home.artifacts.resolve().as_uri()))
+    place = files_uri(home, read_programme(home.settings).engine)
+    return str(client.create_experiment(EXPERIMENT, artifact_location=place))

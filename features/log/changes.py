@@ -38,12 +38,18 @@ def follow(db: sqlite3.Connection) -> bool:
         return False
     db.execute(_TABLE)
     db.execute("CREATE INDEX contacts_by_decision ON contacts (decision_id)")  # by which they are looked up here alone
-    for table, key in KEYS.items():
-        db.execute(f"INSERT INTO changes (source, key) SELECT '{table}', {key} FROM {table}")  # noqa: S608 (own names)
+    note(db)
+    for table in KEYS:
         for event, rows in (("INSERT", ("NEW",)), ("DELETE", ("OLD",)), ("UPDATE", ("OLD", "NEW"))):
             notes = " ".join(f"{_NOTE} ('{table}', {_of(table, row)});" for row in rows)
             db.execute(f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN {notes} END")
     return True
+
+
+def note(db: sqlite3.Connection) -> None:
+    """Note every row that is there, whether it was carried over or not."""
+    for table, key in KEYS.items():
+        db.execute(f"INSERT INTO changes (source, key) SELECT '{table}', {key} FROM {table}")  # noqa: S608 (own names)
 
 
 def forget(db: sqlite3.Connection, number: int) -> None:

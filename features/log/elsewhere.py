@@ -50,10 +50,12 @@ class Heard:
 
 def begin(db: sqlite3.Connection) -> str:
     """Make what it takes to agree, and give this log's name, which it has for good."""
-    changes.follow(db)
+    fresh = changes.follow(db)
     for statement in filter(str.strip, _TABLES.split(";")):
         db.execute(statement)
     if (found := db.execute("SELECT instance FROM agreement").fetchone()) is None:
+        if not fresh:  # what was drained before anybody agreed, others have not heard of
+            changes.note(db)
         found = (secrets.token_hex(8),)
         db.execute("INSERT INTO agreement VALUES (?, 0, 0)", found)
     return str(found[0])

@@ -216,11 +216,35 @@ def unlike(address: str, mark: str) -> str:
     UnavailableError, ContractError
         As `features.stores.postgres.asked`.
     """
+    found = _terms(address)
+    return _refusal(*found, mark) if found else ""
+
+
+def begun(address: str) -> bool:
+    """Say whether there are instances that agree there.
+
+    Raises
+    ------
+    UnavailableError, ContractError
+        As `features.stores.postgres.asked`.
+    """
+    return _terms(address) is not None
+
+
+def round_trip(address: str) -> float:
+    """Measure how many seconds Postgres takes to answer what is asked on a connection that stands."""
+    with asked(address, "decisions") as connection:
+        began = time.perf_counter()
+        connection.execute("SELECT 1").fetchone()
+        return time.perf_counter() - began
+
+
+def _terms(address: str) -> tuple[int, str] | None:
     with asked(address, "decisions") as connection:
         if connection.execute("SELECT to_regclass(%s)", (f"{_SCHEMA}.terms",)).fetchone() == (None,):
-            return ""
-        found = connection.execute(f"SELECT format, mark FROM {_SCHEMA}.terms").fetchone()  # noqa: S608 (own names)
-    return _refusal(found[0], found[1], mark) if found else ""
+            return None
+        found: tuple[int, str] | None = connection.execute(f"SELECT format, mark FROM {_SCHEMA}.terms").fetchone()  # noqa: S608 (own names)
+        return found
 
 
 def _refusal(came: int, theirs: str, mark: str) -> str:

@@ -9,9 +9,12 @@ from itertools import islice
 from typing import Any, Final
 
 from features.engine import Engine
+from features.errors import ContractError, UnavailableError
 from features.log.changes import KEYS
 from features.log.commits import lock
 from features.log.drain import MONTHLY, MOST, carry, clean, connected, drain
+from features.log.ledger import NAME, Terms, begun, unlike
+from features.log.register import Marks
 from features.log.rows import JSON, TIMES, microseconds, open_to_read, to_json
 from features.log.writer import DecisionLog
 from features.migration.move import Move, Part
@@ -19,21 +22,26 @@ from features.migration.tally import Compared, Tally, tally
 from features.sheet import Progress
 
 _THERE: Final = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1"
+_PATIENCE: Final = 10.0  # seconds: nobody waits for a decision here
 _CLOCK: Final = MONTHLY["contacts"]  # the one time that the file keeps as a number
 
 
 def check(move: Move) -> int:
     """Count rows that Postgres has and the file has not; the file itself is nobody's target.
 
+    Where instances agree there, theirs are no strangers: they come into the file as it joins them.
+
     Raises
     ------
     ContractError
-        If a service writes the log.
+        If a service writes the log, or the instances that agree there would refuse this home.
     """
     if move.target.decisions == "sqlite":
         return 0
     if move.home.decisions.exists():
         lock(move.home.decisions).close()
+    if _joins(move):
+        return 0
     with connected(move.target.decisions) as postgres, contextlib.closing(_file(move)) as db:
         return sum(_strangers(postgres, db, table, key) for table, key in KEYS.items())
 
@@ -41,18 +49,23 @@ def check(move: Move) -> int:
 def copy(move: Move, progress: Progress) -> None:
     """Carry over what Postgres lacks, with the log in hand, so that nobody decides meanwhile.
 
-    What was drained to another Postgres before is noted no more: where one lacks rows all the same, all are carried.
+    With `agree` the log joins the other instances, or is the first of them: each then has what all have. What was
+    drained to another Postgres before is noted no more: where one lacks rows all the same, all are carried.
 
     Raises
     ------
     ContractError
         If a service writes the log.
+    UnavailableError
+        If it can't be made one of those that agree.
     """
     address, path = move.target.decisions, move.home.decisions
-    if address == "sqlite" or not path.exists():
+    if address == "sqlite" or not (path.exists() or _joins(move)):
         return
-    with DecisionLog(path) as log:
+    with DecisionLog(path, Terms(address, _PATIENCE) if move.target.agree else None) as log:
         drain(log, path, address)
+        if log.apart():
+            raise UnavailableError("the log did not become one with the other instances'; do it again")
     with contextlib.closing(open_to_read(path)) as db:
         for number, table in enumerate(KEYS):
             if _tally(move, move.source, table) != _tally(move, move.target, table):
@@ -72,6 +85,25 @@ def compare(move: Move) -> list[Compared]:
 
 
 DECISIONS = Part("decisions", check, copy, compare)
+
+
+def _joins(move: Move) -> bool:
+    """Tell whether instances agree at the target, which this home may join.
+
+    Raises
+    ------
+    ContractError
+        If they would refuse it.
+    """
+    if not (move.target.agree and begun(move.target.decisions)):
+        return False
+    if not move.home.privacy_key.exists():
+        raise ContractError(
+            f"{move.home.root} has no privacy.key: copy that of the instances that decide as one; nothing was moved"
+        )
+    if refusal := unlike(move.target.decisions, Marks(move.home.decisions).of(NAME)):
+        raise ContractError(f"{refusal}; nothing was moved")
+    return True
 
 
 def _tally(move: Move, engine: Engine, table: str) -> Tally:

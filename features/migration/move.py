@@ -95,4 +95,5 @@ def refuse_servers(move: Move, parts: Sequence[Part], clock: Callable[[], dateti
                 )
 
 
-KEPT: Final = ("registry", "online", "tracking", "studies", "decisions")  # in the order in which they are moved
+# in the order in which they are moved
+KEPT: Final = ("registry", "online", "objects", "tracking", "studies", "decisions")

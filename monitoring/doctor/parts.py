@@ -131,7 +131,7 @@ def _postgres(asked: Asked, part: str, fault: Callable[[Asked], str]) -> Finding
         if mend := _mend(health, part):
             return asked.finding(part, health.words, mend)
         if found := fault(asked):
-            return asked.finding(part, f"{health.words}; its tables are not what this home wants", found)
+            return asked.finding(part, f"{health.words}; it is not what this home wants", found)
     except HoldfastError as error:
         return asked.finding(part, "can't be asked", str(error))
     return asked.finding(part, health.words)
@@ -172,17 +172,31 @@ def _outdated(came: str | None, wanted: str, cure: str) -> str:
 
 def _decisions_fault(asked: Asked) -> str:
     from features.log.drain import lacking
-    from features.log.ledger import NAME, unlike
-    from features.log.register import Marks
 
-    joins = asked.engine.agree and asked.home.privacy_key.exists()
-    if joins and (found := unlike(asked.engine.decisions, Marks(asked.home.decisions).of(NAME))):
+    if asked.engine.agree and (found := _disagrees(asked)):
         return found
     with contextlib.suppress(NotFoundError):  # nothing was decided yet
         if missing := lacking(asked.home.decisions, asked.engine.decisions):
             return (
                 f"lacks {', '.join(missing)}: let the copy be made anew in an empty database; the file holds all of it"
             )
+    return ""
+
+
+def _disagrees(asked: Asked) -> str:
+    """Say what would keep this instance apart from the others."""
+    from features.log.ledger import NAME, begun, round_trip, unlike
+    from features.log.register import Marks
+
+    address, within = asked.engine.decisions, asked.engine.decisions_timeout_ms
+    if asked.home.privacy_key.exists():
+        if found := unlike(address, Marks(asked.home.decisions).of(NAME)):
+            return found
+    elif begun(address):
+        return "this home has no privacy.key yet: copy that of the instances that decide as one before it makes its own"
+    if (took := round_trip(address) * 1000) > within:
+        late = f"its answer takes {took:.0f} ms, and this instance decides apart after {within}"
+        return f"{late}: bring it nearer, or raise decisions_timeout_ms"
     return ""
 
 

@@ -11,10 +11,11 @@ from features.migration.online import ONLINE
 from features.migration.registry import REGISTRY
 from features.migration.tally import Compared
 from features.sheet import Progress
+from training.migration.releases import OBJECTS
 from training.migration.studies import STUDIES
 from training.migration.tracking import TRACKING
 
-PARTS: Final[tuple[Part, ...]] = (REGISTRY, ONLINE, TRACKING, STUDIES, DECISIONS)
+PARTS: Final[tuple[Part, ...]] = (REGISTRY, ONLINE, OBJECTS, TRACKING, STUDIES, DECISIONS)
 
 
 def migrate(move: Move, *, clock: Callable[[], datetime], progress: Progress) -> list[Compared]:

@@ -1,11 +1,11 @@
 """MLflow's runs and models' versions: its tables are made by its own migration, and filled in one transaction.
 
-The files of a run stay where they are: its row says where, and that is an address that does not move with the rows.
+Where the files of runs move as well, every row that says where they are says so of the new place.
 """
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from features.migration.move import Move, Part
 from features.migration.tally import Compared, Tally, digest, tally
 from features.sheet import Progress
 from features.stores.postgres import tables_exist
-from training.registry import schema_version, tracking_uri
+from training.registry import files_uri, schema_version, tracking_uri
 
 _ROWS: Final = 1_000  # in memory at once
 _NOBODYS: Final = frozenset({"experiments", "workspaces"})  # MLflow puts a first one there when it is opened
@@ -36,7 +36,7 @@ def check(move: Move) -> int:
         if _untouched(target, tables):
             return 0
         with _opened(move.home, move.source) as source:
-            return sum(_strangers(source, target, table) for table in tables)
+            return sum(_strangers(move, source, target, table) for table in tables)
 
 
 def copy(move: Move, progress: Progress) -> None:
@@ -53,7 +53,7 @@ def copy(move: Move, progress: Progress) -> None:
         _refuse_version(source, "here")
         _make(tracking_uri(move.home, move.target))
         with _opened(move.home, move.target) as target:
-            if target is None or _tallies(source) == _tallies(target):
+            if target is None or _tallies(move, source) == _tallies(move, target):
                 return
             _refuse_version(target, "there")
             tables = _tables(target)
@@ -61,7 +61,8 @@ def copy(move: Move, progress: Progress) -> None:
                 target.execute(table.delete())
             for number, table in enumerate(tables):
                 for rows in _selected(source, table).mappings().partitions():
-                    target.execute(table.insert(), [dict(row) for row in rows])
+                    moved = [dict(zip(row.keys(), _moved(move, row.values()), strict=True)) for row in rows]
+                    target.execute(table.insert(), moved)
                 _move_on(target, table)
                 progress("runs and models' versions", number + 1, len(tables))
             target.commit()
@@ -70,9 +71,22 @@ def copy(move: Move, progress: Progress) -> None:
 def compare(move: Move) -> list[Compared]:
     """Hold each table that has rows on either side against the other."""
     with _opened(move.home, move.source) as source, _opened(move.home, move.target) as target:
-        here, there = (_tallies(one) for one in (source, target))
+        here, there = (_tallies(move, one) for one in (source, target))
     sides = {name: (here.get(name, Tally()), there.get(name, Tally())) for name in {**here, **there}}
     return [Compared(f"tracking: {name}", *both) for name, both in sides.items() if any(one.rows for one in both)]
+
+
+def readdress(move: Move) -> None:
+    """Let the rows say where files are that moved while the rows did not."""
+    here, there = (files_uri(move.home, engine) for engine in (move.source, move.target))
+    with _opened(move.home, move.source) as kept:
+        if kept is None:
+            return
+        for table in _tables(kept):
+            for column in (one for one in table.columns if isinstance(one.type, sa.String)):
+                said = sa.update(table).where(column.startswith(here, autoescape=True))
+                kept.execute(said.values({column: sa.literal(there) + sa.func.substr(column, len(here) + 1)}))
+        kept.commit()
 
 
 TRACKING = Part("tracking", check, copy, compare)
@@ -128,18 +142,26 @@ def _refuse_version(connection: sa.Connection, where: str) -> None:
         )
 
 
-def _tallies(connection: sa.Connection | None) -> dict[str, Tally]:
+def _tallies(move: Move, connection: sa.Connection | None) -> dict[str, Tally]:
     if connection is None:
         return {}
-    return {table.name: tally(_selected(connection, table)) for table in _tables(connection)}
+    return {
+        table.name: tally(_moved(move, row) for row in _selected(connection, table)) for table in _tables(connection)
+    }
 
 
 def _selected(connection: sa.Connection, table: sa.Table) -> sa.CursorResult[Any]:
     return connection.execute(table.select(), execution_options={"yield_per": _ROWS})
 
 
-def _strangers(source: sa.Connection | None, target: sa.Connection, table: sa.Table) -> int:
-    held = set() if source is None else set(map(digest, _selected(source, table)))
+def _moved(move: Move, row: Iterable[Any]) -> list[Any]:
+    """Give a row as it is to stand there: what was said of a file's place is said of its new one."""
+    here, there = (files_uri(move.home, engine) for engine in (move.source, move.target))
+    return [there + value[len(here) :] if isinstance(value, str) and value.startswith(here) else value for value in row]
+
+
+def _strangers(move: Move, source: sa.Connection | None, target: sa.Connection, table: sa.Table) -> int:
+    held = set() if source is None else {digest(_moved(move, row)) for row in _selected(source, table)}
     return sum(digest(row) not in held for row in _selected(target, table))
 
 

@@ -76,8 +76,7 @@ def ledger(home: Home) -> tuple[Change, ...]:
     CorruptError
         If a line that was written whole can't be read: somebody else wrote here.
     """
-    path = ledger_path(home)
-    return tuple(_read_change(line, path) for line in _lines(path))
+    return tuple(_read_change(line, ledger_path(home)) for line in ledger_lines(home))
 
 
 def follow(home: Home) -> None:
@@ -94,7 +93,7 @@ def follow(home: Home) -> None:
     """
     if objects := objects_of(home):
         with changing(ledger_path(home)):
-            _follow(home, SharedLedger(objects))
+            take_down(home, SharedLedger(objects))
 
 
 def keep_up(home: Home) -> None:
@@ -176,7 +175,9 @@ def ledger_path(home: Home) -> Path:
     return home.releases / "ledger.jsonl"
 
 
-def _lines(path: Path) -> tuple[bytes, ...]:
+def ledger_lines(home: Home) -> tuple[bytes, ...]:
+    """Give the whole lines of a home's ledger."""
+    path = ledger_path(home)
     whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
     return tuple(whole.splitlines())
 
@@ -196,12 +197,13 @@ def _shared(home: Home) -> SharedLedger | None:
     if (objects := objects_of(home)) is None:
         return None
     shared = SharedLedger(objects)
-    _follow(home, shared)
+    take_down(home, shared)
     return shared
 
 
-def _follow(home: Home, shared: SharedLedger) -> None:
-    for line in shared.after(_lines(ledger_path(home))):
+def take_down(home: Home, shared: SharedLedger) -> None:
+    """Append the changes that other homes made, as `follow`; whoever calls holds the ledger."""
+    for line in shared.after(ledger_lines(home)):
         change, serving = _read_change(line, shared.objects.place), champion_id(home)
         back = champions(home)[-2:-1] if change.action == "rollback" else (change.to_release,)
         if change.from_release != serving or back != (change.to_release,):

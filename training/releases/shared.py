@@ -40,11 +40,12 @@ class SharedLedger:
 
     def enter(self, number: int, line: bytes) -> bool:
         """Write a change; False if another has its number."""
-        return self.objects.create(_name(number), line)
+        return self.objects.create(named(number), line)
 
     def _line(self, number: int) -> bytes | None:
-        return self.objects.find(_name(number), most=LINE_BYTES)
+        return self.objects.find(named(number), most=LINE_BYTES)
 
 
-def _name(number: int) -> str:
+def named(number: int) -> str:
+    """Name the object that a change is."""
     return f"{FOLDER}/{number:08d}.json"

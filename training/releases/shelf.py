@@ -84,9 +84,13 @@ def bring(home: Home, release_id: str) -> None:
         raise NotFoundError(f"there is no release {release_id!r}; `holdfast releases` lists those that exist")
     if _whole(home.releases / release_id):
         return
-    with alone(home.releases):  # of several processes one fetches
-        if not _whole(home.releases / release_id):
-            root = home.releases / release_id
+    take(objects, home.releases / release_id)
+
+
+def take(objects: Objects, root: Path) -> None:
+    """Fetch a release that isn't whole in a folder of its own; raises as `bring`."""
+    with alone(root.parent):  # of several processes one fetches
+        if not _whole(root):
             write_folder_whole(root, partial(_fetch, objects=objects, root=root))
 
 

@@ -12,6 +12,7 @@ import pytest
 from features.decisions import Answer, Erasure, Outcome, Preference, Seen, SharedLog
 from features.errors import ConflictError, ContractError, StaleError
 from features.log import agreement
+from features.log.drain import drain
 from features.log.ledger import Terms
 from tests.chaos.proxy import Proxy
 
@@ -27,7 +28,8 @@ def often(monkeypatch):
 @pytest.fixture
 def server(postgres_server):
     yield postgres_server
-    postgres_server.run("DROP SCHEMA IF EXISTS holdfast_ledger CASCADE")
+    postgres_server.run("DROP SCHEMA IF EXISTS holdfast_ledger CASCADE; DROP SCHEMA public CASCADE;")
+    postgres_server.run("CREATE SCHEMA public")
 
 
 @pytest.fixture
@@ -228,6 +230,17 @@ def test_an_instance_that_comes_later_or_again_knows_what_was_committed_without_
         log = opened(name, server.address)
         assert (log.spent("c"), log.contacted(["A"]), log.answer("k").body) == (100, [2], b"1")
         until(lambda log=log: not log.apart())
+
+
+def test_what_a_log_was_drained_of_before_it_agreed_others_come_to_know(server, opened, tmp_path, decision):
+    (tmp_path / "one").mkdir()
+    with SharedLog(tmp_path / "one" / "decisions.db") as alone:
+        alone.append([decision("d1", campaign_id="c")], now=NOW, answer=answer("k", b"1")).result()
+        drain(alone, tmp_path / "one" / "decisions.db", server.address)
+    opened("one", server.address)
+    other = opened("other", server.address)
+    until(lambda: other.decision("d1") is not None)
+    assert (other.spent("c"), other.contacted(["A"]), other.answer("k").body) == (50, [1], b"1")
 
 
 @pytest.mark.usefixtures("two")

@@ -20,7 +20,7 @@ def test_a_new_home_is_well_and_each_part_says_what_makes_it(tmp_path):
     told = {one["part"]: one for one in json.loads(answer.stdout)}
     assert answer.exit_code == 0
     assert list(told) == [
-        *("settings", "features", "online", "registry", "tracking", "studies", "decisions"),
+        *("settings", "features", "online", "registry", "tracking", "studies", "decisions", "objects"),
         *("champion", "home", "disk", "versions", "clock"),
     ]
     assert all(one["well"] for one in told.values())
@@ -43,7 +43,7 @@ def test_where_the_settings_are_wrong_every_error_is_said_and_no_part_is_tried(t
     found = {one.part: one for one in examine(Home(tmp_path), clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))}
     assert {"settings", "home", "disk", "versions"} == set(found)
     assert not found["settings"].well
-    assert "6 wrong settings" in found["settings"].found
+    assert "7 wrong settings" in found["settings"].found
 
 
 def test_a_champion_that_does_not_load_is_ill(tmp_path):

@@ -168,15 +168,38 @@ def test_a_ledger_of_other_homes_or_another_version_is_told(postgres, tmp_path):
     settings = {"decisions": postgres.address, "agree": True}
     assert "ledger" not in parts.decisions(asked(one.root, **settings)).mend
     assert "privacy.key is not that" in parts.decisions(asked(other.root, **settings)).mend
+    assert "has no privacy.key yet" in parts.decisions(asked(tmp_path / "new", **settings)).mend
     postgres.run("UPDATE holdfast_ledger.terms SET format = 1")
     assert "has format 1, 1004 was wanted" in parts.decisions(asked(one.root, **settings)).mend
     postgres.run("DROP SCHEMA holdfast_ledger CASCADE")
+
+
+def test_a_postgres_that_is_later_than_instances_wait_is_told(postgres, tmp_path, monkeypatch):
+    settings = {"decisions": postgres.address, "agree": True}
+    assert parts.decisions(asked(tmp_path, **settings, decisions_timeout_ms=10_000)).well
+    monkeypatch.setattr("features.log.ledger.round_trip", lambda _: 0.25)
+    found = parts.decisions(asked(tmp_path, **settings, decisions_timeout_ms=80))
+    assert "takes 250 ms, and this instance decides apart after 80" in found.mend
+    assert parts.decisions(asked(tmp_path, decisions=postgres.address)).well  # alone, nobody waits for it
 
 
 def test_clocks_that_differ_are_told():
     examined = Asked(Home("."), Engine(), clock, apart={"online": timedelta(seconds=-7), "studies": timedelta(0)})
     assert examined.clocks().found == "online's is -7.0 s"
     assert not examined.clocks().well
+
+
+def test_object_storage_is_tried_and_what_is_wrong_is_told_with_what_mends_it(s3, tmp_path):
+    assert parts.objects(asked(tmp_path)).well
+    examined = asked(tmp_path, objects=s3.address)
+    assert parts.objects(examined).found.startswith("takes an object, gives it back")
+    s3.away()
+    found = parts.objects(examined)
+    assert (found.setting, found.found) == ("s3://holdfast/programme", "nothing listens there")
+    assert found.mend == "start it, or mend its address; `objects` under [engine] in holdfast.toml"
+    s3.back()
+    nobodys = parts.objects(asked(tmp_path, objects="s3://nobodys"))
+    assert (nobodys.found, nobodys.well) == ("refuses: there is no such bucket", False)
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path):

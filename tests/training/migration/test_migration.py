@@ -17,6 +17,8 @@ from features.definitions import VIEW
 from features.engine import Engine
 from features.errors import ContractError, UnavailableError
 from features.home import Home
+from features.log.drain import drain
+from features.log.ledger import Terms
 from features.migration.move import between
 from features.store import PROJECT, open_store
 from features.stores.online import open_table
@@ -251,6 +253,49 @@ def test_beside_a_service_that_decides_nothing_is_moved(move, home, engine):
     with SharedLog(home.decisions), pytest.raises(ContractError, match="has a writer already"):
         run(move)
     assert list(open_table(engine, home.online).members(VIEW)) == []
+
+
+@pytest.fixture
+def agreed(move, postgres_server):
+    """The decisions alone, where instances agree."""
+    yield replace(of(move, "decisions"), target=of(move, "decisions").target.model_copy(update={"agree": True}))
+    postgres_server.run("DROP SCHEMA IF EXISTS holdfast_ledger CASCADE")
+
+
+def test_the_first_of_instances_that_agree_brings_what_it_has(agreed, home, tmp_path):
+    assert all(one.equal for one in run(agreed).values())
+    assert run(agreed)["decisions: decisions"].there.rows == 30
+    (tmp_path / "other").mkdir()
+    shutil.copy(home.privacy_key, tmp_path / "other")
+    with SharedLog(tmp_path / "other" / "decisions.db", Terms(agreed.target.decisions, 10.0)) as other:
+        assert other.decision("d1")["member_id"] == "m1"
+        assert other.opted_out(["m1", "m2"]) == [True, False]
+
+
+def test_a_home_joins_instances_that_agree_already_and_has_what_they_have(agreed, home, tmp_path, decision):
+    other = Home(tmp_path / "other")
+    other.root.mkdir()
+    shutil.copy(home.privacy_key, other.privacy_key)
+    with SharedLog(other.decisions, Terms(agreed.target.decisions, 10.0)) as log:
+        log.append([decision("theirs", member_id="m99")], now=NOW).result()
+        drain(log, other.decisions, agreed.target.decisions)
+    assert all(one.equal for one in run(agreed).values())
+    with SharedLog(home.decisions) as log:
+        assert log.decision("theirs")["member_id"] == "m99"
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"), [(None, "has no privacy.key"), (b"another" * 5, "is not that of the")], ids=["none", "another"]
+)
+def test_a_home_that_instances_would_refuse_is_refused_before_anything_is_moved(agreed, tmp_path, key, wrong):
+    run(agreed)
+    stranger = Home(tmp_path / "stranger")
+    stranger.root.mkdir()
+    if key:
+        stranger.privacy_key.write_bytes(key)
+    with pytest.raises(ContractError, match=f"{wrong}.*nothing was moved"):
+        run(replace(agreed, home=stranger))
+    assert not stranger.decisions.exists()
 
 
 def test_a_server_that_takes_no_writes_is_told_before_anything_is_moved(move, postgres_server, engine, home):
