@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from features.programme import read_programme
 from monitoring.verdict import EXIT_CODES, RUNBOOK
 from serving.door import WANTED
 from serving.meters import Meters
+from training.registry import FILES
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "monitoring" / "prometheus-rules.yml"
@@ -189,7 +191,21 @@ def test_the_settings_that_are_brought_are_settings(tmp_path):
         engine = read_programme(tmp_path / "holdfast.toml").engine
         assert engine.online == "redis://redis:6379/0"
         assert engine.decisions == "postgresql://holdfast@postgres/holdfast"  # no password in it
+        assert engine.agree is (engine.objects != "file")  # homes that are several share releases as well
     assert read_programme(tmp_path / "holdfast.toml").engine.agree is False  # one host, one log
+
+
+def test_what_shares_releases_can_reach_them_and_nothing_else_is_shared():
+    (settings,) = (one["data"]["holdfast.toml"] for _, one in resources() if one["kind"] == "ConfigMap")
+    place = tomllib.loads(settings)["engine"]["objects"]
+    ours = [one for one in containers() if one["image"].startswith("holdfast")]
+    assert all(one["envFrom"] == [{"secretRef": {"name": "holdfast-objects", "optional": True}}] for one in ours)
+    (mlflow,) = (one["command"] for one in ours if one["command"][0] == "mlflow")
+    assert f"--default-artifact-root={place}/{FILES}" in mlflow
+    claims = [one for _, one in resources() if one["kind"] == "PersistentVolumeClaim"]
+    assert {mode for one in claims for mode in one["spec"]["accessModes"]} == {"ReadWriteOnce"}
+    assert "s3" in re.search(r"^ARG EXTRAS=(.*)$", DOCKERFILE, flags=re.MULTILINE)[1].split(",")
+    assert "holdfast-objects" in (KUBERNETES / "kustomization.yaml").read_text()
 
 
 def test_compose_takes_its_file_and_knows_every_word_of_it():
