@@ -7,6 +7,7 @@ the environment to say, as each storage's own library reads it: no secret stands
 import contextlib
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from features.engine import EMBEDDED, masked
@@ -84,6 +85,11 @@ class Objects:
         """Write an object, in place of another."""
         with self._asked():
             self._files.pipe_file(self._path(name), body)
+
+    def put(self, name: str, path: Path) -> None:
+        """Write an object from a file of any size, in place of another: it is seen once it is whole."""
+        with self._asked():
+            self._files.put_file(str(path), self._path(name))
 
     def create(self, name: str, body: bytes) -> bool:
         """Write an object where there is none yet; False if there is: of several at once exactly one succeeds."""

@@ -105,7 +105,7 @@ def _left(plan: Plan) -> Purse:
         return left_at_first(plan, log)
 
 
-def closing_sheet(closing: Closing, out: Path, programme: Programme) -> Sheet:
+def closing_sheet(closing: Closing, out: str, programme: Programme) -> Sheet:
     """Show what was decided, by offer."""
     tally, money, settings = closing.tally, programme.money, closing.batch.settings
     rows = [
@@ -122,7 +122,8 @@ def closing_sheet(closing: Closing, out: Path, programme: Programme) -> Sheet:
     if rows:
         notes.append("95 % intervals at their widest: as if every effect were off in the same direction")
     if closing.refused:
-        notes.append(f"{closing.refused:,} rows of the file were not decided on: {refused_path(out)} says why")
+        why = f"{refused_path(Path(out)).name}, beside the decisions, says why"
+        notes.append(f"{closing.refused:,} rows of the file were not decided on: {why}")
     return Sheet(
         f"batch {closing.batch.batch_id}",
         ("offer", "contacts", "expected cost", "expected net value"),

@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,19 +17,44 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.errors import ContractError
-from features.files import write_whole
+from features.files import part_of, remove, write_whole
+from features.home import Home
 from features.log.parts import KEY
 from features.schema import CONTROL
+from features.stores.objects import Objects
 
 FORMATS: Final = (".parquet", ".csv")
 MARK: Final = b"\xef\xbb\xbf"
 FORMULA: Final = r"^([=+\-@\t\r])"  # what a spreadsheet would run, were it the beginning of a cell
 
 
-def check_output(path: Path) -> None:
-    """Refuse a file of another kind before anything is decided."""
-    if path.suffix.lower() not in FORMATS:
-        raise ContractError(f"--out {path} came, a name that ends in {' or '.join(FORMATS)} was wanted")
+@contextmanager
+def bound_for(out: str, home: Home) -> Iterator[Path]:
+    """Give the file to write; what belongs in object storage is carried there at the end, with what lies beside it.
+
+    Raises
+    ------
+    ContractError
+        Before anything is decided, if it is a file of another kind.
+    UnavailableError
+        Likewise, if the storage does not answer, or takes nothing.
+    """
+    if not out.lower().endswith(FORMATS):
+        raise ContractError(f"--out {out} came, a name that ends in {' or '.join(FORMATS)} was wanted")
+    place, _, name = out.rpartition("/")
+    if "://" not in out:
+        yield Path(out)
+        return
+    objects = Objects(place)
+    objects.probe()
+    folder = part_of(home.batches / "out")  # named so that whoever sweeps the home finds what a kill leaves
+    folder.mkdir(parents=True)
+    try:
+        yield folder / name
+        for path in sorted(folder.iterdir()):
+            objects.put(path.name, path)
+    finally:
+        remove(folder)
 
 
 def write_output(path: Path, parts: Iterable[pa.Table], *, marked: bool = False) -> None:

@@ -30,9 +30,12 @@ def decide(
     *,
     campaign: Annotated[str | None, typer.Option(help="Its id: what the decisions are logged under.")] = None,
     budget: Annotated[int | None, typer.Option(help="Of all contacts' expected cost, in minor units (cents).")] = None,
-    path: Annotated[Path, typer.Option("--out", help="Where the decisions go: a .parquet or a .csv file.")] = Path(
-        "decisions.parquet"
-    ),
+    to: Annotated[
+        str,
+        typer.Option(
+            "--out", help="Where the decisions go: a .parquet or a .csv file, here or such as s3://bucket/a.csv."
+        ),
+    ] = "decisions.parquet",
     objective: Annotated[Objective | None, typer.Option(help="Another one than the campaign's.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws again.")] = 0,
     bom: Annotated[bool, typer.Option("--bom", help="Begin a CSV with the mark by which Excel knows UTF-8.")] = False,
@@ -42,15 +45,14 @@ def decide(
     """Decide a whole audience under a budget, into a file and into the log; the same again goes on where it stopped."""
     from features.programme import read_programme
     from serving.batch.closing import closing_sheet, preview_batch, preview_sheet, write_decisions
-    from serving.batch.output import check_output
+    from serving.batch.output import bound_for
     from serving.batch.plan import Request, plan_batch
     from serving.batch.run import decide_batch
 
-    check_output(path)
     programme = read_programme(Home(home).settings)
     plan = plan_batch(Home(home), Request(audience, campaign, budget, objective, seed))
     now = programme.replay_from or clock()
-    with working() as progress:
+    with working() as progress, bound_for(to, Home(home)) as path:
         if dry_run:
             preview = preview_batch(plan, now=now, progress=progress)
         else:
@@ -59,7 +61,7 @@ def decide(
     if json:
         out.print_json(data=preview.to_json() if dry_run else closing.to_json())
     else:
-        show(preview_sheet(preview, programme) if dry_run else closing_sheet(closing, path, programme))
+        show(preview_sheet(preview, programme) if dry_run else closing_sheet(closing, to, programme))
 
 
 def outcomes(

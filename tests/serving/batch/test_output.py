@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.errors import ContractError
-from serving.batch.output import check_output, inert, write_output
+from features.errors import ContractError, UnavailableError
+from features.home import Home
+from features.stores.objects import Objects
+from serving.batch.output import bound_for, inert, write_output
 
 STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -45,8 +47,34 @@ def test_no_cell_begins_as_a_formula_and_all_others_stay(words):
 
 
 def test_another_kind_of_file_is_refused_with_those_that_there_are(tmp_path):
-    with pytest.raises(ContractError, match=r"decisions\.xlsx came, a name that ends in \.parquet or \.csv"):
-        check_output(tmp_path / "decisions.xlsx")
+    refused = pytest.raises(ContractError, match=r"decisions\.xlsx came, a name that ends in \.parquet or \.csv")
+    with refused, bound_for(f"{tmp_path}/decisions.xlsx", Home(tmp_path)):
+        pytest.fail("it was taken")
+
+
+def test_a_file_is_carried_into_object_storage_whole_with_what_lies_beside_it(s3, tmp_path):
+    home = Home(tmp_path)
+    objects = Objects(f"{s3.address}/spring")
+    with bound_for(f"{s3.address}/spring/d.csv", home) as path:
+        write_output(path, parts())
+        write_output(path.with_name("d.refused.csv"), parts()[:1])
+        assert objects.names() == []
+    assert objects.names() == ["d.csv", "d.refused.csv"]
+    write_output(tmp_path / "here.csv", parts())
+    assert objects.read("d.csv", most=1 << 20) == (tmp_path / "here.csv").read_bytes()
+    assert list(home.batches.iterdir()) == []
+
+
+def test_what_fails_on_the_way_into_object_storage_leaves_nothing_there_or_here(s3, tmp_path):
+    home = Home(tmp_path)
+    begun = bound_for("s3://holdfast/d.csv", home)
+    write_output(begun.__enter__(), parts())
+    assert begun.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) is False
+    assert Objects("s3://holdfast").names() == []
+    assert list(home.batches.iterdir()) == []
+    s3.away()
+    with pytest.raises(UnavailableError, match="objects at s3://holdfast "), bound_for("s3://holdfast/d.csv", home):
+        pytest.fail("it was decided")
 
 
 def test_a_file_is_whole_or_absent(tmp_path):
