@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -190,6 +191,8 @@ class S3Server:
         command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.url.rpartition(":")[2])
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert any("Running on" in line for line in self._process.stderr)
+        self._reading = threading.Thread(target=self._process.stderr.read, daemon=True)  # else it waits for a reader
+        self._reading.start()
 
     @property
     def environment(self):
@@ -199,7 +202,9 @@ class S3Server:
 
     def stop(self):
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        self._reading.join()
+        self._process.stderr.close()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from features.sheet import Progress
 from features.stores.objects import Objects
 from training.migration.tracking import readdress
 from training.registry import FILES
-from training.releases.ledger import ledger_lines, ledger_path, take_down
+from training.releases.ledger import ledger, ledger_lines, ledger_path, take_down
 from training.releases.manifest import read_manifest
 from training.releases.sealed import FILE_BYTES
 from training.releases.shared import FOLDER, SharedLedger, named
@@ -91,6 +91,7 @@ def _here(home: Home) -> Iterator[tuple[str, bytes]]:
     for manifest in sorted(home.releases.glob(f"*/{MANIFEST}")):
         for name in (*read_manifest(manifest.parent).files, MANIFEST):
             yield f"{SHELF}/{manifest.parent.name}/{name}", (manifest.parent / name).read_bytes()
+    ledger(home)  # lines that are none are carried nowhere
     for number, line in enumerate(ledger_lines(home), 1):
         yield named(number), line
     for path in sorted(home.artifacts.rglob("*")):

@@ -143,7 +143,12 @@ def test_a_place_that_holds_something_else_is_refused_and_left_as_it_is(moving):
     assert objects.names() == ["ledger/00000001.json"]
 
 
-def test_a_release_that_is_broken_here_is_not_carried(moving):
+def test_a_release_that_is_broken_here_or_a_ledger_that_is_none_is_not_carried(moving):
+    kept = (moving.home.releases / "ledger.jsonl").read_bytes()
+    (moving.home.releases / "ledger.jsonl").write_bytes(kept + b"{}\n")
+    with pytest.raises(CorruptError, match="no change of champion"):
+        run(moving.home, Engine(), moving.cluster)
+    (moving.home.releases / "ledger.jsonl").write_bytes(kept)
     (moving.home.releases / moving.champion / "churn.json").write_text("{}")
     with pytest.raises(CorruptError, match="is not the file that was released"):
         run(moving.home, Engine(), moving.cluster)
