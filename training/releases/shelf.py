@@ -56,11 +56,9 @@ def put(home: Home, release_id: str) -> None:
 
 
 def lay(objects: Objects, root: Path) -> None:
-    """Write a release's files, and its manifest last: without it they are no release."""
+    """Write a release's files, in place of what is there, and its manifest last: without it they are no release."""
     manifest, body = read_manifest(root), read_bytes(root / MANIFEST, most=MANIFEST_BYTES)
     place = f"{SHELF}/{manifest.release_id}"
-    if objects.find(f"{place}/{MANIFEST}", most=MANIFEST_BYTES) == body:
-        return
     for name, content in read_files(root, manifest.files, manifest.files).items():
         objects.write(f"{place}/{name}", content)
     objects.write(f"{place}/{MANIFEST}", body)

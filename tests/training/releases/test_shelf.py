@@ -157,7 +157,9 @@ def test_bytes_that_are_not_the_releases_are_never_kept(shared, how):
     assert [path for path in shared.other.releases.iterdir() if path.name != "ledger.jsonl.lock"] == []
 
 
-def test_a_copy_that_is_broken_is_fetched_again(shared):
+def test_what_was_spoilt_is_mended_by_who_puts_it_there_again_and_a_copy_that_is_broken_by_a_fetch(shared):
+    shelf.put(shared.one, shared.first)
+    shared.objects.write(f"releases/{shared.first}/churn.json", b"{}")
     shelf.put(shared.one, shared.first)
     shelf.bring(shared.other, shared.first)
     (shared.other.releases / shared.first / "churn.json").write_text("{}")
