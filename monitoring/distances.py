@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Codes = NDArray[np.uint8]
+Counts = Ints | Floats
 
 FINE: Final = np.append(np.arange(1, 100) / 100, (0.995, 0.999))  # the tail of spend is long: two bins more for it
 SMALLEST_SHARE: Final = 1e-4  # an empty bin counts as so much, as in Evidently: the logarithm stays finite
@@ -77,7 +78,7 @@ class NumberBins:
         measured[0] = wasserstein(self.reference, scaled) / spread if scaled.known else 0.0
         return measured
 
-    def measure_counts(self, reference: NDArray[np.generic], current: NDArray[np.generic]) -> Floats:
+    def measure_counts(self, reference: Counts, current: Counts) -> Floats:
         """Measure the statistics `(n_samples, n_tests)` from counts in bins `(n_samples, n_bins)`.
 
         The Wasserstein distance takes every value for the mean of its bin. What cannot be measured is 0.
@@ -126,7 +127,7 @@ class WordBins:
         """Measure the column's statistics `(n_tests,)`, over all rows."""
         return np.asarray(self.measure_counts(self.counts(self.reference)[None], self.counts(current)[None])[0])
 
-    def measure_counts(self, reference: NDArray[np.generic], current: NDArray[np.generic]) -> Floats:
+    def measure_counts(self, reference: Counts, current: Counts) -> Floats:
         """Measure the statistics `(n_samples, n_tests)` from counts in bins `(n_samples, n_bins)`."""
         p, q = _shares(reference[:, :-1]), _shares(current[:, :-1])
         new = q[:, -1] * (p[:, -1] == 0)
@@ -243,10 +244,10 @@ def _psi_of(p: Floats, q: Floats, coarse: Ints) -> Floats:
     return psi(p @ folds, q @ folds)
 
 
-def _missing(reference: NDArray[np.generic], current: NDArray[np.generic]) -> Floats:
+def _missing(reference: Counts, current: Counts) -> Floats:
     return np.asarray(np.abs(_shares(reference)[:, -1] - _shares(current)[:, -1]))
 
 
-def _shares(counts: NDArray[np.generic]) -> Floats:
+def _shares(counts: Counts) -> Floats:
     total = counts.sum(axis=1, keepdims=True)
     return np.asarray(counts / np.maximum(total, 1), dtype=np.float64)

@@ -30,7 +30,7 @@ def in_words(bins: Bins, test: Test, before: Numbers | Words, after: Numbers | W
         counts = bins.counts(before), bins.counts(after)
     else:
         raise TypeError(f"{bins.name} came as numbers and as words")
-    p, q = (np.bincount(bins.coarse, weights=count[:-1]) / max(count[:-1].sum(), 1) for count in counts)
+    p, q = (np.bincount(bins.coarse, weights=count[:-1]) / max(int(count[:-1].sum()), 1) for count in counts)
     return _moved_bin(bins, p, q, show)
 
 

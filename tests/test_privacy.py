@@ -217,7 +217,7 @@ def test_the_tables_that_come_again_do_not_bring_them_back(home, source):
     frame.loc[len(frame)] = frame.iloc[-1].to_dict() | {"member_id": "newcomer"}
     frame.to_parquet(folder / "members.parquet", index=False)
     done = run(home, "ingest", folder)
-    assert f"rows of members were left out, {ERASED}: their members were erased" in " ".join(done.stdout.split())
+    assert f"rows of members were left out, {ERASED:,}: their members were erased" in " ".join(done.stdout.split())
     members = pq.read_table(next(home.warehouse.glob("members-*.parquet")))["member_id"].to_pylist()
     assert len(members) == MEMBERS - ERASED + 1
     assert hits(home) == []

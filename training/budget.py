@@ -214,9 +214,10 @@ def _benefit(audience: Audience, chosen: Chosen) -> float:
     return float(sum(part.of_chosen(part.benefit, chosen[rows]).sum() for rows, part in audience.blocks()))
 
 
-def _hull_steps(worth: Reals, cost: Reals, start: Floats) -> Iterator[Floats]:
+def _hull_steps(worth: Reals, cost: Reals, start: Reals) -> Iterator[Floats]:
     """Walk along each member's upper hull from its start at no cost; steps of all `(2, n)`: how much dearer, better."""
-    at_cost, at_worth = np.zeros_like(start), start
+    at_cost: Reals = np.zeros_like(start)
+    at_worth = start
     while len(worth):
         further = (cost > at_cost[:, None]) & (worth > at_worth[:, None])
         slope = np.divide(worth - at_worth[:, None], cost - at_cost[:, None], out=np.zeros_like(worth), where=further)
