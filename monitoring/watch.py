@@ -33,6 +33,7 @@ from training.labels import label_rows, margins, spells
 from training.metrics import Estimate
 from training.releases.ledger import champion_id, keep_up
 from training.releases.manifest import plain, read_manifest
+from training.releases.shelf import had
 from training.reporting.campaign import report_campaign
 
 
@@ -151,7 +152,7 @@ def _promised(home: Home, rows: pd.DataFrame) -> dict[str, Estimate]:
     """Read the AUC that each release was judged to have; a release that is gone promised nothing that is known."""
     found = {}
     for release_id in rows["release_id"].unique():
-        if (home.releases / release_id / "manifest.json").exists():
+        if had(home, release_id):
             judged = read_manifest(home.releases / release_id).evidence["churn"]["rows"]["model"]["auc"]
             found[release_id] = Estimate(**judged)
     return found

@@ -6,11 +6,12 @@ there is held against the release's id before it counts: the id vouches for the 
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from features.errors import CorruptError, NotFoundError, UnavailableError
+from features.errors import CorruptError, HoldfastError, NotFoundError, UnavailableError
 from features.files import alone, remove, write_folder_whole
 from features.home import Home
 from features.stores.objects import Objects, objects_of
@@ -83,6 +84,13 @@ def bring(home: Home, release_id: str) -> None:
     if _whole(home.releases / release_id):
         return
     take(objects, home.releases / release_id)
+
+
+def had(home: Home, release_id: str) -> bool:
+    """Say whether a release of the past is here, once it was looked for elsewhere."""
+    with suppress(HoldfastError):  # nothing serves from it
+        bring(home, release_id)
+    return (home.releases / release_id / MANIFEST).exists()
 
 
 def take(objects: Objects, root: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import NotFoundError
 from features.home import Home
 from features.programme import Experiment, Programme, read_programme
 from features.schema import CONTROL
@@ -23,6 +22,7 @@ from training.judging.evidence import sample_ratio_mismatch, smallest_detectable
 from training.logged.balance import sample_ratio_p
 from training.metrics import Estimate
 from training.releases.manifest import read_manifest
+from training.releases.shelf import had
 from training.reporting.effect import enough, mean, narrower, numbered, ratio
 from training.reporting.rows import DRAWN, GROUPS, HELD, MODEL, RANDOM, Campaign, read_campaign
 from training.reporting.standing import Standing, log_of, stand
@@ -214,10 +214,9 @@ def arms_p(campaign: Campaign, home: Home, programme: Programme) -> float:
 
 
 def _experiment(home: Home, release_id: str) -> Experiment | None:
-    try:
-        return Programme.model_validate(read_manifest(home.releases / release_id).programme).experiment
-    except NotFoundError:
+    if not had(home, release_id):
         return None
+    return Programme.model_validate(read_manifest(home.releases / release_id).programme).experiment
 
 
 def draws_p(campaign: Campaign) -> float:

@@ -234,6 +234,15 @@ def test_a_shadow_is_one_on_every_home_until_it_is_ended(shared):
         follow_shadow(shared.one)
 
 
+def test_a_release_of_the_past_is_looked_for_and_that_it_cannot_be_had_stops_nobody(shared):
+    assert not shelf.had(shared.other, shared.first)
+    shelf.put(shared.one, shared.first)
+    shared.s3.away()
+    assert not shelf.had(shared.other, shared.first)
+    shared.s3.back()
+    assert shelf.had(shared.other, shared.first)
+
+
 def test_without_object_storage_nothing_is_asked(tmp_path, parts, monkeypatch):
     def asked(*_):
         raise AssertionError
