@@ -54,7 +54,11 @@ def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
     The grid's are local midnights, `snapshot_days` apart: new data add to it and move nothing. The last `as_of`, which
     is the one that is served, may stand between two of the grid.
     """
-    first, last = _span(warehouse)
+    return as_ofs_between(*_span(warehouse), programme)
+
+
+def as_ofs_between(first: datetime, last: datetime, programme: Programme) -> list[datetime]:
+    """Give the same for the times of the first and the last purchase."""
     earliest = programme.days_before(first, -programme.history_days)
     day, dates = last.astimezone(programme.zone).date() + timedelta(days=1), []
     while (as_of := _midnight(day, programme)) >= earliest:

@@ -107,6 +107,7 @@ def create_app(
         desk.warm()
         gc.collect()
         gc.freeze()  # what lives as long as the service need not be looked through at every collection
+        gc.set_threshold(700, 10, 10)  # Python's own: what a request leaves goes in small parts, without a pause
         try:
             yield
         finally:

@@ -3,15 +3,17 @@
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
 
-from features.as_of.known import moment
+from features.as_of.known import session_moment
 from features.home import Home
 from features.ingest import ingest
 from features.programme import Programme
 from features.snapshots import snapshot
+from features.warehouse import quietly
 
 # A clock change lies in the 28 days before it, in America/New_York and in Europe/Berlin
 AS_OF = datetime(2017, 4, 2, 4, tzinfo=UTC)  # a local midnight in America/New_York
@@ -169,18 +171,38 @@ def _subscriptions(rng, ids, as_of, days):
     )
 
 
+class Computed:
+    """Snapshots in memory, by one query for all companies of one shape: to compile it takes longer than to run it."""
+
+    def __init__(self):
+        self._backend, self._queries = ibis.duckdb.connect(), {}
+
+    def __call__(self, warehouse, as_of, programme):
+        with quietly():
+            read, names = self._backend.read_parquet, warehouse.tables
+            tables = {name: read(warehouse.path(name), table_name=name) for name in names}
+            shape = (*((name, table.schema()) for name, table in tables.items()), programme.model_dump_json())
+            if shape not in self._queries:
+                expression = snapshot(tables, at=session_moment(), programme=programme)
+                self._queries[shape] = self._backend.compile(expression)
+            session, today = self._backend.con, as_of.astimezone(programme.zone).date()
+            session.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [as_of])
+            session.execute("SET VARIABLE today = $1::DATE", [today])
+            frame = session.sql(self._queries[shape]).to_arrow_table().to_pandas()
+        return frame.set_index("member_id").sort_index()
+
+
 @pytest.fixture(scope="session")
 def company(tmp_path_factory):
     """Give what makes small companies: their tables, their ingested home, their snapshot in memory."""
+    computed = Computed()
 
     def brought(tables, *, home=None, programme=None, key="batch"):
         home = home or Home(tmp_path_factory.mktemp("home"))
         return ingest(tables, home=home, programme=programme or Programme(), source="test", key=key)
 
     def features(tables, *, as_of=AS_OF, programme=None):
-        warehouse, programme = brought(tables, programme=programme), programme or Programme()
-        expressions = {name: warehouse.expression(name) for name in warehouse.tables}
-        table = snapshot(expressions, at=moment(as_of, programme), programme=programme).to_pandas()
-        return table.set_index("member_id").sort_index()
+        programme = programme or Programme()
+        return computed(brought(tables, programme=programme), as_of, programme)
 
     return SimpleNamespace(as_of=AS_OF, frames=frames, everything=everything, ingest=brought, snapshot=features)

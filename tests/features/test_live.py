@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.as_of.known import moment
 from features.as_of.plan import compared, make_plan, read_plan
 from features.as_of.vectors import Vectors
 from features.catalogue.entries import CATALOGUE
@@ -22,9 +21,9 @@ from features.home import Home
 from features.journal import Journal, entries_of
 from features.live import Live, materialize
 from features.programme import Programme
-from features.snapshots import build, built, snapshot
+from features.snapshots import build, built
 from features.store import open_store
-from features.warehouse import open_warehouse, quietly
+from features.warehouse import open_warehouse
 
 OWN = [name for name in CATALOGUE if name not in compared()]
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Auckland")
@@ -85,14 +84,6 @@ def world(request, company):
     return programme, tables, Vectors(plan, warehouse)
 
 
-def _whole(company, tables, programme, as_of):
-    warehouse = company.ingest(tables, programme=programme)
-    expressions = {name: warehouse.expression(name) for name in warehouse.tables}
-    with quietly():
-        rows = snapshot(expressions, at=moment(as_of, programme), programme=programme).to_pandas()
-    return rows.set_index("member_id")
-
-
 @given(data=st.data())
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_live_vector_is_the_snapshot_of_its_moment_to_the_bit(world, company, data):
@@ -108,7 +99,7 @@ def test_a_live_vector_is_the_snapshot_of_its_moment_to_the_bit(world, company, 
     more = {
         name: pd.concat([tables[name], pd.DataFrame(rows)]) if rows else tables[name] for name, rows in live.items()
     }
-    wanted = _whole(company, tables | more, programme, as_of)
+    wanted = company.snapshot(tables | more, as_of=as_of, programme=programme)
     wanted = wanted.loc[[member for member in asked if member in wanted.index]]
     assert (found.loc[wanted.index, "event_timestamp"] == as_of).all()
     assert len(found) == len(wanted)

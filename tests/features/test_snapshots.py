@@ -1,6 +1,7 @@
 """Snapshots: nothing from the future, a row for everybody, ranges that hold, and no work done twice."""
 
 import fcntl
+import shutil
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -12,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import features.snapshots
+from features.as_of.known import moment
 from features.catalogue.entries import CATALOGUE
 from features.errors import ContractError, NotFoundError
 from features.files import alone
 from features.home import Home
 from features.programme import Programme, read_programme
-from features.snapshots import as_of_dates, build, built, on_grid, read_snapshots
-from features.warehouse import open_warehouse
+from features.snapshots import as_of_dates, as_ofs_between, build, built, on_grid, read_snapshots, snapshot
+from features.warehouse import open_warehouse, quietly
 
 TIME = {"transactions": "occurred_at", "contacts": "contacted_at", "redemptions": "occurred_at"} | {
     "events": "occurred_at",
@@ -204,29 +206,42 @@ def test_scores_are_fifths_of_the_membership_and_words_follow_from_them(company)
 # The folder of snapshots
 
 
-@pytest.fixture
-def home(company, tmp_path):
-    home = Home(tmp_path / "home")
-    home.root.mkdir()
+@pytest.fixture(scope="module")
+def brought(company, tmp_path_factory):
+    home = Home(tmp_path_factory.mktemp("brought"))
     home.settings.write_text(SETTINGS)
     company.ingest(company.everything(np.random.default_rng(5), days=110), home=home, programme=NEW_YORK)
     return home
+
+
+@pytest.fixture
+def home(brought, tmp_path):
+    """Tables of which no snapshot was built."""
+    shutil.copytree(brought.root, tmp_path / "home")
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def built_once(brought, tmp_path_factory):
+    home = Home(tmp_path_factory.mktemp("built") / "home")
+    shutil.copytree(brought.root, home.root)
+    build(home, progress=_silent)
+    return home
+
+
+@pytest.fixture
+def built_home(built_once, tmp_path):
+    """The same tables and their snapshots."""
+    shutil.copytree(built_once.root, tmp_path / "built")
+    return Home(tmp_path / "built")
 
 
 def _state(home):
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.features.iterdir()}
 
 
-def _as_ofs(company, tables, programme, times):
-    """Give the `as_of`s of a company that sold something once at each time."""
-    lines = tables["transactions"].head(1)
-    lines = pd.concat([lines.assign(occurred_at=time, transaction_id=str(time)) for time in times])
-    warehouse = company.ingest({"members": tables["members"], "transactions": lines}, programme=programme)
-    return as_of_dates(warehouse, programme)
-
-
-def test_what_a_killed_build_left_is_cleared_away(home):
-    build(home, progress=_silent)
+def test_what_a_killed_build_left_is_cleared_away(built_home):
+    home = built_home
     before = _state(home)
     (home.features / "..2017.parquet.7.part.x.part" / "parts").mkdir(parents=True)
     (home.features / ".2017.parquet.7.part").touch()
@@ -248,9 +263,9 @@ def test_nobody_else_builds_meanwhile(home):
     assert is_free()
 
 
-def test_as_ofs_are_local_midnights_a_week_apart_across_a_clock_change_and_the_last_one(company, tables):
+def test_as_ofs_are_local_midnights_a_week_apart_across_a_clock_change_and_the_last_one():
     first, last = datetime(2016, 12, 1, 15, tzinfo=UTC), datetime(2017, 4, 6, 3, 59, 59, 999_999, tzinfo=UTC)
-    dates = _as_ofs(company, tables, NEW_YORK, [first, last])
+    dates = as_ofs_between(first, last, NEW_YORK)
     local = [date.astimezone(NEW_YORK.zone) for date in dates]
     assert {(date.hour, date.minute) for date in local} == {(0, 0)}
     assert {date.weekday() for date in local[:-1]} == {0}
@@ -262,15 +277,20 @@ def test_as_ofs_are_local_midnights_a_week_apart_across_a_clock_change_and_the_l
     assert history <= dates[0] - first < history + timedelta(days=7)
 
 
-@settings(max_examples=15)
+def test_as_ofs_are_those_of_the_first_and_the_last_purchase(home):
+    warehouse = open_warehouse(home)
+    times = warehouse.frame("transactions")["occurred_at"]
+    assert as_of_dates(warehouse, NEW_YORK) == as_ofs_between(times.min(), times.max(), NEW_YORK)
+
+
 @given(span=st.integers(2400, 4800), more=st.integers(0, 20), days=st.integers(1, 30))
-def test_newer_and_older_data_move_no_as_of_of_the_grid(company, tables, *, span, more, days):
+def test_newer_and_older_data_move_no_as_of_of_the_grid(span, more, days):
     programme = Programme(timezone="America/New_York", snapshot_days=days)
     first = datetime(2017, 1, 5, 0, 30, tzinfo=UTC)
     last = first + timedelta(hours=span)
-    before = _as_ofs(company, tables, programme, [first, last])
-    after = _as_ofs(company, tables, programme, [first, last, last + timedelta(days=more)])
-    longer = _as_ofs(company, tables, programme, [first - timedelta(days=more), last])
+    before = as_ofs_between(first, last, programme)
+    after = as_ofs_between(first, last + timedelta(days=more), programme)
+    longer = as_ofs_between(first - timedelta(days=more), last, programme)
     grid = {as_of for as_of in before if on_grid(as_of, programme)}
     assert set(before) - grid <= {before[-1]}
     assert grid == {as_of for as_of in after if on_grid(as_of, programme) and as_of <= before[-1]}
@@ -278,11 +298,11 @@ def test_newer_and_older_data_move_no_as_of_of_the_grid(company, tables, *, span
     assert after[-1] == programme.days_before(before[-1], -more)
 
 
-def test_a_midnight_that_a_clock_change_leaves_out_moves_no_other(company, tables):
+def test_a_midnight_that_a_clock_change_leaves_out_moves_no_other():
     """In Santiago the clock goes from 23:59:59 to 01:00 on August 13th 2017."""
     programme = Programme(timezone="America/Santiago", history_days=28, snapshot_days=1)
     last = datetime(2017, 8, 14, 12, tzinfo=UTC)
-    dates = _as_ofs(company, tables, programme, [last - timedelta(days=31), last])
+    dates = as_ofs_between(last - timedelta(days=31), last, programme)
     local = [f"{date.astimezone(programme.zone):%m-%d %H:%M}" for date in dates]
     assert local == ["08-12 00:00", "08-13 01:00", "08-14 00:00", "08-15 00:00"]
     assert all(on_grid(date, programme) for date in dates)
@@ -296,16 +316,15 @@ def test_a_short_history_is_refused_with_what_was_wanted(company, tables):
         as_of_dates(warehouse, NEW_YORK)
 
 
-def test_a_second_build_writes_nothing(home):
-    dates = build(home, progress=_silent)
-    before = _state(home)
-    assert build(home, progress=_silent) == dates == built(home)
-    assert _state(home) == before
+def test_a_second_build_writes_nothing(built_home):
+    before, dates = _state(built_home), built(built_home)
+    assert build(built_home, progress=_silent) == dates
+    assert _state(built_home) == before
     assert len(before) == len(dates) + 1
 
 
-def test_other_data_or_settings_rebuild_and_leave_no_old_snapshot(company, home):
-    build(home, progress=_silent)
+def test_other_data_or_settings_rebuild_and_leave_no_old_snapshot(company, built_home):
+    home = built_home
     before = _state(home)
     company.ingest(company.everything(np.random.default_rng(6), days=100), home=home, programme=NEW_YORK, key="other")
     dates = build(home, progress=_silent)
@@ -345,15 +364,14 @@ def test_a_build_that_was_killed_goes_on_where_it_stopped(home, monkeypatch):
     assert stopped.items() <= _state(home).items()
 
 
-def test_what_is_read_is_what_was_computed(company, home):
-    dates = build(home, progress=_silent)
+def test_what_is_read_is_what_was_computed(built_home):
+    home, dates = built_home, built(built_home)
     frame = read_snapshots(home, dates[-2:])
     programme = read_programme(home.settings)
-    tables = {
-        name: open_warehouse(home).frame(name).drop(columns="local_time", errors="ignore")
-        for name in TIME | {"members": ""}
-    }
-    again = company.snapshot(tables, as_of=dates[-1], programme=programme)
+    warehouse, at = open_warehouse(home), moment(dates[-1], programme)  # as literals, which a build has as variables
+    tables = {name: warehouse.expression(name) for name in warehouse.tables}
+    with quietly():
+        again = snapshot(tables, at=at, programme=programme).to_pandas().set_index("member_id").sort_index()
     read = frame[frame["as_of"] == dates[-1]].set_index("member_id").sort_index()
     pd.testing.assert_frame_equal(read[list(CATALOGUE)], again[list(CATALOGUE)])
     assert frame.groupby("as_of").size().index.tolist() == [pd.Timestamp(date) for date in dates[-2:]]

@@ -1,5 +1,6 @@
 """Only what a late row touches is computed again: built on what stood equals built from nothing."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import ibis
@@ -61,6 +62,30 @@ def _brought(company, root, tables):
     home.settings.write_text(SETTINGS)
     company.ingest(tables, home=home, programme=NEW_YORK, key=str(pd.util.hash_pandas_object(tables["members"]).sum()))
     return home
+
+
+@pytest.fixture(scope="module")
+def whole(company):
+    return _everything(company)
+
+
+@pytest.fixture(scope="module")
+def stood(company, whole, tmp_path_factory):
+    """What was built of a company's tables, once for all tests, and when."""
+    home = _brought(company, tmp_path_factory.mktemp("stood") / "home", whole)
+    return home, build(home, progress=_silent)
+
+
+@pytest.fixture
+def home(stood, tmp_path):
+    """The same, to go on from."""
+    shutil.copytree(stood[0].root, tmp_path / "home")
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def dates(stood):
+    return stood[1]
 
 
 def _state(home):
@@ -185,13 +210,10 @@ def test_built_on_what_stood_equals_built_from_nothing(company, tmp_path_factory
     assert all(ours[name].equals(theirs[name]) for name in ours)
 
 
-def test_a_purchase_of_the_last_days_moves_only_the_last_snapshots(company, tmp_path):
-    tables = _everything(company)
-    home = _brought(company, tmp_path / "home", tables)
-    dates = build(home, progress=_silent)
+def test_a_purchase_of_the_last_days_moves_only_the_last_snapshots(company, whole, home, dates):
     before = _state(home)
     last = dates[-1] + timedelta(hours=5)
-    company.ingest(_with_late_row(tables, "transactions", last), home=home, programme=NEW_YORK, key="late")
+    company.ingest(_with_late_row(whole, "transactions", last), home=home, programme=NEW_YORK, key="late")
     again = build(home, progress=_silent)
     after = _state(home)
     assert again[:-1] == dates[:-1]
@@ -199,12 +221,9 @@ def test_a_purchase_of_the_last_days_moves_only_the_last_snapshots(company, tmp_
     assert {name for name in after if before.get(name) != after[name]} == {f"{again[-1]:%Y-%m-%dT%H%MZ}"}
 
 
-def test_only_the_newest_snapshot_follows_what_members_are_now(company, tmp_path):
-    tables = _everything(company)
-    home = _brought(company, tmp_path / "home", tables)
-    dates = build(home, progress=_silent)
+def test_only_the_newest_snapshot_follows_what_members_are_now(company, whole, home, dates):
     before, newest = _state(home), f"{dates[-1]:%Y-%m-%dT%H%MZ}"
-    moved = tables | {"members": tables["members"].assign(region="east", personalisation=False)}
+    moved = whole | {"members": whole["members"].assign(region="east", personalisation=False)}
     company.ingest(moved, home=home, programme=NEW_YORK, key="moved")
     build(home, progress=_silent)
     after = _state(home)
@@ -213,29 +232,24 @@ def test_only_the_newest_snapshot_follows_what_members_are_now(company, tmp_path
     assert set(_values(home)[newest]["personalisation"].to_pylist()) == {"no"}
 
 
-def test_what_was_the_newest_snapshot_stays_when_a_newer_one_comes(company, tmp_path):
+def test_what_was_the_newest_snapshot_stays_when_a_newer_one_comes(company, whole, home, dates):
     """It has the attributes of its time, and no model reads them."""
-    tables = _everything(company)
-    home = _brought(company, tmp_path / "home", tables)
-    grid = build(home, progress=_silent)[-2] + timedelta(days=NEW_YORK.snapshot_days)
-    bought = _with_late_row(tables, "transactions", grid - timedelta(hours=1))
+    grid = dates[-2] + timedelta(days=NEW_YORK.snapshot_days)
+    bought = _with_late_row(whole, "transactions", grid - timedelta(hours=1))
     company.ingest(bought, home=home, programme=NEW_YORK, key="on the grid")
     dates = build(home, progress=_silent)
     assert on_grid(dates[-1], NEW_YORK)
     before = _state(home)
     later = _with_late_row(bought, "transactions", dates[-1] + timedelta(days=3))
-    moved = later | {"members": tables["members"].assign(region="east")}
+    moved = later | {"members": whole["members"].assign(region="east")}
     company.ingest(moved, home=home, programme=NEW_YORK, key="later")
     stood = [f"{as_of:%Y-%m-%dT%H%MZ}" for as_of in build(home, progress=_silent) if as_of in dates]
     assert all(before[name] == _state(home)[name] for name in stood)
 
 
 @pytest.mark.parametrize("killed_at", [1, 2, 3])
-def test_a_kill_leaves_no_snapshot_of_other_inputs_that_counts(company, tmp_path, monkeypatch, killed_at):
+def test_a_kill_leaves_no_snapshot_of_other_inputs_that_counts(company, whole, home, dates, *, monkeypatch, killed_at):
     """The hard case: killed while the new inputs' snapshots were written, and then the old inputs come back."""
-    tables = _everything(company)
-    home = _brought(company, tmp_path / "home", tables)
-    dates = build(home, progress=_silent)
     before = _values(home)
     note, noted = features.snapshots.write_json, []
 
@@ -246,21 +260,21 @@ def test_a_kill_leaves_no_snapshot_of_other_inputs_that_counts(company, tmp_path
         note(path, value)
 
     company.ingest(
-        _with_late_row(tables, "transactions", dates[0] - timedelta(days=9)), home=home, programme=NEW_YORK, key="late"
+        _with_late_row(whole, "transactions", dates[0] - timedelta(days=9)), home=home, programme=NEW_YORK, key="late"
     )
     with monkeypatch.context() as patched:
         patched.setattr(features.snapshots, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             build(home, progress=_silent)
-    company.ingest(tables, home=home, programme=NEW_YORK, key="back")
+    company.ingest(whole, home=home, programme=NEW_YORK, key="back")
     build(home, progress=_silent)
     after = _values(home)
     assert list(after) == list(before)
     assert all(after[name].equals(before[name]) for name in before)
 
 
-def test_a_build_says_how_far_it_is(company, tmp_path):
-    home, said = _brought(company, tmp_path / "home", _everything(company)), []
+def test_a_build_says_how_far_it_is(company, whole, tmp_path):
+    home, said = _brought(company, tmp_path / "home", whole), []
     build(home, progress=lambda *step: said.append(step))
     n = len(as_of_dates(open_warehouse(home), NEW_YORK))
     computing = [step for step in said if step[0] == "computing features"]
