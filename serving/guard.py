@@ -3,6 +3,7 @@
 A request's id is its caller's own where that looks like one, so that nothing else can be brought into a log under it.
 """
 
+import itertools
 import logging
 import os
 import re
@@ -25,6 +26,8 @@ PARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2
 
 request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
 logger: Final = logging.getLogger("holdfast")
+# from a start that no other process has: to ask the system for chance each time lets go of the interpreter
+_numbers: Final = itertools.count(int.from_bytes(os.urandom(7)) << 4)
 
 
 class Guard:
@@ -79,7 +82,7 @@ def name_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, str]:
             own = value
         elif name == TRACE:
             parent = PARENT.fullmatch(value)
-    made = parent[1] if parent else os.urandom(8).hex().encode()
+    made = parent[1] if parent else b"%016x" % next(_numbers)
     return own or made, parent[0].decode() if parent else ""
 
 

@@ -11,12 +11,13 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.door import HEAD_BYTES
+from serving.gate import BACK_SECONDS
 from serving.problems import WHOLE
 
 CONNECTIONS: Final = 900  # a process has 1,024 files to open, as a rule
 HEAD_SECONDS: Final = 5.0
 BODY_SECONDS: Final = 5.0  # that the body of a request may take which is turned away
-PAUSE_SECONDS: Final = 0.5  # until its connection is read again: who repeats at once, unlike told, waits so long
+PAUSE_SECONDS: Final = 0.9 * BACK_SECONDS  # until its connection is read again: who repeats sooner than told waits
 
 Headers = Sequence[tuple[bytes, bytes]]
 TurnAway = Callable[[bytes, bytes, Headers], bytes | None]  # method, address and headers -> head and body of a refusal
