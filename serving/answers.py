@@ -9,7 +9,7 @@ import msgspec
 
 from serving.champion import Refused
 from serving.decide import Decider
-from serving.shadow import Shadow
+from serving.shadow.keeper import Shadow
 
 Row = Mapping[str, Any]
 

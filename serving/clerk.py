@@ -8,7 +8,7 @@ process has changed meanwhile what a decision rests on, the log refuses it and i
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
@@ -26,7 +26,6 @@ from serving.grounds import grounds_of
 from serving.meters import Meters
 from serving.offering import Offering
 from serving.record import File, Request, known_of, record
-from serving.shadow import Shown
 from serving.sources import Lookup
 from serving.traces import Step
 from serving.world import World
@@ -87,25 +86,11 @@ Served = Decided | Exception
 
 
 class Clerk:
-    """Serve groups of requests; one thread at a time may ask.
+    """Serve groups of requests; one thread at a time may ask."""
 
-    Parameters
-    ----------
-    show : is shown what was decided, and may not take any time
-    """
-
-    def __init__(
-        self,
-        offering: Offering,
-        lookup: Lookup,
-        log: Log,
-        *,
-        world: World,
-        meters: Meters,
-        show: Callable[[Shown], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, offering: Offering, lookup: Lookup, log: Log, *, world: World, meters: Meters) -> None:
         self._offering, self._lookup, self._log = offering, lookup, log
-        self._world, self._meters, self._show = world, meters, show
+        self._world, self._meters = world, meters
 
     def serve(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Served]]:
         """Serve every request, in whatever order; an error is that of its request alone."""
@@ -154,7 +139,7 @@ class Clerk:
         started, done = time.perf_counter(), 0
         file, scores = self._lookup.scored(decider, file)
         scored = time.perf_counter()
-        at = _At(now, moment, len(ids), (("features", asked, started), ("models", started, scored)))
+        at = _At(now, moment, (("features", asked, started), ("models", started, scored)))
         worths = dict[str | None, Worth]()
         for party in parties:
             campaign_id = party[0].campaign_id
@@ -220,7 +205,7 @@ class Clerk:
         decisions = record(decider, file, worth=worth, choice=choice, request=sent)
         seen = grounds_of(decider, occasion, choice, worth, member_ids=file.member_ids, moment=at.moment)
         drawn = Drawn(uniform, purse.price, purse.stock_prices, 1 + before.times if before else 1)
-        first, given = 0, list[Decided]()
+        first = 0
         for ask in asks:
             own = decisions[first : first + len(ask.request.members)]
             text = decisions_answer([vars(decision) for decision in own], decider)
@@ -235,10 +220,7 @@ class Clerk:
                 yield ask, error
                 continue
             steps = (*at.steps, ("policy", started, time.perf_counter()))
-            given.append(Decided(text, own, answer, kept, stored, steps))
-            yield ask, given[-1]
-        told = (decider, file.members, worth, choice, occasion, uniform)
-        self._show(Shown(*told, decisions, tuple(given), at.seconds))
+            yield ask, Decided(text, own, answer, kept, stored, steps)
 
     def _scores(self, asks: Sequence[Ask], file: File, worth: Worth, *, now: datetime) -> Iterator[tuple[Ask, Served]]:
         decider, purse = self._offering.decider, self._offering.purse(None, now)
@@ -259,15 +241,8 @@ class _Party(NamedTuple):
 
 
 class _At(NamedTuple):
-    """Say when a group is decided, by the clock and by the log, how large it is, and how long it took until then."""
+    """Say when a group is decided, by the clock and by the log, and how long it took until then."""
 
     now: datetime
     moment: int | None
-    members: int
     steps: tuple[Step, ...]
-
-    @property
-    def seconds(self) -> float:
-        """How long scoring took, a member."""
-        _, started, done = self.steps[-1]
-        return (done - started) / self.members

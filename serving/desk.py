@@ -36,7 +36,7 @@ from serving.offering import Offering
 from serving.problems import FieldProblem, ProblemError, contract
 from serving.replay import decider_of
 from serving.room import Room, Stored
-from serving.shadow import Shadow
+from serving.shadow.keeper import Shadow
 from serving.sources import FeatureSource, Lookup
 from serving.standby import Standbys
 from serving.traces import steps
@@ -72,7 +72,7 @@ class Desk:
     Parameters
     ----------
     watch : follows the champion; none: the release stays
-    shadow : is shown what was decided; none: nobody is
+    shadow : has a process that decides beside the champion; none: there never is one
     barrier : between the workers, where there are several
     """
 
@@ -95,8 +95,7 @@ class Desk:
         self.meters, self.gate = Meters(), Gate(settings.in_flight)
         self._lookup = Lookup(source, log, standbys=standbys, settings=settings, barrier=barrier)
         self.members = MemberFiles(offering.home, source, log, world.clock)
-        show = {"show": shadow.show} if shadow else {}
-        self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters, **show).serve)
+        self._room = Room(Clerk(offering, self._lookup, log, world=world, meters=self.meters).serve)
         self.meters.watch(log=lambda: log.backlog, drain=lambda: log.undrained, live=lambda: self._intake.backlog)
         self.meters.watch_agreement(log)
         self._deadline_ms = settings.deadline_ms

@@ -69,6 +69,8 @@ class Meters:
             "holdfast_shadow_decisions", "Decisions that the shadow took too", ["result"], registry=self.registry
         )
         self._unheard = self._gauge("holdfast_objects_away", "1 while promotions of other homes are not heard of")
+        self._behind = self._gauge("holdfast_shadow_behind", "Decisions that wait for the shadow")
+        self._lost = Counter("holdfast_shadow_lost", "Times that its process ended or hung", registry=self.registry)
         self._shadow_id: str | None = None
         self._named: tuple[str | None, str | None] = (None, None)
         self._backlog = self._gauge("holdfast_log_backlog", "Entries that wait for the disk")
@@ -136,6 +138,14 @@ class Meters:
     def shadowed(self, result: str, decisions: int) -> None:
         """Count decisions of the shadow: the same, another, dropped for lack of time, or failed."""
         self._shadowed.labels(result).inc(decisions)
+
+    def shadow_behind(self, decisions: int) -> None:
+        """Say how many decisions the shadow has yet to look at."""
+        self._behind.set(decisions)
+
+    def shadow_lost(self) -> None:
+        """Count that the shadow's process has to be begun again."""
+        self._lost.inc()
 
     def watch(self, *, log: Callable[[], int], drain: Callable[[], int], live: Callable[[], int]) -> None:
         """Say where to read the backlogs."""

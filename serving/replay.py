@@ -122,10 +122,29 @@ def decide_again(decider: Decider, rows: Sequence[Row], campaign_id: str | None)
 
 def grounds_again(decider: Decider, row: Row) -> tuple[Members, Worth, Occasion, Floats]:
     """Put together again what a decision rested on: the member, what offers were worth, the occasion, and the draw."""
-    members = _file(decider, [row]).members
-    asked = None if row["asked"] is None else tuple(row["asked"])
-    occasion = Occasion(row["decided_at"], row["campaign_id"], asked, _purse(decider, row))
+    members = members_again(decider, [row])
+    occasion = occasion_again(decider, row)
     return members, decider.weigh(members, row["campaign_id"]), occasion, np.array([row["draw"]])
+
+
+def members_again(decider: Decider, rows: Sequence[Row]) -> Members:
+    """Put together again what was known of members; their features are those of the release that decided."""
+    number, arm = decider.drawn([row["member_id"] for row in rows])
+    return Members(
+        X=np.array([row["features"] for row in rows], dtype=np.float32),
+        fallback=np.array([FALLBACKS.index(row["fallback_reason"]) for row in rows], dtype=np.int8),
+        number=number,
+        arm=arm,
+        facts={name: fact_column(name, [row["facts"][name] for row in rows]) for name in decider.facts},
+        standing=_standing(decider, [row["standing"] for row in rows]),
+        stand_in=_stand_in(decider, rows),
+    )
+
+
+def occasion_again(decider: Decider, row: Row) -> Occasion:
+    """Put together again when, for what, among which offers and out of what was decided."""
+    asked = None if row["asked"] is None else tuple(row["asked"])
+    return Occasion(row["decided_at"], row["campaign_id"], asked, _purse(decider, row))
 
 
 def decider_of(home: Home, row: Row) -> Decider:
@@ -140,9 +159,7 @@ def decider_of(home: Home, row: Row) -> Decider:
 
 
 def _again(decider: Decider, row: Row, file: File, worth: Worth) -> Decision:
-    asked = None if row["asked"] is None else tuple(row["asked"])
-    occasion = Occasion(row["decided_at"], row["campaign_id"], asked, _purse(decider, row))
-    uniform = np.array([row["draw"]])
+    occasion, uniform = occasion_again(decider, row), np.array([row["draw"]])
     request = Request(occasion, uniform, (row["context"],), (row["idempotency_key"],), partial(str, row["decision_id"]))
     choice = decider.choose(file.members, worth, occasion=occasion, uniform=uniform)
     (one,) = record(decider, file, worth=worth, choice=choice, request=request)
@@ -182,18 +199,9 @@ def _decider(home: Home, release_id: str, catalogue_id: str) -> Decider:
 
 
 def _file(decider: Decider, rows: Sequence[Row]) -> File:
-    member_ids = tuple(row["member_id"] for row in rows)
-    number, arm = decider.drawn(member_ids)
-    members = Members(
-        X=np.array([row["features"] for row in rows], dtype=np.float32),
-        fallback=np.array([FALLBACKS.index(row["fallback_reason"]) for row in rows], dtype=np.int8),
-        number=number,
-        arm=arm,
-        facts={name: fact_column(name, [row["facts"][name] for row in rows]) for name in decider.facts},
-        standing=_standing(decider, [row["standing"] for row in rows]),
-        stand_in=_stand_in(decider, rows),
-    )
+    members = members_again(decider, rows)
     told = ([row[name] for row in rows] for name in ("segment", "lifecycle_stage", "event_timestamp"))
+    member_ids = tuple(row["member_id"] for row in rows)
     return File(member_ids, members, reasons_of(decider, members), *map(tuple, told))
 
 

@@ -38,7 +38,7 @@ from serving.keys import Keyring
 from serving.lines import write_lines
 from serving.offering import Offering
 from serving.protocol import Protocol
-from serving.shadow import Shadow
+from serving.shadow.keeper import Shadow
 from serving.standby import Standbys
 from serving.traces import Traces
 from serving.turnstile import Turnstile
@@ -115,7 +115,7 @@ def open_desk(home: Home, *, worker: int | None = None) -> Desk:
         standbys=standbys,
         settings=settings,
         watch=watch,
-        shadow=Shadow(home, log),
+        shadow=Shadow(home),
         barrier=None if worker is None else Barrier(home.looking),
     )
 

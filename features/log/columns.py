@@ -9,10 +9,9 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -21,6 +20,9 @@ from features.log.entries import Part
 from features.log.parts import KEY, intact
 from features.log.reading import read_parts
 from features.log.rows import decode, open_to_read, select
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +59,7 @@ class Block:
         (n, 1 + n_offers)
     """
 
-    frame: pd.DataFrame
+    frame: "pd.DataFrame"
     treatments: tuple[str, ...]
     refusals: NDArray[np.object_]
     net_value: Floats
@@ -128,6 +130,8 @@ def _select(db: sqlite3.Connection, names: tuple[str, ...], campaign_id: str) ->
 
 
 def _laid(treatments: tuple[str, ...], rows: list[dict[str, Any]]) -> Block:
+    import pandas as pd
+
     frame = pd.DataFrame.from_records(rows, columns=[*OWN, *SHARED])
     frame = frame.assign(decided_at=_times(frame["decided_at"]), tier=[row["facts"].get("tier") for row in rows])
     offers = len(treatments) - 1
@@ -142,5 +146,7 @@ def _laid(treatments: tuple[str, ...], rows: list[dict[str, Any]]) -> Block:
     )
 
 
-def _times(values: Any) -> pd.DatetimeIndex:  # noqa: ANN401 (anything that pandas reads as times)
+def _times(values: Any) -> "pd.DatetimeIndex":  # noqa: ANN401 (anything that pandas reads as times)
+    import pandas as pd  # the log's other readers and its writer do without
+
     return pd.DatetimeIndex(pd.to_datetime(values, utc=True)).as_unit("ns")

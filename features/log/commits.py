@@ -18,6 +18,8 @@ from features.errors import ContractError, UnwrittenError
 from features.log.agreement import Agreement, PartedError
 
 GROUP: Final = 256  # entries that share one flush of the disk at most
+READER_MS: Final = 100  # that a reader may keep the writer from emptying the write-ahead log
+BUSY_MS: Final = 5_000  # for everything else, as the library has it
 
 Write = Callable[[sqlite3.Connection], Any]
 _Job = tuple[Write, "Future[Any]"]
@@ -122,13 +124,22 @@ class Commits:
         except PartedError:
             results = self._written(group)
         if self._wiping:
-            with contextlib.suppress(sqlite3.Error):  # somebody reads what is to go: after the next group
-                self._wiping = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            self._empty()
         for (_, stored), result in zip(group, results, strict=True):
             if isinstance(result, Exception):
                 stored.set_exception(result)
             else:
                 stored.set_result(result)
+
+    def _empty(self) -> None:
+        """Empty the write-ahead log; where somebody reads what is to go, after the next group.
+
+        Whoever reads may have been stopped meanwhile, and every entry would wait for it.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute(f"PRAGMA busy_timeout = {READER_MS}")
+            self._wiping = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _written(self, group: list[_Job]) -> list[Any]:
         """Write a group, and give what came of each entry."""

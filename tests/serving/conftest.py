@@ -22,6 +22,7 @@ from features.offers import catalogue_of
 from features.programme import Campaign, Policy, Programme
 from features.rules import known_facts
 from serving.decide import Decider, released_offers
+from serving.shadow.keeper import command_of
 from training.artifacts import Models, load_release, write_release
 from training.calibration import Platt
 from training.learning.effects import EffectBands, Effects, Student
@@ -219,6 +220,17 @@ def crown(home, release_id):
 @pytest.fixture(scope="session")
 def promoted():
     return crown
+
+
+def hasty_shadow(home, release_id, missed_since):
+    """Begin a shadow's process that gives way to nobody: on a busy machine it would have to wait for minutes."""
+    program = "from serving.shadow import process; process.give_way = lambda: None; process.main(*process.sys.argv[1:])"
+    return [sys.executable, "-c", program, *command_of(home, release_id, missed_since)[3:]]
+
+
+@pytest.fixture(scope="session")
+def hasty():
+    return hasty_shadow
 
 
 @pytest.fixture(scope="session")

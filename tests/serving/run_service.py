@@ -14,6 +14,7 @@ from serving import service
 from serving.champion import Watch
 from serving.desk import Desk
 from serving.offering import Offering
+from serving.shadow.keeper import Shadow
 from serving.world import World
 from training.artifacts import load_release
 
@@ -31,7 +32,13 @@ def open_desk(release_root, log_path):
     patient = Serving(deadline_ms=10_000)  # a busy machine is no fault
     offering = Offering(home, release, log, now=clock())
     watch = Watch(home, offering, members.Memory(), clock=clock, interval=0.02)
-    return Desk(offering, members.Memory(), log, live=nothing, world=world, settings=patient, watch=watch)
+    told = {
+        "world": world,
+        "settings": patient,
+        "watch": watch,
+        "shadow": Shadow(home, tick=0.05, command=members.hasty_shadow),
+    }
+    return Desk(offering, members.Memory(), log, live=nothing, **told)
 
 
 def main(release_root, log_path, ready=lambda address: print(address, flush=True)):  # noqa: T201 (the test reads it)

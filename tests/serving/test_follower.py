@@ -15,7 +15,7 @@ from serving.champion import Watch, open_champion
 from serving.follower import Follower
 from serving.meters import Meters
 from serving.offering import Offering
-from serving.shadow import Shadow
+from serving.shadow.keeper import Shadow
 from training.releases.ledger import keep_up, ledger, rollback
 from training.releases.shadow import begin_shadow
 from training.releases.shelf import put
@@ -148,10 +148,16 @@ def test_the_thread_asks_and_stops(watch, trainer):
     assert not follower._thread.is_alive()
 
 
-def test_a_shadow_that_another_machine_names_decides_here(watch, home, trainer):
+def test_a_shadow_that_another_machine_names_decides_here(watch, home, trainer, hasty):
     begin_shadow(trainer.home, trainer.second, who="ada", now=NOW)
     watch._follower.ask()
-    with DecisionLog(home.root / "shadow-log.db") as log:
-        shadow = Shadow(home, log)
-        shadow.look()
-        assert shadow.release_id == trainer.second
+    with DecisionLog(home.decisions):
+        shadow = Shadow(home, command=hasty)
+        try:
+            while not (shadow.release_id or shadow.refused):
+                shadow.look()
+                shadow.listen()
+            assert (shadow.release_id, shadow.refused) == (trainer.second, None)
+        finally:
+            shadow.stop()
+            shadow._work()

@@ -56,15 +56,21 @@ def main(root: str) -> None:
         sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails
     from training.artifacts import load_release
 
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) if sys.platform == "linux" else 0
-    most = pages * resource.getpagesize() + MEMORY
-    for limit, value in ((resource.RLIMIT_AS, most), (resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(limit, (value, value))
+    confine()
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
         load_release(Path(root))
     except HoldfastError as error:
         print(error)  # noqa: T201 (the parent reads it)
         raise SystemExit(REFUSED) from None
+
+
+def confine() -> None:
+    """Let this process have little more memory than it has, and leave no image of it behind."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) if sys.platform == "linux" else 0
+    most = pages * resource.getpagesize() + MEMORY
+    for limit, value in ((resource.RLIMIT_AS, most), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(limit, (value, value))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def shadow(
         return
     release_id = resolve(place, release)
     begin_shadow(place, release_id, who=getpass.getuser(), now=clock())
-    say(f"{release_id} decides beside the champion within a second; next: holdfast monitor shadow")
+    say(f"{release_id} decides beside the champion within seconds; next: holdfast monitor shadow")
 
 
 def releases(home: Where = DEFAULT_HOME) -> None:
