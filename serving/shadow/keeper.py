@@ -108,7 +108,7 @@ class Shadow:
         told = child.heard(self._tick)
         for one in told or ():
             self._hear(one)
-        if self._child and (told is None or self._hangs(child)):
+        if self._child and not self._stopping.is_set() and (told is None or self._hangs(child)):
             self._lose(child)
 
     def _work(self) -> None:
