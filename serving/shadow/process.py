@@ -21,7 +21,8 @@ from features.home import Home
 from serving.shadow.child import Told
 from training.releases.trial import ABSENT, confine
 
-TICK: Final = 0.2  # seconds between two looks at a log that had nothing new
+TICK: Final = 0.5  # seconds between two looks at a log that had nothing new
+REST: Final = 3  # times as long as it was at work: memory and caches are shared, whoever has the processor
 SAY: Final = 1.0  # seconds after which it says that it lives, whatever there is to say
 PARENT_DEATH_SIGNAL: Final = 1  # of prctl(2)
 OOM_SCORE: Final = "1000"  # where memory runs out, this goes first
@@ -73,12 +74,12 @@ def _follow(home: Home, release_id: str, missed_since: int | None) -> None:
     understudy = Understudy(home, open_release(home.releases, release_id), missed_since=missed_since)
     said = 0.0
     while True:
+        began = time.monotonic()
         advanced = understudy.step()
         if advanced or time.monotonic() - said > SAY:
             said = time.monotonic()
             say(understudy.told())
-        if not advanced:
-            time.sleep(TICK)
+        time.sleep(max(REST * (time.monotonic() - began), 0.0 if advanced else TICK))
 
 
 def _go_along() -> None:
