@@ -30,6 +30,7 @@ from training.releases.shadow import begin_shadow, end_shadow
 CONNECTIONS, SECONDS, TIMES = 32, 6, 20
 PAUSE_MINUTES = float(os.environ.get("HOLDFAST_BENCH_PAUSE_MINUTES", "1"))  # 10: the whole of it
 PAUSE = 0.05  # seconds
+TURNS = 3  # without a shadow, and beside one
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 RIVALS = Path(__file__).with_name("rivals")
 LUA = """
@@ -199,23 +200,29 @@ def bench_pauses(home, members):
 
 
 def bench_shadow(home, members, tmp_path):
-    """Ask without a shadow and beside one that costs as much as the champion; what it has no time for it leaves out."""
+    """Ask without a shadow and beside one that costs as much as the champion, in turn; what it can't do waits."""
     release = open_release(home.releases, champion_id(home))
     rows = json.loads((home.releases / release.release_id / "golden.json").read_text())["rows"]
     manifest = replace(release.manifest, evidence={})
     twin = write_release(home.releases, manifest, release.models, np.array(rows, dtype=np.float32)).release_id
+    found = {None: [], twin: []}
     with ours(home) as address:
         load(address, of_one(members)[:400], rate=200)
-        for shadow in (None, twin):
+        for shadow in (None, twin) * TURNS:
             if shadow:
                 begin_shadow(home, shadow, who="bench", now=SINCE)
-            found = until_shadow(address.removesuffix("/v1/decisions"), shadow)
-            took = load(address, of_one(members) * 4, rate=200)
+            else:
+                end_shadow(home)
+            metrics = until_shadow(address.removesuffix("/v1/decisions"), shadow)
+            took = load(address, of_one(members) * 2, rate=200)
             assert {status for _, status in took} == {200}
-            figures = "   ".join(f"p{share:g} {percentile(took, share / 100):6.1f} ms" for share in (50, 99, 100))
             rate = wrk(address, of_one(members), tmp_path)
-            say(f"{'beside a shadow' if shadow else 'no shadow':32} {figures}   {rate:8,.0f} a second")
-        taken = [line for line in found().splitlines() if line.startswith("holdfast_shadow_decisions_total")]
+            found[shadow].append((percentile(took, 0.5), percentile(took, 0.99), rate))
+        for shadow, figures in found.items():
+            p50, p99, rate = np.median(figures, axis=0)
+            name = "beside a shadow" if shadow else "no shadow"
+            say(f"{name:32} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   {rate:8,.0f} a second   (medians of {TURNS})")
+        taken = [line for line in metrics().splitlines() if line.startswith("holdfast_shadow_decisions_total")]
         say("   ".join(line.removeprefix("holdfast_") for line in taken))
     end_shadow(home)
 
