@@ -66,12 +66,12 @@ class Guard:
             await _unforeseen().response()(scope, receive, watch)
         finally:
             request_id.reset(token)
-        seconds, call = time.perf_counter() - started, getattr(scope.get("route"), "path", "unknown")
+        ended, call = time.perf_counter(), getattr(scope.get("route"), "path", "unknown")
         if desk := state.desk:
-            desk.meters.answered(call, status, seconds)
+            desk.meters.answered(call, status, ended - started)
         if self._traces:
             told = {"request_id": name.decode(), "parent": parent}
-            self._traces.note(call, scope["method"], status, seconds=seconds, taken=taken, **told)
+            self._traces.note(call, scope["method"], status, began=started, ended=ended, taken=taken, **told)
 
 
 def name_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, str]:

@@ -47,21 +47,25 @@ class Traces:
         method: str,
         status: int,
         *,
-        seconds: float,
+        began: float,
+        ended: float,
         request_id: str,
         parent: str,
         taken: Sequence[Step] = (),
     ) -> None:
-        """Note a request that was just answered; `parent` as in the header traceparent, or empty."""
+        """Note a request that was just answered, and when by the clock that measures, as its steps were.
+
+        `parent` is as in the header traceparent, or empty.
+        """
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
-        ended = time.time_ns()
+        since = time.time_ns() - round(time.perf_counter() * 1e9)
         context = self._propagator.extract({"traceparent": parent}) if parent else None
         span = self._tracer.start_span(
             f"{method} {call}",
             context=context,
             kind=SpanKind.SERVER,
-            start_time=ended - round(seconds * 1e9),
+            start_time=since + round(began * 1e9),
             attributes={
                 "http.request.method": method,
                 "http.route": call,
@@ -71,11 +75,10 @@ class Traces:
         )
         if status >= SERVER_FAULT:
             span.set_status(Status(StatusCode.ERROR))
-        since = ended - round(time.perf_counter() * 1e9)
         for name, started, done in taken:
             step = self._tracer.start_span(name, set_span_in_context(span), start_time=since + round(started * 1e9))
             step.end(since + round(done * 1e9))
-        span.end(ended)
+        span.end(since + round(ended * 1e9))
 
     def close(self) -> None:
         """Send what waits."""

@@ -48,7 +48,7 @@ def give_way() -> None:
     """Run only when nobody else wants to, as far as the system knows how; who started it says when it ends."""
     for one in (signal.SIGINT, signal.SIGTERM):  # they are sent to everybody who was started from one terminal or unit
         signal.signal(one, signal.SIG_IGN)
-    os.nice(19)
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
     if hasattr(os, "SCHED_IDLE"):
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -111,9 +111,9 @@ def test_where_things_run_is_no_part_of_a_programme(tmp_path):
 
 def test_the_profile_of_a_cluster_names_every_part_that_is_still_of_one_machine(tmp_path):
     path = _settings(tmp_path, '[engine]\nprofile = "cluster"\nonline = "redis://host:6379/0"\nspark = "mars"')
-    with pytest.raises(ContractError, match="has 6 wrong settings") as refused:
+    with pytest.raises(ContractError, match="has 7 wrong settings") as refused:
         read_programme(path)
-    for part in ("features", "registry", "tracking", "studies", "decisions"):
+    for part in ("features", "registry", "tracking", "studies", "decisions", "objects"):
         assert f"engine.{part}: " in str(refused.value)
         assert f'wanted {part} = "' in str(refused.value)
     assert "engine.online" not in str(refused.value)
