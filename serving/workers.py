@@ -21,11 +21,11 @@ from prometheus_client.multiprocess import mark_process_dead
 from features.decisions import open_log
 from features.errors import HoldfastError
 from features.home import Home
+from serving.backoff import Backoff
 from serving.meters import FOLDER, WORKERS
 
 READY: Final = "ready"
-FIRST_WAIT: Final = 0.1  # seconds until a worker that died is started again; doubled each time that it dies young
-LONGEST_WAIT: Final = 10.0
+LONGEST_WAIT: Final = 10.0  # seconds until a worker that died is started again
 YOUNG: Final = 30.0
 STOP_SECONDS: Final = 30.0
 
@@ -90,15 +90,14 @@ class _Slot:
         self._thread.join()
 
     def _keep(self) -> None:
-        wait = FIRST_WAIT
+        backoff = Backoff(longest=LONGEST_WAIT, young=YOUNG)
         while not self._stopping.is_set():
             started = time.monotonic()
             ready = self._run()
             if not self._heard.is_set():
                 self._heard.set()
                 return
-            wait = FIRST_WAIT if ready and time.monotonic() - started > YOUNG else min(2 * wait, LONGEST_WAIT)
-            self._stopping.wait(wait)
+            self._stopping.wait(backoff.after(time.monotonic() - started if ready else 0.0))
 
     def _run(self) -> bool:
         """Run it once; True if it came to answer."""

@@ -138,8 +138,10 @@ class Commits:
         """
         with contextlib.suppress(sqlite3.Error):
             self._db.execute(f"PRAGMA busy_timeout = {READER_MS}")
-            self._wiping = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
-            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            try:
+                self._wiping = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _written(self, group: list[_Job]) -> list[Any]:
         """Write a group, and give what came of each entry."""

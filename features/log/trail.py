@@ -7,7 +7,7 @@ opted out or was erased before a question has done so for its answer.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from features.log.erasing import is_erased
 from features.log.register import Marks
@@ -43,12 +43,6 @@ class Trail:
 
     def __init__(self, path: Path) -> None:
         self._db, self._marks = open_to_read(path), Marks(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -20,6 +20,7 @@ from typing import Any, Final, TextIO
 from features.errors import HoldfastError
 from features.files import stamp
 from features.home import Home
+from serving.backoff import Backoff
 from serving.champion import REASON, Refused, reason_of
 from serving.meters import Meters
 from serving.shadow.child import Child, Told
@@ -31,8 +32,7 @@ logger: Final = logging.getLogger("holdfast")
 TICK: Final = 0.5  # seconds between two looks
 LOADING: Final = 900.0  # seconds: it runs only on what the champion leaves
 SILENT: Final = 300.0
-FIRST_WAIT: Final = 0.1  # seconds until one that ended is begun again; doubled each time that it ends young
-LONGEST_WAIT: Final = 30.0
+LONGEST_WAIT: Final = 30.0  # seconds until one that ended is begun again
 YOUNG: Final = 60.0
 STOP_SECONDS: Final = 5.0
 
@@ -74,7 +74,8 @@ class Shadow:
         self._told: tuple[int, ...] = ()
         self._wanted, self._stood = "", False
         self._place: int | None = None
-        self._begun, self._due, self._wait = 0.0, 0.0, FIRST_WAIT
+        self._begun, self._due = 0.0, 0.0
+        self._backoff = Backoff(longest=LONGEST_WAIT, young=YOUNG)
         self.release_id: str | None = None
         self.refused: Refused | None = None
 
@@ -122,7 +123,7 @@ class Shadow:
     def _take_up(self) -> None:
         self._end()
         self._wanted, self._stood, self._place, self._told = "", False, None, ()
-        self._due, self._wait = 0.0, FIRST_WAIT
+        self._due, self._backoff = 0.0, Backoff(longest=LONGEST_WAIT, young=YOUNG)
         self.release_id = self.refused = None
         try:
             self._wanted = shadow_id(self._home) or ""
@@ -143,7 +144,7 @@ class Shadow:
             self._child, self._begun = Child(command, held=(self._alone.fileno(),)), time.monotonic()
         except OSError as error:
             logger.warning("the shadow has no process: %s", type(error).__name__)
-            self._due, self._wait = time.monotonic() + self._wait, min(2 * self._wait, LONGEST_WAIT)
+            self._due = time.monotonic() + self._backoff.after(0.0)
 
     def _hear(self, told: Told) -> None:
         if told.refused is not None:
@@ -171,8 +172,7 @@ class Shadow:
             self._refuse(f"release {self._wanted} {how} in the process that tried to load it ({ended}); train another")
             return
         logger.warning("the shadow's process %s (%s); it is begun again", how, ended)
-        self._wait = FIRST_WAIT if lasted > YOUNG else min(2 * self._wait, LONGEST_WAIT)
-        self._due = time.monotonic() + self._wait
+        self._due = time.monotonic() + self._backoff.after(lasted)
         if self._meters:
             self._meters.shadow_lost()
         self._tell()

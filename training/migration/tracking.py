@@ -20,6 +20,8 @@ from features.sheet import Progress
 from features.stores.postgres import tables_exist
 from training.registry import files_uri, schema_version, tracking_uri
 
+Places = tuple[str, str]  # below which files are: here, and there
+
 _ROWS: Final = 1_000  # in memory at once
 _NOBODYS: Final = frozenset({"experiments", "workspaces"})  # MLflow puts a first one there when it is opened
 _FIRST: Final = 0  # the experiment that it puts there
@@ -36,7 +38,8 @@ def check(move: Move) -> int:
         if _untouched(target, tables):
             return 0
         with _opened(move.home, move.source) as source:
-            return sum(_strangers(move, source, target, table) for table in tables)
+            places = _places(move)
+            return sum(_strangers(places, source, target, table) for table in tables)
 
 
 def copy(move: Move, progress: Progress) -> None:
@@ -47,13 +50,14 @@ def copy(move: Move, progress: Progress) -> None:
     ContractError
         If the tables of either are of another MLflow, or hold what the other can't take.
     """
+    places = _places(move)
     with _opened(move.home, move.source) as source:
         if source is None:
             return
         _refuse_version(source, "here")
         _make(tracking_uri(move.home, move.target))
         with _opened(move.home, move.target) as target:
-            if target is None or _tallies(move, source) == _tallies(move, target):
+            if target is None or _tallies(places, source) == _tallies(places, target):
                 return
             _refuse_version(target, "there")
             tables = _tables(target)
@@ -61,7 +65,7 @@ def copy(move: Move, progress: Progress) -> None:
                 target.execute(table.delete())
             for number, table in enumerate(tables):
                 for rows in _selected(source, table).mappings().partitions():
-                    moved = [dict(zip(row.keys(), _moved(move, row.values()), strict=True)) for row in rows]
+                    moved = [dict(zip(row.keys(), _moved(places, row.values()), strict=True)) for row in rows]
                     target.execute(table.insert(), moved)
                 _move_on(target, table)
                 progress("runs and models' versions", number + 1, len(tables))
@@ -71,14 +75,15 @@ def copy(move: Move, progress: Progress) -> None:
 def compare(move: Move) -> list[Compared]:
     """Hold each table that has rows on either side against the other."""
     with _opened(move.home, move.source) as source, _opened(move.home, move.target) as target:
-        here, there = (_tallies(move, one) for one in (source, target))
+        places = _places(move)
+        here, there = (_tallies(places, one) for one in (source, target))
     sides = {name: (here.get(name, Tally()), there.get(name, Tally())) for name in {**here, **there}}
     return [Compared(f"tracking: {name}", *both) for name, both in sides.items() if any(one.rows for one in both)]
 
 
 def readdress(move: Move) -> None:
     """Let the rows say where files are that moved while the rows did not."""
-    here, there = (files_uri(move.home, engine) for engine in (move.source, move.target))
+    here, there = _places(move)
     with _opened(move.home, move.source) as kept:
         if kept is None:
             return
@@ -142,11 +147,11 @@ def _refuse_version(connection: sa.Connection, where: str) -> None:
         )
 
 
-def _tallies(move: Move, connection: sa.Connection | None) -> dict[str, Tally]:
+def _tallies(places: Places, connection: sa.Connection | None) -> dict[str, Tally]:
     if connection is None:
         return {}
     return {
-        table.name: tally(_moved(move, row) for row in _selected(connection, table)) for table in _tables(connection)
+        table.name: tally(_moved(places, row) for row in _selected(connection, table)) for table in _tables(connection)
     }
 
 
@@ -154,14 +159,18 @@ def _selected(connection: sa.Connection, table: sa.Table) -> sa.CursorResult[Any
     return connection.execute(table.select(), execution_options={"yield_per": _ROWS})
 
 
-def _moved(move: Move, row: Iterable[Any]) -> list[Any]:
+def _places(move: Move) -> Places:
+    return files_uri(move.home, move.source), files_uri(move.home, move.target)
+
+
+def _moved(places: Places, row: Iterable[Any]) -> list[Any]:
     """Give a row as it is to stand there: what was said of a file's place is said of its new one."""
-    here, there = (files_uri(move.home, engine) for engine in (move.source, move.target))
+    here, there = places
     return [there + value[len(here) :] if isinstance(value, str) and value.startswith(here) else value for value in row]
 
 
-def _strangers(move: Move, source: sa.Connection | None, target: sa.Connection, table: sa.Table) -> int:
-    held = set() if source is None else {digest(_moved(move, row)) for row in _selected(source, table)}
+def _strangers(places: Places, source: sa.Connection | None, target: sa.Connection, table: sa.Table) -> int:
+    held = set() if source is None else {digest(_moved(places, row)) for row in _selected(source, table)}
     return sum(digest(row) not in held for row in _selected(target, table))
 
 

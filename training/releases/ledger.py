@@ -22,7 +22,7 @@ from features.files import changing, write_json
 from features.home import Home
 from features.saying import Saying, saying
 from features.stores.objects import objects_of
-from training.releases.manifest import RELEASE
+from training.releases.manifest import RELEASE, no_release
 from training.releases.shared import SharedLedger
 from training.releases.shelf import MANIFEST, bring
 
@@ -127,7 +127,7 @@ def promote(
     if not verdict.promote:
         raise ContractError(f"the gate refused release {release_id}: {'; '.join(verdict.reasons)}; train another")
     if not (home.releases / release_id / MANIFEST).exists():
-        raise NotFoundError(f"there is no release {release_id!r}; `holdfast releases` lists those that exist")
+        raise no_release(release_id)
     with changing(ledger_path(home)):
         shared = _shared(home)
         changes = ledger(home)

@@ -64,6 +64,11 @@ def read_manifest(root: Path) -> Manifest:
     return manifest_of(read_bytes(path, most=MANIFEST_BYTES), str(path))
 
 
+def no_release(which: str) -> NotFoundError:
+    """Say that nothing goes by a name or an id."""
+    return NotFoundError(f"there is no release {which!r}; `holdfast releases` lists those that exist")
+
+
 def manifest_of(body: bytes, where: str) -> Manifest:
     """Take a manifest from its bytes.
 

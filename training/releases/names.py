@@ -9,7 +9,7 @@ from features.errors import ContractError, NotFoundError
 from features.files import write_json
 from features.home import Home
 from training.releases.ledger import champion_id
-from training.releases.manifest import RELEASE
+from training.releases.manifest import RELEASE, no_release
 from training.releases.shelf import bring
 
 CHAMPION: Final = "champion"  # the one that serves
@@ -36,7 +36,7 @@ def resolve(home: Home, which: str) -> str:
     with suppress(NotFoundError):  # said below
         bring(home, found)
     if not RELEASE.fullmatch(found) or not (home.releases / found / "manifest.json").exists():
-        raise NotFoundError(f"there is no release {which!r}; `holdfast releases` lists those that exist")
+        raise no_release(which)
     return found
 
 

@@ -16,6 +16,7 @@ from features.files import write_json
 from features.home import Home
 from features.stores.objects import objects_of
 from training.releases.ledger import champion_id
+from training.releases.manifest import no_release
 from training.releases.sealed import parse
 from training.releases.shelf import put
 
@@ -57,7 +58,7 @@ def begin_shadow(home: Home, release_id: str, *, who: str, now: datetime) -> Non
     if release_id == champion:
         raise ContractError(f"release {release_id} is the champion; name another: `holdfast releases` lists them")
     if not (home.releases / release_id / "manifest.json").exists():
-        raise NotFoundError(f"there is no release {release_id!r}; `holdfast releases` lists those that exist")
+        raise no_release(release_id)
     since = now.astimezone(UTC).isoformat()
     told = {"release_id": release_id, "since": since, "who": who}
     if objects := objects_of(home):

@@ -15,7 +15,7 @@ from features.errors import CorruptError, HoldfastError, NotFoundError, Unavaila
 from features.files import alone, remove, write_folder_whole
 from features.home import Home
 from features.stores.objects import Objects, objects_of
-from training.releases.manifest import RELEASE, Manifest, manifest_of, read_manifest
+from training.releases.manifest import RELEASE, Manifest, manifest_of, no_release, read_manifest
 from training.releases.sealed import FILE_BYTES, MANIFEST_BYTES, check_sizes, read_bytes, read_files, vouch
 
 SHELF: Final = "releases"
@@ -80,7 +80,7 @@ def bring(home: Home, release_id: str) -> None:
     if (objects := objects_of(home)) is None:
         return
     if not RELEASE.fullmatch(release_id):
-        raise NotFoundError(f"there is no release {release_id!r}; `holdfast releases` lists those that exist")
+        raise no_release(release_id)
     if _whole(home.releases / release_id):
         return
     take(objects, home.releases / release_id)

@@ -138,7 +138,7 @@ def test_one_that_ends_is_begun_again_later_each_time(keep):
     before, waits = lost(shadow), []
     for number in range(3):
         drive(shadow, lambda number=number: lost(shadow) == before + number + 1)
-        waits.append(shadow._wait)
+        waits.append(shadow._backoff._wait)
     assert waits == [0.2, 0.4, 0.8]
     assert shadow.refused is None
 
