@@ -1,4 +1,4 @@
-"""Files nobody has described: their first rows, how they have to be read, and what their columns are like."""
+"""Files nobody has described: some of their rows, how they have to be read, and what their columns are like."""
 
 import io
 import re
@@ -11,12 +11,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from features.errors import ContractError
+from features.intake.textfiles import MARKS
 from features.intake.values import read_numbers
 from features.schema import Column, Table
 
-LOOKED_AT: Final = 5_000  # rows of each file
+LOOKED_AT: Final = 5_000  # the first rows of each file
 SHORT: Final = 100  # of them, where a glance is enough
 BYTES: Final = 2**20
+PIECE: Final = 2**16  # bytes, some way on: files are sorted, and the first days of a month do not tell it from a day
+PLACES: Final = (0.25, 0.5, 0.75, 1.0)
 MOSTLY: Final = 0.9  # of a column's values have to be of the kind
 FORMATS: Final = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y%m%d", "%Y/%m/%d")
 COMMAS: Final = r"-?\d{1,3}(\.?\d{3})*,\d+"  # 1.234,50: the comma is the mark before cents
@@ -42,7 +45,7 @@ ALIASES: Final = {
     "offer_id": "offer coupon couponid id",
     "treatment": "offer offerid coupon couponid arm variant",
     "contact_id": "contact messageid mailid",
-    "contacted_at": "sent sentat sentdate contactdate contactedon at",
+    "contacted_at": "sent sentat sentdate contactdate contactedon mailedat date datetime timestamp time when at",
     "started_at": "start startdate startedon",
     "ends_at": "end enddate expires expiresat expiry",
 }
@@ -51,7 +54,7 @@ STEMS: Final = {
     "transactions": "transaction sale order invoice receipt purchase basket retail",
     "subscriptions": "subscription contract plan",
     "events": "event activity log visit view",
-    "offers": "offer coupon portfolio",
+    "offers": "offer coupon portfolio promotion",
     "contacts": "contact mailing campaign send sent",
     "redemptions": "redemption redeem completed",
 }
@@ -59,7 +62,7 @@ STEMS: Final = {
 
 @dataclass(frozen=True)
 class Look:
-    """Hold the first rows of one file, and how they had to be read."""
+    """Hold rows of one file, the first and some of the rest, and how they had to be read."""
 
     path: Path
     frame: pd.DataFrame
@@ -67,19 +70,17 @@ class Look:
 
 
 def look_at(path: Path) -> Look:
-    """Read the first rows of a file, finding out its encoding, its separator, and whether it has a header line."""
+    """Read some rows of a file, finding out its encoding, its separator, and whether it has a header line."""
     if path.suffix == ".parquet":
         batch = next(pq.ParquetFile(path).iter_batches(batch_size=LOOKED_AT), None)
         return Look(path, batch.to_pandas() if batch is not None else pq.read_table(path).to_pandas())
-    with path.open("rb") as file:
-        start = file.read(BYTES)
+    lines = _some_lines(path)
     form: dict[str, object] = {}
-    start = start[: start.rfind(b"\n") + 1] or start  # a line that is cut is no line
     try:
-        text = start.decode("utf-8-sig")
+        text = lines.decode("utf-8-sig")
     except UnicodeDecodeError:
-        form["encoding"] = "utf-16" if start[:2] in {b"\xff\xfe", b"\xfe\xff"} else "cp1252"
-        text = start.decode(str(form["encoding"]), errors="replace")
+        form["encoding"] = "utf-16" if lines[:2] in MARKS else "cp1252"
+        text = lines.decode(str(form["encoding"]), errors="replace")
     first = text.partition("\n")[0].strip()
     separator = max(",;\t|", key=first.count)
     if separator not in first:
@@ -100,6 +101,29 @@ def look_at(path: Path) -> Look:
     return Look(path, frame, form)
 
 
+def _some_lines(path: Path) -> bytes:
+    """Read the first lines of a file, and some at places further on, none of them cut."""
+    with path.open("rb") as file:
+        start = file.read(BYTES)
+        if len(start) < BYTES:
+            return start
+        start = start[: start.rfind(b"\n") + 1] or start
+        first = b"".join(start.splitlines(keepends=True)[: LOOKED_AT + 1])
+        if start[:2] in MARKS or not _apart(first):
+            return start
+        pieces = []
+        for place in PLACES:
+            file.seek(max(len(start), int(path.stat().st_size * place) - PIECE))
+            piece = file.read(PIECE)
+            pieces.append(piece[piece.find(b"\n") + 1 : piece.rfind(b"\n") + 1])
+    return b"".join([first, *filter(_apart, pieces)])
+
+
+def _apart(lines: bytes) -> bool:
+    """Say whether every line is a row: where a quoted value goes over several, none can be told from its midst."""
+    return not any(line.count(b'"') % 2 for line in lines.splitlines())
+
+
 def _has_commas(values: pd.Series) -> bool:
     """Say whether a column's numbers have a comma before cents."""
     known = values.dropna()
@@ -116,16 +140,18 @@ def _read_start(text: str, separator: str, names: object) -> pd.DataFrame:
         sep=r"\s+" if separator == "whitespace" else separator,
         names=given,
         header=None if given else 0,
-        nrows=LOOKED_AT,
     )
 
 
 def likeness(table: Table, look: Look) -> float:
     """Count the needed columns that are there, as a share, and let the file's name decide between equals."""
     found = match_columns(table, look.frame)
-    stem = look.path.stem.lower()
-    named = any(word in stem for word in STEMS[table.name].split())
-    return sum(name in found for name in table.needed) / len(table.needed) * 0.9 + 0.6 * named
+    return sum(name in found for name in table.needed) / len(table.needed) * 0.9 + 0.6 * is_named(table, look)
+
+
+def is_named(table: Table, look: Look) -> bool:
+    """Say whether a file is called what such tables are called."""
+    return any(word in look.path.stem.lower() for word in STEMS[table.name].split())
 
 
 def match_columns(table: Table, frame: pd.DataFrame) -> dict[str, str]:

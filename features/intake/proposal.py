@@ -14,6 +14,7 @@ from features.intake.look import (
     SUFFIXES,
     Look,
     date_formats,
+    is_named,
     likeness,
     line_product,
     look_at,
@@ -52,14 +53,23 @@ def propose(folder: Path) -> str:
 
 
 def _head(looks: list[Look], chosen: Mapping[str, Look]) -> Iterator[str]:
-    yield f"# A proposal, from the first {LOOKED_AT:,} rows of each file. Read it, mend it, then:"
+    yield f"# A proposal, from the first {LOOKED_AT:,} rows of each file and some of the rest. Read it, mend it, then:"
     yield "#   holdfast ingest FOLDER --mapping THIS_FILE --dry-run"
     for look in looks:
         if look not in chosen.values():
             came = ", ".join(map(str, look.frame.columns))
             yield f"# {_shown(look.path.name)} is like no table of the contract (columns: {_shown(came)}): not read"
+            yield from _missed(look, chosen)
     yield '# currency = "USD"            # not in the files: say yours'
     yield '# timezone = "Europe/Berlin"  # of times that do not say theirs: UTC unless you say'
+
+
+def _missed(look: Look, chosen: Mapping[str, Look]) -> Iterator[str]:
+    """Say what a file lacks whose name is that of a table."""
+    for name, table in TABLES.items():
+        if name not in chosen and is_named(table, look):
+            lacking = [needed for needed in table.needed if needed not in match_columns(table, look.frame)]
+            yield f"#   if it is your {name}, bring columns for {', '.join(lacking)} as well"
 
 
 def _tables(chosen: Mapping[str, Look]) -> Iterator[str]:

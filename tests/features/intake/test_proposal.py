@@ -55,6 +55,39 @@ def test_one_day_above_the_twelfth_decides(shop):
     assert '\ndate_format = "%m/%d/%Y"  # of date' in propose(shop)
 
 
+@pytest.fixture(scope="module")
+def year():
+    """A year's orders in order, of which the first thousands are of the first days."""
+    days = pd.date_range("2024-01-01", "2024-12-31", periods=200_000).strftime("%d/%m/%Y")
+    return pd.DataFrame({"order_id": range(len(days)), "customer_no": 7, "date": days, "total": "12.50", "note": ""})
+
+
+def test_a_long_file_in_order_is_looked_at_further_on(shop, year):
+    year.to_csv(shop / "orders.csv", index=False)
+    assert '\ndate_format = "%d/%m/%Y"  # of date\n' in propose(shop)
+    assert "0 to 199999, 0% missing" in propose(shop)
+
+
+@pytest.mark.parametrize("row", [0, 199_990])
+def test_a_long_file_whose_values_go_over_lines_is_looked_at_where_it_can_be(shop, year, row):
+    notes = year["note"].where(~year.index.isin([row, row + 1]), '1\n2,3"4,5,6,7,8,9\n,,,,,,')
+    year.assign(note=notes).to_csv(shop / "orders.csv", index=False)
+    assert '\ndate_format = "%d/%m/%Y"  # of date\n' in propose(shop)
+    assert 'amount = "total"  # by its name and its values; 12.5 to 12.5, 0% missing' in propose(shop)
+
+
+def test_waves_of_mailings_are_contacts_and_a_promotion_without_costs_says_what_it_lacks(tmp_path):
+    sent = "person,offer,when\n" + "".join(f"p{n},ten_off,01/08/2018 00:00\n" for n in range(50))
+    (tmp_path / "mailings.csv").write_text(sent.replace("01/08", "15/08", 1))
+    (tmp_path / "promotions.csv").write_text("id,difficulty\nten_off,10\n")
+    (tmp_path / "purchases.csv").write_text("person,when,amount\np1,15/08/2018 10:00,3.5\n")
+    text = propose(tmp_path)
+    assert 'contacted_at = "when"' in text
+    wanted = "name, channel, contact_cost, redemption_cost, valid_from, valid_until"
+    assert f"#   if it is your offers, bring columns for {wanted} as well" in text
+    assert tomllib.loads(text)["contacts"]["date_format"] == "%d/%m/%Y %H:%M"
+
+
 def test_a_file_without_names_is_shown_column_by_column(tmp_path):
     (tmp_path / "cd.txt").write_text(" 00004 0001 19970101  2   29.33\r\n 00021 0002 19970112  3   63.34\r\n")
     values = tomllib.loads(propose(tmp_path))
