@@ -7,7 +7,7 @@ from features.log.book import Contact, Seen, Spending
 from features.log.calls import Log
 from features.log.columns import Block, campaign_ids, read_blocks
 from features.log.entries import Answer, Batch, Decided, Decision, Outcome, Part
-from features.log.erasing import Erasure, Renewed, is_erased
+from features.log.erasing import Erasure, Renewed, Traces, find_traces, is_erased
 from features.log.opening import open_log
 from features.log.reading import (
     find_batch,
@@ -40,9 +40,11 @@ __all__ = [
     "Seen",
     "SharedLog",
     "Spending",
+    "Traces",
     "campaign_ids",
     "find_batch",
     "find_decision",
+    "find_traces",
     "is_erased",
     "latest_decision",
     "open_log",

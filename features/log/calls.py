@@ -17,7 +17,7 @@ from features.errors import HoldfastError
 from features.log.agreement import Agreement
 from features.log.book import Contact, Seen, Spending
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
-from features.log.erasing import Erasure, Renewed
+from features.log.erasing import Erasure, Renewed, Traces
 from features.log.leaving import Leaving
 from features.log.register import Preference
 
@@ -127,8 +127,8 @@ class Kept(Protocol):
         """Set tombstones, and keep whom to erase."""
         ...
 
-    def erase(self, erasure: Erasure, *, now: datetime) -> Future[dict[str, int]]:
-        """Erase members from the log, but for its batches."""
+    def erase(self, erasure: Erasure, traces: Traces, *, now: datetime) -> Future[dict[str, int]]:
+        """Erase members from the log, but for its batches, some decisions at a time."""
         ...
 
     def renew_part(self, renewed: Renewed, *, now: datetime) -> Future[None]:

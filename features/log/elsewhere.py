@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from features.log import changes
 from features.log.book import Contact, Totals
-from features.log.erasing import Erasure, erase
+from features.log.erasing import PIECE, Eraser, Erasure, find_traces
 from features.log.ledger import Line
 from features.log.register import Marks, Preference
 from features.log.rows import to_json
@@ -173,4 +173,7 @@ def _erase_unwritten(db: sqlite3.Connection, ours: Collection[Name], marks: Mark
     named |= {key for source, key in ours if source == "preferences"}
     for member_id in named:
         if (erased_at := gone.get(marks.of(member_id))) is not None:
-            erase(db, marks, Erasure("", (member_id,)), now=datetime.fromisoformat(erased_at))
+            eraser, erasure = Eraser(db, marks, datetime.fromisoformat(erased_at)), Erasure("", (member_id,))
+            traces = find_traces(db, erasure.member_ids)
+            while eraser.erase(erasure, traces).get("decisions", 0) == PIECE:
+                pass

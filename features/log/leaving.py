@@ -14,9 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from features.log.erasing import ERASED, make_nobodys
+from features.log.erasing import ERASED, Eraser
 from features.log.reading import read_unmatched
-from features.log.register import Marks
 from features.log.rows import microseconds, open_to_read, text
 
 PIECE: Final = 200  # rows, some milliseconds of the writer's time
@@ -75,13 +74,13 @@ def find_leaving(path: Path, terms: Terms) -> Leaving:
     return Leaving(decisions, tuple(outcomes), answers, contacts)
 
 
-def let_go(db: sqlite3.Connection, marks: Marks, leaving: Leaving, *, now: datetime) -> dict[str, int]:
+def let_go(db: sqlite3.Connection, eraser: Eraser, leaving: Leaving) -> dict[str, int]:
     """Let go of what is there still, and say how many rows that was."""
     counts: Counter[str] = Counter()
     for decision_id in leaving.decisions:
         row = db.execute("SELECT decided_at FROM decisions WHERE decision_id = ?", (decision_id,)).fetchone()
         if row is not None:
-            make_nobodys(db, marks, decision_id, row[0], now=now)
+            eraser.make_nobodys(decision_id, row[0])
             counts["decisions"] += 1
     for table, key, values in (
         ("outcomes", "outcome_id = ?", [(one,) for one in leaving.outcomes]),

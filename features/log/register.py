@@ -55,29 +55,26 @@ class Register:
         """Whether anybody was ever erased."""
         return bool(self._tombstones)
 
-    def reload(self, db: sqlite3.Connection) -> None:
-        """Note the tombstones of a transaction that is about to end: too early by a moment harms nobody."""
-        tombstones = _tombstones(db)
-        with self._lock:
-            self._tombstones = tombstones
-
     def prefer(self, preference: Preference) -> None:
         """Note what a member wants from now on."""
         with self._lock:
             (self._opted_out.discard if preference.personalisation else self._opted_out.add)(preference.member_id)
 
-    def bury(self, member_ids: Iterable[str]) -> None:
-        """Note who is erased."""
+    def forget(self, member_ids: Iterable[str]) -> None:
+        """Note who is erased, for whom a tombstone speaks."""
         with self._lock:
-            self._tombstones.update(map(self._marks.of, member_ids))
             self._opted_out.difference_update(member_ids)
+
+    def bury(self, tombstones: Iterable[str]) -> None:
+        """Note tombstones by their marks: too early by a moment harms nobody."""
+        with self._lock:
+            self._tombstones.update(tombstones)
 
     def hear(self, preferences: Iterable[Preference], tombstones: Iterable[str]) -> None:
         """Note what members asked other instances for."""
         for preference in preferences:
             self.prefer(preference)
-        with self._lock:
-            self._tombstones.update(tombstones)
+        self.bury(tombstones)
 
     def opted_out(self, member_ids: Sequence[str]) -> list[bool]:
         """Say who wants no personalisation, or was erased."""

@@ -21,7 +21,7 @@ from features.log.calls import CALLS
 from features.log.commits import TakenError
 from features.log.drain import Drain
 from features.log.entries import Answer, Batch, Decision, Outcome, Part
-from features.log.erasing import Erasure, Renewed
+from features.log.erasing import Erasure, Renewed, Traces
 from features.log.keeper import Keeper, socket_of
 from features.log.leaving import Leaving
 from features.log.ledger import Terms
@@ -189,9 +189,9 @@ class SharedLog:
         """Set tombstones, and keep whom to erase until it is done."""
         return self._later("begin_erasure", erasure=erasure, now=now)
 
-    def erase(self, erasure: Erasure, *, now: datetime) -> "Future[dict[str, int]]":
-        """Erase members from the log, but for its batches."""
-        return self._later("erase", erasure=erasure, now=now)
+    def erase(self, erasure: Erasure, traces: Traces, *, now: datetime) -> "Future[dict[str, int]]":
+        """Erase members from the log, but for its batches, some decisions at a time."""
+        return self._later("erase", erasure=erasure, traces=traces, now=now)
 
     def renew_part(self, renewed: Renewed, *, now: datetime) -> "Future[None]":
         """Vouch for a part of a batch without the erased."""

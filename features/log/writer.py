@@ -20,13 +20,15 @@ from features.log.book import Book, Contact, Entered, Seen, Spending, contacts_o
 from features.log.commits import AgreedError, Commits, Write, lock
 from features.log.elsewhere import Heard
 from features.log.entries import DECISION, Answer, Batch, Decision, Outcome, Part
-from features.log.erasing import Erasure, Renewed
+from features.log.erasing import Eraser, Erasure, Renewed, Traces
 from features.log.leaving import Leaving, let_go
 from features.log.ledger import Terms
 from features.log.reading import find
 from features.log.register import Marks, Preference, Register, store_preference
 from features.log.rows import encode, microseconds, open_to_read, open_to_write, to_json
 from features.log.standing import OF_MEMBERS
+
+Erase = Callable[[sqlite3.Connection, Eraser], Any]
 
 
 class DecisionLog:
@@ -269,25 +271,28 @@ class DecisionLog:
 
     def begin_erasure(self, erasure: Erasure, *, now: datetime) -> "Future[None]":
         """Set tombstones, and keep whom to erase until it is done."""
-        stored = self._commits.submit(lambda db: erasing.begin(db, self._marks, erasure, now=now))
-        stored.add_done_callback(lambda done: None if _failed(done) else self._register.bury(erasure.member_ids))
+        stored = self._commits.submit(self._erasing(lambda _, eraser: eraser.begin(erasure), now))
+        stored.add_done_callback(lambda done: None if _failed(done) else self._register.forget(erasure.member_ids))
         return stored
 
-    def erase(self, erasure: Erasure, *, now: datetime) -> "Future[dict[str, int]]":
-        """Erase members from the log, but for its batches; the future says what of each table that was."""
-        return self._wipe(lambda db: erasing.erase(db, self._marks, erasure, now=now))
+    def erase(self, erasure: Erasure, traces: Traces, *, now: datetime) -> "Future[dict[str, int]]":
+        """Erase members from the log, but for its batches; the future says what of each table that was.
+
+        Of their decisions `erasing.PIECE` go at a time: to be repeated until there are fewer.
+        """
+        return self._wipe(lambda _, eraser: eraser.erase(erasure, traces), now)
 
     def renew_part(self, renewed: Renewed, *, now: datetime) -> "Future[None]":
         """Vouch for a part of a batch without the erased."""
-        return self._wipe(lambda db: erasing.renew_part(db, self._marks, renewed, now=now))
+        return self._wipe(lambda _, eraser: eraser.renew_part(renewed), now)
 
     def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
         """Keep the receipt, and forget whom it is about."""
-        return self._wipe(lambda db: erasing.end(db, receipt_id, body, now=now))
+        return self._wipe(lambda _, eraser: eraser.end(receipt_id, body), now)
 
     def let_go(self, leaving: Leaving, *, now: datetime) -> "Future[dict[str, int]]":
         """Let go of what has stood for long enough; the future says how much of it was there still."""
-        return self._wipe(lambda db: let_go(db, self._marks, leaving, now=now))
+        return self._wipe(lambda db, eraser: let_go(db, eraser, leaving), now)
 
     def pending_erasures(self) -> list[Erasure]:
         """Give the erasures that began and did not end."""
@@ -379,13 +384,17 @@ class DecisionLog:
                 raise StaleError("the other instances can't be asked what is left; decide again")
             self._book.confirm(entered, seen)
 
-    def _wipe(self, write: Write) -> "Future[Any]":
-        def wipe(db: sqlite3.Connection) -> Any:  # noqa: ANN401 (what the entry's future gives)
-            result = write(db)
-            self._register.reload(db)
+    def _wipe(self, erase: Erase, now: datetime) -> "Future[Any]":
+        return self._commits.wipe(self._erasing(erase, now))
+
+    def _erasing(self, erase: Erase, now: datetime) -> Write:
+        def write(db: sqlite3.Connection) -> Any:  # noqa: ANN401 (what the entry's future gives)
+            eraser = Eraser(db, self._marks, now)
+            result = erase(db, eraser)
+            self._register.bury(eraser.buried)
             return result
 
-        return self._commits.wipe(wipe)
+        return write
 
     def _answer(self, db: sqlite3.Connection, idempotency_key: str) -> Answer | None:
         """Find what stands under a key; of an answer about somebody erased only the mark of its key is kept."""

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
-from features.decisions import Erasure, Log
+from features.decisions import Erasure, Log, find_traces
 from features.errors import ContractError, NotFoundError
 from features.files import alone, sweep
 from features.home import Home
@@ -25,7 +25,9 @@ from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
 from features.intake.workbench import open_workbench
 from features.journal import journal_alone
+from features.log.erasing import PIECE
 from features.log.register import Marks
+from features.log.rows import open_to_read
 from features.privacy.batches import drop_replaced, renewed_parts
 from features.privacy.rows import MEMBER, drop_lines, drop_rows, naming, read_rows
 from features.shadow import ShadowFile
@@ -119,13 +121,25 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
         removed["batches"] += len(renewed.decision_ids)
     drop_replaced(home)
     sweep(home.root)
-    found = log.erase(erasure, now=now).result()
-    removed.update({f"log.{table}": count for table, count in found.items()})
+    for table, count in _from_log(home, erasure, log=log, now=now).items():
+        removed[f"log.{table}"] += count
     marks = Marks(home.decisions)
     counts = {place: count for place, count in sorted(removed.items()) if count}
     receipt = Receipt(erasure.receipt_id, now.isoformat(), tuple(map(marks.of, erasure.member_ids)), counts)
     log.end_erasure(erasure.receipt_id, asdict(receipt), now=now).result()
     return receipt
+
+
+def _from_log(home: Home, erasure: Erasure, *, log: Log, now: datetime) -> dict[str, int]:
+    with closing(open_to_read(home.decisions)) as db:
+        traces = find_traces(db, erasure.member_ids)
+    counts: Counter[str] = Counter()
+    gone = PIECE
+    while gone == PIECE:
+        found = log.erase(erasure, traces, now=now).result()
+        counts.update(found)
+        gone = found.get("decisions", 0)
+    return dict(counts)
 
 
 def _offline(home: Home, member_ids: tuple[str, ...]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from features.decisions import Answer, Erasure, Outcome, Preference, Seen, SharedLog
+from features.decisions import Answer, Erasure, Outcome, Preference, Seen, SharedLog, Traces
 from features.errors import ConflictError, ContractError, StaleError
 from features.log import agreement
 from features.log.drain import drain
@@ -124,7 +124,7 @@ def test_who_is_erased_at_one_instance_is_erased_at_the_other(two, decision):
     erasure = Erasure("r", ("m1",))
     until(lambda: one.decision("d1") is not None)
     one.begin_erasure(erasure, now=NOW).result()
-    one.erase(erasure, now=NOW).result()
+    one.erase(erasure, Traces(), now=NOW).result()
     until(lambda: other.decision("d1") is None)
     assert other.erased(["m1", "d1", "m2"]) == [True, True, False]
     assert other.answer("m1-key").body == b'{"decisions":[]}'

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from features.decisions import Erasure, Preference, read_decisions
+from features.decisions import Erasure, Preference, Traces, read_decisions
 from features.errors import ContractError, CorruptError, NotFoundError
 from features.home import Home
 from features.shadow import ShadowFile
@@ -127,7 +127,7 @@ def test_who_is_erased_from_the_log_before_it_came_there_is_nobody(asked, follow
         callers.ask({"members": ["m1", "m2"]})
         erasure = Erasure("r", ("m2",))
         callers.desk._log.begin_erasure(erasure, now=NOW).result()
-        callers.desk._log.erase(erasure, now=NOW).result()
+        callers.desk._log.erase(erasure, Traces(), now=NOW).result()
         understudy.step()
         assert understudy.told().counts.keys() == {"same", "another"}
     assert [row.member_id for row in rows_of(other_root.name)] == ["m1"]
