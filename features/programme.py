@@ -272,6 +272,7 @@ class Programme(_Settings):
     activity_days: Days = Field(56, description="who is scored: members with a purchase in the last so many days")
     history_days: Days = Field(84, description="the first snapshot has so many days behind it, to fill every window")
     snapshot_days: Days = Field(7, description="a snapshot of the features every so many days")
+    test_days: Days = Field(56, description="models are judged by the last so many days of which labels are known")
     tiers: tuple[Tier, ...] = Field(
         (Tier(name="bronze", spend=0), Tier(name="silver", spend=50_000), Tier(name="gold", spend=150_000)),
         description="from the lowest to the highest",

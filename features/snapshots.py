@@ -66,7 +66,8 @@ def as_ofs_between(first: datetime, last: datetime, programme: Programme) -> lis
         day -= timedelta(days=_days_since_grid(day, programme) or programme.snapshot_days)
     if not dates:
         raise ContractError(
-            f"transactions span {(last - first).days} days; history_days ({programme.history_days}) were wanted"
+            f"transactions span {(last - first).days} days; history_days ({programme.history_days}) were wanted; "
+            "ingest a longer history, or say a smaller history_days in holdfast.toml"
         )
     return dates[::-1]
 

@@ -57,10 +57,9 @@ class Inputs:
     @cached_property
     def data(self) -> str:
         """Fingerprint what every step depends on: rows, programme, code, and how the dates are split."""
-        settings = (self.settings.test_days, self.settings.as_of)
         silent = fingerprint(sorted(opted_out(self.home)))
         return fingerprint(
-            self.warehouse.fingerprint, silent, self.programme.model_dump(mode="json"), settings, *_code()
+            self.warehouse.fingerprint, silent, self.programme.model_dump(mode="json"), self.settings.as_of, *_code()
         )
 
     @cached_property

@@ -30,7 +30,6 @@ class Settings:
 
     trials: int = 20
     folds: int = 3
-    test_days: int = 56
     tune_every: int = 2  # tune on every second snapshot: neighbours a week apart say nearly the same
     as_of: datetime | None = None  # only what was known until then; everything if not given
 
@@ -81,7 +80,7 @@ def prepare(warehouse: Warehouse, store: Store, programme: Programme, settings: 
     columns = ["member_id", "transaction_id", "occurred_at", *(c for c in ("amount", "margin") if c in brought)]
     visits = labels.margins(known(warehouse, "transactions", dates[-1], columns), programme)
     mature = labels.mature(dates, known_until=dates[-1], programme=programme)
-    split = splits.split_by_time(mature, test_days=settings.test_days, programme=programme)
+    split = splits.split_by_time(mature, programme=programme)
     folds = splits.time_folds(split.train, settings.folds, programme=programme)
     subscribed = None
     if programme.churn == "contract":

@@ -27,7 +27,7 @@ class Split:
     test: tuple[datetime, ...]
 
 
-def split_by_time(dates: Sequence[datetime], *, test_days: int, programme: Programme) -> Split:
+def split_by_time(dates: Sequence[datetime], *, programme: Programme) -> Split:
     """Keep the last `test_days` of dates for the test, and train on those whose label windows end before it.
 
     Raises
@@ -36,14 +36,19 @@ def split_by_time(dates: Sequence[datetime], *, test_days: int, programme: Progr
         If nothing is left to train on.
     """
     ordered = sorted(dates)
-    test = [as_of for as_of in ordered if as_of >= programme.days_before(ordered[-1], test_days)] if ordered else []
+    test = (
+        [as_of for as_of in ordered if as_of >= programme.days_before(ordered[-1], programme.test_days)]
+        if ordered
+        else []
+    )
     train = (
         [as_of for as_of in ordered if programme.days_before(as_of, -programme.label_days) <= test[0]] if test else []
     )
     if not train:
         raise ContractError(
-            f"{len(ordered)} snapshots with labels are too few for {test_days} days of test and "
-            f"{programme.label_days} days until a label is known before it; ingest a longer history"
+            f"{len(ordered)} snapshots with labels are too few for {programme.test_days} days of test and "
+            f"{programme.label_days} days until a label is known before it; ingest a longer history, or say a smaller "
+            "test_days in holdfast.toml"
         )
     return Split(tuple(train), tuple(test))
 

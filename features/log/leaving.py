@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from features.log.erasing import ERASED, Eraser
+from features.log.erasing import ERASED, PIECE, Eraser
 from features.log.reading import read_unmatched
 from features.log.rows import microseconds, open_to_read, text
-
-PIECE: Final = 200  # rows, some milliseconds of the writer's time
 
 
 @dataclass(frozen=True)

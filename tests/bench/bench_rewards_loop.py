@@ -42,6 +42,7 @@ margin_rate = 1.0
 horizon_days = 3
 snapshot_days = 1
 history_days = 1
+test_days = 4
 activity_days = 17
 """
 
@@ -126,7 +127,7 @@ def learned(home):
     build(home, progress=lambda *_: None)
     open_store(home).apply()
     until = BEGAN + timedelta(hours=WAVES[-1])
-    settings = Settings(trials=1, test_days=4, as_of=until)
+    settings = Settings(trials=1, as_of=until)
     manifest, _ = train(home, settings=settings, progress=lambda *_: None)
     verdict = Verdict(promote=True, said=(saying("a benchmark"),))
     promote(home, manifest.release_id, expected=None, who="bench", now=until, verdict=verdict)

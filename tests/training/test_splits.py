@@ -41,13 +41,17 @@ def reaches(as_of, programme):
     return day_of(as_of, programme) + timedelta(days=programme.horizon_days)
 
 
+def judged_by(test_days, dates, programme):
+    return dates, programme.model_copy(update={"test_days": test_days})
+
+
 @settings(max_examples=150)
-@given(calendar=calendars, test_days=st.integers(0, 90), data=st.data())
+@given(calendar=calendars, test_days=st.integers(1, 90), data=st.data())
 def test_no_label_window_of_training_reaches_into_the_test(calendar, test_days, data):
-    dates, programme = lay(**calendar)
+    dates, programme = judged_by(test_days, *lay(**calendar))
     shuffled = data.draw(st.permutations(dates))
     assume(reaches(dates[0], programme) <= day_of(dates[-1], programme) - timedelta(days=test_days))
-    split = split_by_time(shuffled, test_days=test_days, programme=programme)
+    split = split_by_time(shuffled, programme=programme)
     first = min(day_of(as_of, programme) for as_of in split.test)
     assert max(reaches(as_of, programme) for as_of in split.train) <= first
     assert first >= day_of(dates[-1], programme) - timedelta(days=test_days)
@@ -90,21 +94,21 @@ def test_disjoint_dates_do_not_overlap_and_leave_no_room_for_another(calendar):
 
 def test_a_week_of_clock_change_still_counts_as_seven_days():
     # 2017-03-05 to 2017-04-02 in New York is 28 days of 671 hours: an embargo of 672 hours would lose the date
-    dates, programme = lay("America/New_York", 28, date(2017, 3, 5), [28])
-    split = split_by_time(dates, test_days=0, programme=programme)
+    dates, programme = judged_by(1, *lay("America/New_York", 28, date(2017, 3, 5), [28]))
+    split = split_by_time(dates, programme=programme)
     assert (split.train, split.test) == ((dates[0],), (dates[1],))
 
 
-@pytest.mark.parametrize(("gaps", "test_days"), [([7, 7, 7], 0), ([7] * 7, 28)])
+@pytest.mark.parametrize(("gaps", "test_days"), [([7, 7, 7], 1), ([7] * 7, 28)])
 def test_too_short_a_history_is_refused(gaps, test_days):
-    dates, programme = lay("UTC", 28, date(2017, 1, 1), gaps)
-    with pytest.raises(ContractError, match=f"{len(dates)} snapshots with labels are too few .* longer history"):
-        split_by_time(dates, test_days=test_days, programme=programme)
+    dates, programme = judged_by(test_days, *lay("UTC", 28, date(2017, 1, 1), gaps))
+    with pytest.raises(ContractError, match=f"{len(dates)} snapshots .* too few .* history, .* smaller test_days"):
+        split_by_time(dates, programme=programme)
 
 
 def test_no_history_at_all_is_refused():
     with pytest.raises(ContractError, match="0 snapshots with labels are too few"):
-        split_by_time([], test_days=56, programme=Programme())
+        split_by_time([], programme=Programme())
 
 
 @pytest.mark.parametrize("gaps", [[], [7, 7]])

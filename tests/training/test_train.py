@@ -176,7 +176,7 @@ def test_lifetime_value_that_cannot_be_known_is_a_finding_and_the_training_goes_
         raise ContractError("129 days of purchases are too few")
 
     monkeypatch.setattr(steps.lifetime, "back_test", refused)
-    manifest, _ = trained(home, Settings(trials=1, test_days=49))
+    manifest, _ = trained(home, Settings(trials=1, folds=2))
     assert manifest.evidence["lifetime"] == {"reason": "129 days of purchases are too few"}
     stages = manifest.evidence["economics"]["worth"]["lifecycle_stage"]
     assert stages["active"]["lifetime_value"] is None
