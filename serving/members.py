@@ -30,11 +30,16 @@ class MemberStore(Protocol):
 
 
 class MemberFiles:
-    """Show and erase what is held about members; one erasure at a time."""
+    """Show and erase what is held about members.
+
+    One erasure at a time: who is to be erased meanwhile is erased by the next, together, as files are written anew for
+    one member or for many; they share its receipt.
+    """
 
     def __init__(self, home: Home, store: MemberStore, log: Log, clock: Callable[[], datetime]) -> None:
         self._home, self._store, self._log, self._clock = home, store, log, clock
         self._erasing = asyncio.Lock()
+        self._next: tuple[list[str], asyncio.Task[bytes]] | None = None  # whom the erasure that has not begun is about
 
     def export(self, member_id: str) -> Iterator[str]:
         """Give everything, a JSON object a line; nothing for a stranger."""
@@ -50,17 +55,26 @@ class MemberFiles:
         ProblemError
             503 if that can't be done now, or not all of it: what was begun is gone on with by the next one.
         """
-        async with self._erasing:
-            try:
-                return await asyncio.to_thread(self._erase, member_id)
-            except (HoldfastError, OSError) as error:
-                busy = str(error) if isinstance(error, ContractError) else type(error).__name__
-                detail = f"not everything is erased yet ({busy}); repeat the request"
-                raise ProblemError(
-                    HTTPStatus.SERVICE_UNAVAILABLE, "erasure", detail, headers={"Retry-After": "5"}
-                ) from error
+        if self._next is None:
+            member_ids: list[str] = []
+            self._next = member_ids, asyncio.create_task(self._erase_next(member_ids))
+        asked, task = self._next
+        asked.append(member_id)
+        try:
+            return await asyncio.shield(task)  # the others' as well, if this caller leaves
+        except (HoldfastError, OSError) as error:
+            busy = str(error) if isinstance(error, ContractError) else type(error).__name__
+            detail = f"not everything is erased yet ({busy}); repeat the request"
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "erasure", detail, headers={"Retry-After": "5"}
+            ) from error
 
-    def _erase(self, member_id: str) -> bytes:
+    async def _erase_next(self, member_ids: list[str]) -> bytes:
+        async with self._erasing:
+            self._next = None
+            return await asyncio.to_thread(self._erase, tuple(dict.fromkeys(member_ids)))
+
+    def _erase(self, member_ids: tuple[str, ...]) -> bytes:
         from features.privacy.erasure import erase  # a tenth of a second, which nobody waits for here
 
-        return dump(asdict(erase(self._home, (member_id,), log=self._log, store=self._store, clock=self._clock)))
+        return dump(asdict(erase(self._home, member_ids, log=self._log, store=self._store, clock=self._clock)))

@@ -37,6 +37,23 @@ class Workbench:
 
 
 @contextmanager
+def hold_workbench(home: Home) -> Iterator[Path]:
+    """Let no ingest be at work meanwhile, with the folder cleared of what a killed one left; give the folder.
+
+    Raises
+    ------
+    ContractError
+        If another process is at it.
+    """
+    with _held(home.root):
+        _clear(home)
+        try:
+            yield home.root / FOLDER
+        finally:
+            _clear(home)
+
+
+@contextmanager
 def open_workbench(home: Home, memory: int | None = None) -> Iterator[Workbench]:
     """Hold the workbench; queries may take so many bytes, by default a share of what there is.
 
@@ -45,9 +62,7 @@ def open_workbench(home: Home, memory: int | None = None) -> Iterator[Workbench]
     ContractError
         If another process is at it, or the memory does not do.
     """
-    with _held(home.root):
-        folder = home.root / FOLDER
-        _clear(home)
+    with hold_workbench(home) as folder:
         (folder / "spilled").mkdir(parents=True)
         try:
             with _connect(folder, memory or query_memory()) as queries:
@@ -55,8 +70,6 @@ def open_workbench(home: Home, memory: int | None = None) -> Iterator[Workbench]
         except duckdb.OutOfMemoryException as error:
             said = str(error).splitlines()[0]
             raise ContractError(f"the memory or the disk does not do: {said}; give more with --memory") from error
-        finally:
-            _clear(home)
 
 
 def _connect(folder: Path, memory: int) -> duckdb.DuckDBPyConnection:

@@ -23,7 +23,7 @@ from features.files import alone, sweep
 from features.home import Home
 from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
-from features.intake.workbench import open_workbench
+from features.intake.workbench import hold_workbench
 from features.journal import journal_alone
 from features.log.erasing import PIECE
 from features.log.register import Marks
@@ -107,7 +107,7 @@ def finish_pending(home: Home, *, log: Log, store: OnlineStore, clock: Callable[
 
 def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: datetime) -> Receipt:
     removed: Counter[str] = Counter()
-    with open_workbench(home):  # no ingest meanwhile, and what a killed one left is cleared away
+    with hold_workbench(home):
         removed.update(_offline(home, erasure.member_ids))
     with journal_alone(home.journal) as journal:  # nothing is brought into vectors meanwhile
         removed["live"] += journal.erase(erasure.member_ids) if journal else 0
