@@ -22,7 +22,7 @@ READER_MS: Final = 100  # that a reader may keep the writer from emptying the wr
 BUSY_MS: Final = 5_000  # for everything else, as the library has it
 
 Write = Callable[[sqlite3.Connection], Any]
-_Job = tuple[Write, "Future[Any]"]
+_Job = tuple[Write, Callable[[], None] | None, "Future[Any]"]
 
 
 class TakenError(ContractError):
@@ -74,8 +74,12 @@ class Commits:
         """Entries that wait for the disk."""
         return self._jobs.qsize()
 
-    def submit(self, write: Write) -> "Future[Any]":
+    def submit(self, write: Write, then: Callable[[], None] | None = None) -> "Future[Any]":
         """Hand in an entry; its future gives what the write gives, or its error.
+
+        Parameters
+        ----------
+        then : called once the entry is on the disk, and before anybody is told
 
         Raises
         ------
@@ -86,7 +90,7 @@ class Commits:
         with self._entering:
             if self._closed:
                 raise UnwrittenError("the decision log is closed; nothing was stored")
-            self._jobs.put((write, stored))
+            self._jobs.put((write, then, stored))
         return stored
 
     def wipe(self, write: Write) -> "Future[Any]":
@@ -118,18 +122,20 @@ class Commits:
 
     def _commit(self, group: list[_Job]) -> None:
         """Write a group in one transaction, then acknowledge; an entry that is refused leaves the others alone."""
-        group = [job for job in group if job[1].set_running_or_notify_cancel()]
+        group = [job for job in group if job[-1].set_running_or_notify_cancel()]
         try:
             results = self._written(group)
         except PartedError:
             results = self._written(group)
         if self._wiping:
             self._empty()
-        for (_, stored), result in zip(group, results, strict=True):
+        for (_, then, stored), result in zip(group, results, strict=True):
             if isinstance(result, Exception):
                 stored.set_exception(result)
-            else:
-                stored.set_result(result)
+                continue
+            if then:
+                then()
+            stored.set_result(result)
 
     def _empty(self) -> None:
         """Empty the write-ahead log; where somebody reads what is to go, after the next group.
@@ -150,7 +156,7 @@ class Commits:
             self._db.execute("BEGIN IMMEDIATE")
             if self._agreement:
                 self._wiping |= self._agreement.begin()
-            results = [_attempt(self._db, write) for write, _ in group]
+            results = [_attempt(self._db, write) for write, *_ in group]
             if self._agreement:
                 agreed = self._agreement.end()
             self._db.execute("COMMIT")

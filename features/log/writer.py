@@ -257,9 +257,9 @@ class DecisionLog:
 
     def prefer(self, preference: Preference, *, now: datetime) -> "Future[bool]":
         """Store what a member wants; it counts for everybody who asks from when the future is done."""
-        stored = self._commits.submit(lambda db: store_preference(db, preference, now=now))
-        stored.add_done_callback(lambda done: None if _failed(done) else self._register.prefer(preference))
-        return stored
+        return self._commits.submit(
+            lambda db: store_preference(db, preference, now=now), then=partial(self._register.prefer, preference)
+        )
 
     def opted_out(self, member_ids: Sequence[str]) -> list[bool]:
         """Say who wants no personalisation, or was erased."""
@@ -271,9 +271,10 @@ class DecisionLog:
 
     def begin_erasure(self, erasure: Erasure, *, now: datetime) -> "Future[None]":
         """Set tombstones, and keep whom to erase until it is done."""
-        stored = self._commits.submit(self._erasing(lambda _, eraser: eraser.begin(erasure), now))
-        stored.add_done_callback(lambda done: None if _failed(done) else self._register.forget(erasure.member_ids))
-        return stored
+        return self._commits.submit(
+            self._erasing(lambda _, eraser: eraser.begin(erasure), now),
+            then=partial(self._register.forget, erasure.member_ids),
+        )
 
     def erase(self, erasure: Erasure, traces: Traces, *, now: datetime) -> "Future[dict[str, int]]":
         """Erase members from the log, but for its batches; the future says what of each table that was.

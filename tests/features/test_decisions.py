@@ -14,10 +14,12 @@ from features.decisions import (
     Decision,
     DecisionLog,
     Outcome,
+    Preference,
     read_decisions,
     read_outcomes,
 )
 from features.errors import ConflictError, ContractError, CorruptError, NotFoundError, UnwrittenError
+from features.log.register import Register
 
 NOW = datetime(2017, 12, 1, tzinfo=UTC)
 FEATURES = np.array([1.5, np.nan, -3.0], dtype="<f4")
@@ -246,3 +248,17 @@ def test_closing_writes_what_waits(path):
     log.close()
     assert all(future.done() and future.exception() is None for future in futures)
     assert len(read_decisions(path)) == 300
+
+
+def test_an_opt_out_counts_before_anybody_is_told_that_it_is_stored(log, monkeypatch):
+    note, may = Register.prefer, threading.Event()
+
+    def late(register, preference):
+        may.wait(0.2)  # as long as whoever waits for the entry needs to go on, if it may
+        note(register, preference)
+
+    monkeypatch.setattr(Register, "prefer", late)
+    log.prefer(Preference("m1", personalisation=False), now=NOW).result()
+    assert log.opted_out(["m1", "m2"]) == [True, False]
+    log.prefer(Preference("m1", personalisation=True), now=NOW).result()
+    assert log.opted_out(["m1"]) == [False]

@@ -28,6 +28,7 @@ from features.files import sha256
 from features.home import Home
 from features.journal import Journal, entries_of
 from features.log.commits import Commits
+from features.log.erasing import PIECE
 from features.log.leaving import Leaving
 from features.log.parts import KEY
 from features.privacy import retention
@@ -212,7 +213,7 @@ def test_killed_before_any_step_it_is_run_again_to_the_same_end(home, tmp_path, 
 
 def test_much_goes_in_small_pieces():
     leaving = Leaving(decisions=tuple(map(str, range(450))), answers=("a",))
-    assert [piece.counts["decisions"] for piece in leaving.pieces()] == [200, 200, 50, 0]
+    assert [piece.counts["decisions"] for piece in leaving.pieces()] == [PIECE] * (450 // PIECE) + [0]
 
 
 def test_contacts_that_a_limit_has_to_see_are_not_let_go_of(home, monkeypatch):
