@@ -218,7 +218,10 @@ def _add_member_calls(app: FastAPI) -> None:
 
     @app.delete("/v1/members/{member_id}", **_described(ErasureAnswer, (422, 503)))
     async def erase(request: Request, member_id: str) -> Response:
-        """Erase a member everywhere; answered with a receipt once nothing is left. Repeating it does no harm."""
+        """Erase a member everywhere; answered with a receipt once nothing is left. Repeating it does no harm.
+
+        Members asked for while others are erased go together, and share a receipt.
+        """
         return _json(await _desk(request).members.erase(_member(member_id)))
 
 
