@@ -3,6 +3,10 @@
 The list of a model's features exists once, here; a release carries it, and load and request compare with it.
 """
 
+import features.unchecked  # noqa: F401  (before Feast itself)
+
+# isort: split
+
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final

@@ -1,5 +1,9 @@
 """The door to Feast, whose plugins are `online` and `offline`: apply, materialise, training frame, online vector."""
 
+import features.unchecked  # noqa: F401  (before Feast itself)
+
+# isort: split
+
 import io
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -4,6 +4,10 @@ A Feast `OfflineStore` plugin: Feast's DuckDB store, with its own `get_historica
 comes from Parquet files that the packed format can hold; whatever else is asked goes Feast's way.
 """
 
+import features.unchecked  # noqa: F401  (before Feast itself)
+
+# isort: split
+
 from pathlib import Path
 from typing import Any, Final, Literal
 

@@ -4,6 +4,10 @@ A Feast `OnlineStore` plugin, named by its class path in the store's configurati
 with features that are float64 or strings; definitions with anything else are refused when they are applied.
 """
 
+import features.unchecked  # noqa: F401  (before Feast itself)
+
+# isort: split
+
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.definitions import VIEW
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.programme import Programme
@@ -55,6 +56,11 @@ def _asked(snapshots, size, seed=0):
     steps = rng.choice([0, 1, 3600, 86_400 * 3, 86_400 * 7 - 7200, 86_400 * 400], size)
     rows["as_of"] = (rows["as_of"] + pd.to_timedelta(steps, unit="s")).astype(snapshots["as_of"].dtype)
     return rows
+
+
+def test_feast_does_not_rewrite_its_source_when_it_is_imported(store):
+    made = type(store.feast.get_feature_view(VIEW)).__init__
+    assert "typeguard" not in made.__code__.co_names
 
 
 def test_a_row_sees_the_last_snapshot_of_its_time_and_rows_stay_as_they_were(store, snapshots):

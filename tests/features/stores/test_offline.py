@@ -1,5 +1,9 @@
 """The point-in-time join against Feast's own DuckDB store, both by Feast's public call."""
 
+import features.unchecked  # noqa: F401  (before Feast itself)
+
+# isort: split
+
 from datetime import UTC, datetime, timedelta
 
 import numpy as np

@@ -1,5 +1,9 @@
 """The store online: what was snapshotted is what is read, by Feast's way and by ours, in every process."""
 
+import features.unchecked  # noqa: F401  (before Feast itself)
+
+# isort: split
+
 import io
 import json
 import os

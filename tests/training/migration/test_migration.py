@@ -1,5 +1,9 @@
 """A home of files moves to a real Postgres and a real Redis: whole, again, from where it was killed, or not at all."""
 
+import features.unchecked  # noqa: F401  (before Feast itself)
+
+# isort: split
+
 import json
 import shutil
 from dataclasses import replace
