@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from features.errors import ContractError, CorruptError, NotFoundError
 from features.stores.packed import Batch, Row, Schema, Vectors, vectors
-from features.stores.redis_row import HEAD, TIDY, WRITE, packed_rows, shown_row
+from features.stores.redis_row import HEAD, SEEN, TIDY, WRITE, packed_rows, shown_row
 from features.stores.servers import Command, Servers
 
 T = TypeVar("T")
@@ -95,10 +95,16 @@ class RedisTable:
 
     def _tidy(self, view: str) -> None:
         """Let go of the rows that others stand for."""
+        for _ in self._go_through(view, TIDY):
+            pass
+
+    def _go_through(self, view: str, script: str) -> Iterator[list[Any]]:
+        """Run a script over the rows of a view, some at a time, and give its answers."""
         start = f"{self._prefix}:{view}:{{"
         for keys in self._writer.keys(f"{_literally(start)}*"):
             buckets = [int(key[len(start.encode()) :][:2], 16) for key in keys]
-            self._writer.send([self._script(view, TIDY, part, bucket) for bucket, part in _by_bucket(keys, buckets)])
+            parts = _by_bucket(keys, buckets)
+            yield self._writer.send([self._script(view, script, part, bucket) for bucket, part in parts])
 
     def forget(self, view: str) -> None:
         """Delete every row of a view."""
@@ -129,10 +135,13 @@ class RedisTable:
         return vectors(rows, self._schemas, member_ids, numbers=numbers, words=words)
 
     def members(self, view: str) -> Iterator[list[str]]:
-        """Name who has a row, each once, some at a time: a server that makes room meanwhile names some twice."""
-        start, named = f"{self._prefix}:{view}:{{", set[bytes]()
-        for keys in self._writer.keys(f"{_literally(start)}*"):
-            names = {key[len(start) + len(_TAG[0]) :] for key in keys} - named
+        """Name who has a row, each once, some at a time: a server that makes room meanwhile names some twice.
+
+        Who has only one that was filled and not shown yet has none.
+        """
+        named = set[bytes]()
+        for seen in self._go_through(view, SEEN):
+            names = {key.partition(b"}:")[2] for key in chain.from_iterable(seen)} - named
             named |= names
             yield [name.decode() for name in names]
 

@@ -50,6 +50,14 @@ for place = 2, #KEYS do
   if left ~= value then redis.call('SET', key, left, 'KEEPTTL') end
 end
 """
+SEEN: Final = f"""{_ROWS}
+local keys = {{}}
+for place = 2, #KEYS do
+  local _, seen = seen_and_hidden(KEYS[place])
+  if seen then keys[#keys + 1] = KEYS[place] end
+end
+return keys
+"""
 
 
 def packed_rows(schema: Schema, batch: Batch, filling: int) -> list[bytes]:

@@ -169,6 +169,30 @@ def test_a_filling_that_died_is_never_seen_and_the_next_one_is(redis_server):
         assert size == again  # one row each
 
 
+@pytest.mark.parametrize("servers", ["redis_server", "redis_cluster"])
+def test_only_who_has_a_row_that_is_shown_is_named(servers, request):
+    server = request.getfixturevalue(servers)
+    address = server.address if servers == "redis_server" else _address(server)
+
+    with opened(address, "named") as table:
+
+        def named():
+            return sorted(name for names in table.members("v") for name in names)
+
+        def nobody_yet():
+            assert named() == []
+
+        def dies():
+            assert named() == sorted([*IDS, "live"])
+            raise KeyboardInterrupt
+
+        filled_by(table, IDS, 1, 1, nobody_yet)
+        table.write("v", SCHEMA, [batch(["live"], 1, 1)])
+        with pytest.raises(KeyboardInterrupt):
+            filled_by(table, ["live", *(f"new{number}" for number in range(199))], 2, 2, dies)
+        assert named() == sorted([*IDS, "live"])
+
+
 def test_two_cannot_fill_at_once(redis_server):
     with opened(redis_server.address, "two") as table, opened(redis_server.address, "two") as other:
 
