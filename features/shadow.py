@@ -21,6 +21,7 @@ from features.transaction import transaction
 FORMAT: Final = 1
 MOST: Final = 1_000_000  # rows; about 300 bytes each
 WAIT_SECONDS: Final = 10
+_NAMED: Final = 1_000  # members at once
 _TABLE: Final = """
 CREATE TABLE shadows (
   number INTEGER PRIMARY KEY AUTOINCREMENT, decision_id TEXT NOT NULL, member_id TEXT NOT NULL,
@@ -110,6 +111,13 @@ class ShadowFile:
         with self.writing():
             query = "DELETE FROM shadows WHERE member_id IN (SELECT value FROM json_each(?))"
             return self._db.execute(query, (json.dumps(list(member_ids)),)).rowcount
+
+    def members(self) -> Iterator[list[str]]:
+        """Name whom rows are about, some at a time."""
+        last, query = "", "SELECT DISTINCT member_id FROM shadows WHERE member_id > ? ORDER BY member_id LIMIT ?"
+        while names := [name for (name,) in self._db.execute(query, (last, _NAMED))]:
+            yield names
+            last = names[-1]
 
     def count(self, *, before: datetime) -> int:
         """Count the rows of decisions that were taken before a time."""

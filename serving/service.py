@@ -38,6 +38,7 @@ from serving.keys import Keyring
 from serving.lines import write_lines
 from serving.offering import Offering
 from serving.protocol import Protocol
+from serving.shadow.erasures import Erasures
 from serving.shadow.keeper import Shadow
 from serving.standby import Standbys
 from serving.traces import Traces
@@ -115,7 +116,7 @@ def open_desk(home: Home, *, worker: int | None = None) -> Desk:
         standbys=standbys,
         settings=settings,
         watch=watch,
-        shadow=Shadow(home),
+        shadow=Shadow(home, erasures=None if worker or not engine.agree else Erasures(home)),
         barrier=None if worker is None else Barrier(home.looking),
     )
 

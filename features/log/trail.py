@@ -4,7 +4,8 @@ Whoever follows it keeps the writer from nothing, and asks the disk alone: what 
 opted out or was erased before a question has done so for its answer.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,6 +68,16 @@ class Trail:
         marks = [self._marks.of(member) for member in member_ids]
         buried = self._named(_BURIED, marks)
         return [member in out or mark in buried for member, mark in zip(member_ids, marks, strict=True)]
+
+    def erased_after(self, place: int) -> tuple[int, frozenset[str]]:
+        """Give the place of the last receipt, and the marks of who was erased, here or elsewhere, since one."""
+        rows = self._db.execute("SELECT rowid, body FROM receipts WHERE rowid > ? ORDER BY rowid", (place,)).fetchall()
+        marks = frozenset(mark for _, body in rows for mark in json.loads(body)["members"])
+        return (rows[-1][0] if rows else place), marks
+
+    def among(self, member_ids: Sequence[str], marks: Collection[str]) -> list[str]:
+        """Name the members whose marks these are."""
+        return [member_id for member_id in member_ids if self._marks.of(member_id) in marks]
 
     def _named(self, query: str, names: Sequence[str]) -> set[str]:
         return {name for (name,) in self._db.execute(query, (to_json(list(names)),))}

@@ -57,6 +57,13 @@ class Child:
         """How many seconds ago it said something, or began."""
         return time.monotonic() - self._heard_at
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped it, where the system tells: it says nothing, and not for want of a processor."""
+        asked = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT
+        found = os.waitid(os.P_PID, self.number, asked) if hasattr(os, "waitid") else None
+        return found is not None and found.si_code == os.CLD_STOPPED
+
     def heard(self, seconds: float) -> list[Told] | None:
         """Wait for so long, and give what it said meanwhile; None once it says no more."""
         if not self._poll.poll(seconds * 1_000):

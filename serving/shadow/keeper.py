@@ -24,6 +24,7 @@ from serving.backoff import Backoff
 from serving.champion import REASON, Refused, reason_of
 from serving.meters import Meters
 from serving.shadow.child import Child, Told
+from serving.shadow.erasures import Erasures
 from training.releases.ledger import ledger_path
 from training.releases.shadow import shadow_id, shadow_path
 
@@ -46,10 +47,11 @@ def command_of(home: Home, release_id: str, missed_since: int | None) -> list[st
 
 
 class Shadow:
-    """Keep the shadow's process, if there is to be one.
+    """Keep the shadow's process, if there is to be one, and its file without who is erased elsewhere.
 
     Parameters
     ----------
+    erasures : where other instances erase, too
     silent : seconds for which the shadow may say nothing
     loading : likewise, until it is the shadow
     """
@@ -58,12 +60,13 @@ class Shadow:
         self,
         home: Home,
         *,
+        erasures: Erasures | None = None,
         command: Command = command_of,
         tick: float = TICK,
         silent: float = SILENT,
         loading: float = LOADING,
     ) -> None:
-        self._home, self._command, self._tick = home, command, tick
+        self._home, self._erasures, self._command, self._tick = home, erasures, command, tick
         self._silent, self._loading = silent, loading
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
@@ -100,6 +103,8 @@ class Shadow:
             self._take_up()
         if self._wanted and self._child is None and time.monotonic() >= self._due:
             self._begin()
+        if self._erasures:
+            self._erasures.follow(self._stopping)
 
     def listen(self) -> None:
         """Wait a moment for what its process says."""
@@ -117,8 +122,9 @@ class Shadow:
             self.look()
             self.listen()
         self._end()
-        if self._alone:
-            self._alone.close()
+        for held in (self._alone, self._erasures):
+            if held:
+                held.close()
 
     def _take_up(self) -> None:
         self._end()
@@ -178,7 +184,7 @@ class Shadow:
         self._tell()
 
     def _hangs(self, child: Child) -> bool:
-        return child.silence > (self._silent if self.release_id else self._loading)
+        return child.stopped or child.silence > (self._silent if self.release_id else self._loading)
 
     def _end(self) -> None:
         if self._child:

@@ -110,7 +110,7 @@ def test_it_runs_only_when_nobody_else_wants_to(asked, keep):
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 def test_one_that_is_killed_or_stopped_keeps_nobody_waiting_and_is_begun_again(blow, asked, keep, stays, rows_of):
     with asked() as callers:
-        shadow = keep(silent=8.0)
+        shadow = keep()
         drive(shadow, lambda: shadow.release_id)
         number, before, dropped = shadow._child.number, lost(shadow), counted(shadow, "dropped")
         os.kill(number, blow)
@@ -130,6 +130,14 @@ def test_one_that_says_nothing_before_it_is_the_shadow_is_waited_for_and_then_re
     shadow = keep(command=speaks("import sys; sys.stdin.read()"), silent=0.0, loading=0.3)
     drive(shadow, lambda: shadow.refused)
     assert "said nothing in the process that tried to load it" in shadow.refused.reason
+
+
+@pytest.mark.usefixtures("stays")
+def test_one_that_says_no_more_is_begun_again(keep):
+    shadow = keep(command=speaks(f"{SAYS}sys.stdin.read()"), silent=0.3)
+    before = lost(shadow)
+    drive(shadow, lambda: lost(shadow) > before)
+    drive(shadow, lambda: shadow.release_id)
 
 
 @pytest.mark.usefixtures("stays")
