@@ -234,12 +234,17 @@ def s3(s3_server, monkeypatch):
 
     def point_to(url):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        S3FileSystem.clear_instance_cache()
+        forget()
 
-    S3FileSystem.clear_instance_cache()
+    def forget():
+        S3FileSystem.clear_instance_cache()
+        if mlflow := sys.modules.get("mlflow.store.artifact.s3_artifact_repo"):  # which keeps its client for minutes
+            mlflow._cached_get_s3_client.cache_clear()
+
+    forget()
     away, back = partial(point_to, "http://127.0.0.1:1"), partial(point_to, s3_server.url)
     yield SimpleNamespace(address=s3_server.address, url=s3_server.url, away=away, back=back)
-    S3FileSystem.clear_instance_cache()
+    forget()
     httpx.post(f"{s3_server.url}/moto-api/reset", timeout=60).raise_for_status()
 
 

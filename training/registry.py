@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from features.engine import Engine, masked
-from features.errors import ContractError, NotFoundError
+from features.errors import ContractError, HoldfastError, NotFoundError, UnavailableError
 from features.files import write_whole
 from features.home import Home
 from features.programme import read_programme
@@ -21,6 +21,7 @@ from features.stores.postgres import in_schema
 
 if TYPE_CHECKING:
     import xgboost as xgb
+    from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "holdfast"
@@ -42,9 +43,20 @@ class Run:
 
 @contextmanager
 def tracked(home: Home, name: str) -> Iterator[Run]:
-    """Log one run to MLflow when the block ends well, and each of its models as a new registered version."""
+    """Log one run to MLflow when the block ends well, and each of its models as a new registered version.
+
+    Raises
+    ------
+    UnavailableError
+        If MLflow can't take all of it; what it took is a run that failed.
+    """
     run = Run()
     yield run
+    with _asked(home):
+        _log(home, name, run)
+
+
+def _log(home: Home, name: str, run: Run) -> None:
     import mlflow
 
     client = _client(home)
@@ -100,11 +112,11 @@ def reach(home: Home) -> None:
 
 def set_champion(home: Home, release_id: str) -> None:
     """Let the alias `champion` follow; for people who look in MLflow. The ledger of promotions is what counts."""
-    client = _client(home)
-    runs = client.search_runs([_experiment(client, home)], f"tags.release_id = '{release_id}'", max_results=1)
-    for run in runs:
-        for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
-            client.set_registered_model_alias(version.name, "champion", version.version)
+    with _asked(home):
+        client = _client(home)
+        for run in _last_run(client, home, release_id):
+            for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
+                client.set_registered_model_alias(version.name, "champion", version.version)
 
 
 def save_pictures(home: Home, release_id: str, folder: Path) -> list[Path]:
@@ -114,20 +126,20 @@ def save_pictures(home: Home, release_id: str, folder: Path) -> list[Path]:
     ------
     NotFoundError
         If there are none.
+    UnavailableError
+        If MLflow can't be asked.
     """
-    client = _client(home)
-    runs = client.search_runs([_experiment(client, home)], f"tags.release_id = '{release_id}'", max_results=1)
-    logged = [(run.info.run_id, file.path) for run in runs for file in client.list_artifacts(run.info.run_id)]
-    saved = []
-    with TemporaryDirectory() as cache, redirect_stderr(io.StringIO()):
-        for run_id, name in logged:
-            if name.endswith(".png"):
-                picture = client.download_artifacts(run_id, name, cache)
-                write_whole(folder / name, partial(shutil.copyfile, picture))
-                saved.append(folder / name)
-    if not saved:
+    with TemporaryDirectory() as cache:
+        with _asked(home), redirect_stderr(io.StringIO()):
+            client, found = _client(home), dict[str, str]()
+            for run in _last_run(client, home, release_id):
+                names = (file.path for file in client.list_artifacts(run.info.run_id) if file.path.endswith(".png"))
+                found |= {name: client.download_artifacts(run.info.run_id, name, cache) for name in names}
+        for name, picture in found.items():
+            write_whole(folder / name, partial(shutil.copyfile, picture))
+    if not found:
         raise NotFoundError(f"MLflow keeps no pictures of release {release_id}; `holdfast train` logs them")
-    return saved
+    return [folder / name for name in found]
 
 
 def metrics_of(evidence: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
@@ -161,6 +173,21 @@ def files_uri(home: Home, engine: Engine) -> str:
     return home.artifacts.resolve().as_uri() if local else f"{engine.objects.rstrip('/')}/{FILES}"
 
 
+@contextmanager
+def _asked(home: Home) -> Iterator[None]:
+    try:
+        yield
+    except HoldfastError:
+        raise
+    except Exception as error:  # every storage has errors of its own, and their words may hold what is secret
+        engine = read_programme(home.settings).engine
+        raise UnavailableError(
+            f"MLflow does not answer as it should ({type(error).__name__}), whose files are at "
+            f"{masked(files_uri(home, engine))} and all else at {masked(engine.tracking)}; `holdfast doctor` says what "
+            f"is wrong, then the same command goes on from what is done"
+        ) from error
+
+
 def _uri(home: Home) -> str:
     return tracking_uri(home, read_programme(home.settings).engine)
 
@@ -173,6 +200,12 @@ def _client(home: Home) -> "MlflowClient":
     with redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, about MLflow's own mappings
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _last_run(client: "MlflowClient", home: Home, release_id: str) -> "list[MlflowRun]":
+    """Give the last run that a release was logged with whole, if there is one."""
+    whole = f"tags.release_id = '{release_id}' and attributes.status = 'FINISHED'"
+    return list(client.search_runs([_experiment(client, home)], whole, max_results=1))
 
 
 def _experiment(client: "MlflowClient", home: Home) -> str:

@@ -62,13 +62,16 @@ def features(asked: Asked) -> Finding:
         import duckdb
 
         return asked.finding("features", f"DuckDB {duckdb.__version__}, within this process")
-    from features.spark import java_version, reach, spark_version
+    return _spark(asked, "features")
 
-    try:
-        reach(asked.engine.spark)
-        return asked.finding("features", f"Spark {spark_version()} on {java_version()}, master {asked.engine.spark}")
-    except HoldfastError as error:
-        return asked.finding("features", "can't be started", str(error))
+
+def training(asked: Asked) -> Finding:
+    """Say whether what learns is installed."""
+    if asked.engine.training == "xgboost":
+        import xgboost
+
+        return asked.finding("training", f"XGBoost {xgboost.__version__}, within this process")
+    return _spark(asked, "training")
 
 
 def online(asked: Asked) -> Finding:
@@ -122,7 +125,17 @@ def objects(asked: Asked) -> Finding:
     return asked.finding("objects", health.words, _mend(health, "objects"))
 
 
-PARTS: Final = (features, online, registry, tracking, studies, decisions, objects)
+PARTS: Final = (features, training, online, registry, tracking, studies, decisions, objects)
+
+
+def _spark(asked: Asked, part: str) -> Finding:
+    from features.spark import java_version, reach, spark_version
+
+    try:
+        reach(asked.engine.spark)
+        return asked.finding(part, f"Spark {spark_version()} on {java_version()}, master {asked.engine.spark}")
+    except HoldfastError as error:
+        return asked.finding(part, "can't be started", str(error))
 
 
 def _postgres(asked: Asked, part: str, fault: Callable[[Asked], str]) -> Finding:

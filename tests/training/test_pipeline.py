@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from features.catalogue.entries import CATALOGUE
 from features.definitions import MODEL_FEATURES
-from features.errors import NotFoundError
+from features.errors import ContractError, NotFoundError
 from features.files import write_json
 from features.home import Home
 from features.ingest import ingest_world
@@ -20,6 +21,7 @@ from features.programme import Programme, read_programme
 from features.saying import saying
 from features.snapshots import build
 from features.store import open_store
+from features.stores.objects import Objects
 from features.synthetic import READ, TRUTH, OfferTerms
 from features.warehouse import open_warehouse
 from features.world.law import World
@@ -35,6 +37,7 @@ from training.registry import metrics_of
 from training.releases.ledger import champion_id, ledger, promote
 from training.releases.manifest import plain, read_manifest
 from training.releases.names import last_trained
+from training.releases.shelf import bring
 from training.splits import Split
 
 NOW = datetime(2017, 11, 1, 12, tzinfo=UTC)
@@ -287,6 +290,38 @@ def test_a_comparison_with_a_champion_of_the_past_does_not_count(home, releases,
     assert "against: its policy was not compared with the champion's on the same decisions" in verdict.reasons
     assert champion_id(home) == releases[1]
     assert aliases == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "told"),
+    [(pipeline, "put", "another promotion came between"), (Objects, "create", "another machine changed the champion")],
+    ids=["before the ledger is read", "before it is written"],
+)
+def test_of_two_homes_that_promote_at_once_one_is_told_and_compares_anew(
+    home, releases, s3, monkeypatch, aliases, *, owner, name, told
+):
+    other = Home(home.root.with_name("other"))
+    shutil.copytree(home.releases / releases[1], other.releases / releases[1])
+    trained(other, releases[1])
+    for place in (home, other):
+        place.settings.write_text(f'[engine]\nobjects = "{s3.address}"\n')
+    true = getattr(owner, name)
+
+    def late(*given):
+        monkeypatch.setattr(owner, name, true)
+        raise_(other)
+        return true(*given)
+
+    monkeypatch.setattr(owner, name, late)
+    with pytest.raises(ContractError, match=told):
+        raise_(home)
+    assert aliases == [releases[1]]
+    verdict, _ = raise_(home)
+    assert "against: its policy was not compared with the champion's on the same decisions" in verdict.reasons
+    assert champion_id(home) == champion_id(other) == releases[1]
+    assert ledger(home) == ledger(other)
+    bring(other, releases[0])  # it was put there all the same: whoever trained it may promote it later
+    assert read_manifest(other.releases / releases[0]).release_id == releases[0]
 
 
 def test_a_release_that_does_not_exist_is_not_found(home, aliases):

@@ -1,6 +1,8 @@
 """The whole of a training, on a home so small that it takes seconds; and data that nothing can be learned from."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.errors import ContractError
+from features.errors import ContractError, UnavailableError
 from features.home import Home
 from features.ingest import ingest
 from features.log.standing import nobody_contacted
@@ -17,6 +19,7 @@ from features.programme import Programme
 from features.saying import saying
 from features.snapshots import build
 from features.store import MemberFeatures, Store, open_store
+from features.stores.objects import Objects
 from features.warehouse import open_warehouse
 from holdfast import quiet_dependencies
 from serving.decide import Decider, Occasion, Purse
@@ -28,7 +31,8 @@ from training.judging.comparison import compare_releases
 from training.pipeline import promote_release, train
 from training.preparation import Settings, prepare
 from training.promotion import Verdict
-from training.releases import names
+from training.registry import save_pictures
+from training.releases import names, shelf
 from training.releases.ledger import champion_id, promote
 from training.releases.manifest import read_manifest
 from training.tuning import tune
@@ -279,6 +283,65 @@ def test_a_run_that_was_killed_goes_on_where_it_stood(home, once, monkeypatch):
     assert once == ["fit_churn"]
     trained(home, Settings(trials=3))
     assert once == ["fit_churn"]
+
+
+@pytest.fixture
+def far(home, s3, tmp_path, monkeypatch):
+    """That home without a champion, whose releases and MLflow's files are in object storage."""
+    far = Home(tmp_path / "far")
+    shutil.copytree(home.root, far.root)
+    for name in ("trained.json", "ledger.jsonl", "champion.json"):
+        (far.releases / name).unlink(missing_ok=True)
+    far.settings.write_text(f'[engine]\nobjects = "{s3.address}"\n')
+    with closing(sqlite3.connect(far.tracking)) as db, db:
+        db.execute("UPDATE experiments SET artifact_location = ?", (f"{s3.address}/mlartifacts",))
+        db.execute("DELETE FROM tags WHERE key = 'release_id'")  # of runs whose files are elsewhere
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    return far
+
+
+def statuses(home):
+    query = "SELECT status FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'release_id' ORDER BY start_time"
+    with closing(sqlite3.connect(home.tracking)) as db:
+        return [status for (status,) in db.execute(query)]
+
+
+@pytest.mark.parametrize(
+    ("put", "told"),
+    [
+        (False, "is in this home, and not where other machines look: .* then `holdfast promote"),
+        (True, "MLflow does not answer .*Error.*, whose files are at s3://holdfast/.* the same command goes on"),
+    ],
+    ids=["before the release is there", "after it"],
+)
+def test_a_training_whose_object_storage_goes_away_says_so_and_goes_on(far, s3, once, monkeypatch, *, put, told):
+    def goes_away(*given):
+        if put:
+            shelf.put(*given)
+        s3.away()
+        if not put:
+            shelf.put(*given)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline, "put", goes_away)
+        with pytest.raises(UnavailableError, match=told):
+            trained(far, name="late")
+    s3.back()
+    other = Home(far.root.with_name("other"))
+    other.root.mkdir()
+    shutil.copy(far.settings, other.settings)
+    there = {name.split("/")[1] for name in Objects(s3.address).names("releases")}
+    assert (len(there), statuses(far), names.trained(far)) == (put, ["FAILED"] * put, {})
+    for release_id in there:
+        shelf.bring(other, release_id)  # and holds it against its id
+    once.clear()
+    manifest, fresh = trained(far, name="late")
+    assert (fresh, once) == (True, [])
+    assert there <= {manifest.release_id}
+    assert names.resolve(far, "late") == manifest.release_id
+    assert statuses(far) == ["FAILED"] * put + ["FINISHED"]
+    shelf.bring(other, manifest.release_id)
+    assert save_pictures(far, manifest.release_id, other.reports)
 
 
 def test_what_came_later_does_not_move_a_release_of_an_earlier_day(home, tmp_path):

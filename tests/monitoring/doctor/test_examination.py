@@ -20,7 +20,7 @@ def test_a_new_home_is_well_and_each_part_says_what_makes_it(tmp_path):
     told = {one["part"]: one for one in json.loads(answer.stdout)}
     assert answer.exit_code == 0
     assert list(told) == [
-        *("settings", "features", "online", "registry", "tracking", "studies", "decisions", "objects"),
+        *("settings", "features", "training", "online", "registry", "tracking", "studies", "decisions", "objects"),
         *("champion", "home", "disk", "versions", "clock"),
     ]
     assert all(one["well"] for one in told.values())

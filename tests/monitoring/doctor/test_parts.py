@@ -34,6 +34,14 @@ def set_to(server, *settings):
     server.run(f"{' '.join(f'ALTER SYSTEM SET {setting};' for setting in settings)} SELECT pg_reload_conf();")
 
 
+def test_what_learns_is_there_and_a_spark_that_is_not_is_ill(tmp_path):
+    assert parts.training(asked(tmp_path)).well
+    far = asked(tmp_path, training="spark", spark="spark://127.0.0.1:1")
+    assert parts.features(far).well
+    assert not parts.training(far).well
+    assert "Spark" in parts.training(far).mend
+
+
 def test_redis_that_answers_is_well_and_its_clock_is_held_against_this_ones(redis_server, tmp_path):
     examined = asked(tmp_path, online=redis_server.address, online_timeout_ms=2_000)
     found = parts.online(examined)
