@@ -89,13 +89,15 @@ def java_version() -> str:
 
 
 def reach(master: str) -> None:
-    """Look whether a master on a machine of its own answers: Spark itself would ask for a minute, and then die.
+    """Look whether Spark is here, and a master elsewhere answers: Spark itself would ask for a minute, and then die.
 
     Raises
     ------
-    UnavailableError
-        If it does not.
+    NotFoundError, UnavailableError
+        If Spark or Java is not installed, or no master answers.
     """
+    spark_version()
+    java_version()
     if not (place := re.match(r"spark://([^:,/]+):(\d+)", master)):
         return
     try:
@@ -115,8 +117,6 @@ def connect(master: str) -> Any:  # noqa: ANN401 (Ibis' backend)
     NotFoundError, UnavailableError
         If Spark or Java is not installed, or no master answers.
     """
-    spark_version()
-    java_version()
     reach(master)
     import ibis
     from pyspark.sql import SparkSession
@@ -151,11 +151,17 @@ def write_parquet(rows: "ir.Table", path: Path) -> None:
 
     Spark writes a part for each of its tasks; they are put together here a group of rows at a time, so that nothing is
     held in memory that grows with the members.
+
+    Raises
+    ------
+    UnavailableError
+        If a task failed for good.
     """
     kinds = rows.schema().to_pyarrow()
     schema = pa.schema([(one.name, _TIME if pa.types.is_timestamp(one.type) else one.type) for one in kinds])
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as folder:
-        rows.get_backend().to_parquet_dir(rows, f"{folder}/parts")
+        with plainly():
+            rows.get_backend().to_parquet_dir(rows, f"{folder}/parts")
         with pq.ParquetWriter(path, schema) as file:
             for part in sorted(Path(folder, "parts").glob("*.parquet")):
                 for group in pq.ParquetFile(part).iter_batches(_ROWS):
@@ -183,7 +189,7 @@ def map_parts(
         return []
     numbers = session_of(master).range(0, len(messages), 1, len(messages))
     told = numbers.mapInArrow(partial(_answers, work, messages), "number long, said binary")
-    with _plainly():
+    with plainly():
         return [_read(row.said) for row in sorted(told.collect())]
 
 
@@ -202,8 +208,8 @@ def _read(said: bytes) -> "dict[str, NDArray[Any]]":
 
 
 @contextmanager
-def _plainly() -> "Iterator[None]":
-    """Say in a line what Spark says on a page, whose values may be members'."""
+def plainly() -> "Iterator[None]":
+    """Say in a line, as `UnavailableError`, what Spark says on a page, whose values may be members'."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from features import spark
 from features.errors import CorruptError, NotFoundError
 from features.files import fingerprint
 from features.home import Home
@@ -91,8 +92,8 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
     ------
     ContractError
         If the history is too short, or there is nothing that can be learned from.
-    UnavailableError
-        If a server that holdfast.toml names does not answer.
+    NotFoundError, UnavailableError
+        If a server that holdfast.toml names does not answer, or Spark is to learn and not there.
     """
     names.check(name)
     keep_up(home)
@@ -103,6 +104,8 @@ def train(home: Home, *, settings: Settings, progress: Progress, name: str = "")
         return known, False
     registry.reach(home)  # an hour before a run is logged there, not after
     reach(home)  # likewise
+    if inputs.programme.engine.training == "spark":
+        spark.reach(inputs.programme.engine.spark)  # likewise: it learns last
     begun = begin(inputs, progress)
     done = take_steps(inputs, begun, progress)
     progress("judging", 0, 1)

@@ -17,7 +17,7 @@ import xgboost as xgb
 
 from features.as_of.frame import write_training_frame
 from features.home import Home
-from features.spark import session_of
+from features.spark import plainly, session_of
 from training.shape import Parameters
 
 
@@ -42,7 +42,13 @@ def boost_on_spark(
 
 
 def boost_file(master: str, frame: Path, names: Sequence[str], parameters: Parameters) -> xgb.Booster:
-    """Learn the column `label` of a file from others."""
+    """Learn the column `label` of a file from others.
+
+    Raises
+    ------
+    UnavailableError
+        If Spark gave up.
+    """
     from xgboost.spark import SparkXGBClassifier, SparkXGBRegressor
 
     session, fixed = session_of(master), {"rounds", "objective", "seed"}
@@ -53,6 +59,7 @@ def boost_file(master: str, frame: Path, names: Sequence[str], parameters: Param
         asked = SparkXGBClassifier(features_col=list(names), **given)
     else:
         asked = SparkXGBRegressor(features_col=list(names), objective=parameters["objective"], **given)
-    booster: xgb.Booster = asked.fit(session.read.parquet(str(frame.resolve()))).get_booster()
+    with plainly():
+        booster: xgb.Booster = asked.fit(session.read.parquet(str(frame.resolve()))).get_booster()
     booster.feature_names = None  # as those that learn from arrays
     return booster

@@ -23,7 +23,7 @@ from features.spark import java_version, reach
 from features.store import open_store
 from training import churn
 from training.metrics import auc
-from training.spark import boost_on_spark
+from training.spark import boost_file, boost_on_spark
 
 pytestmark = pytest.mark.filterwarnings(  # Spark's own sockets, from which it reads what was collected
     "ignore:unclosed <socket:ResourceWarning", "ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"
@@ -152,6 +152,15 @@ def test_trees_that_spark_grows_rank_as_well_and_are_a_plain_booster(homes):
     assert not [*far.root.glob(".training*")]
 
 
+@pytest.mark.usefixtures("spark")
+def test_rows_that_spark_can_not_read_are_said_in_a_line_without_them(tmp_path):
+    pq.write_table(pa.table({"label": ["m17"], "a": [1.0]}), tmp_path / "frame.parquet")
+    with pytest.raises(UnavailableError, match="Spark gave up") as refused:
+        boost_file("local[2]", tmp_path / "frame.parquet", ["a"], {"rounds": 1, "objective": "binary:logistic"})
+    assert "m17" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_another_engine_makes_no_snapshot_anew(homes, tmp_path):
     _, far, dates = homes
     home = Home(tmp_path / "home")
@@ -187,6 +196,7 @@ def test_no_java_or_an_old_one_is_said_with_what_brings_it(monkeypatch, tmp_path
         java_version()
 
 
+@pytest.mark.usefixtures("spark_there")
 def test_a_master_that_is_not_there_is_said_at_once():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         master = f"spark://127.0.0.1:{listening.getsockname()[1]}"
