@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 from features.errors import ContractError, NotFoundError
 from features.files import fingerprint, write_by_content, write_json
 from features.home import Home
+from features.memory import within
 from features.programme import Programme
 from features.schema import TABLES
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pandas as pd
+    from ibis.backends.duckdb import Backend
 
 LOCAL_TIME: Final = "local_time"  # derived: the row's time as the programme's wall clock shows it
 
@@ -35,6 +37,13 @@ def quietly() -> Iterator[None]:
         warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
         warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
         yield
+
+
+@lru_cache(maxsize=8)  # of few homes at a time; tables that are joined have to be of one
+def _queries(home: Home) -> "Backend":
+    import ibis
+
+    return ibis.duckdb.connect(**within(home.root))
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,8 @@ class Warehouse:
 
     def expression(self, name: str) -> "ir.Table":
         """Give a table as an Ibis expression over its Parquet file."""
-        import ibis
-
         with quietly():
-            return ibis.read_parquet(self.path(name))
+            return _queries(self.home).read_parquet(self.path(name))
 
     def frame(self, name: str, columns: list[str] | None = None) -> "pd.DataFrame":
         """Read a table, or some of its columns, into memory."""

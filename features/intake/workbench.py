@@ -17,7 +17,7 @@ import duckdb
 from features.errors import ContractError
 from features.files import clear_parts
 from features.home import Home
-from features.memory import query_memory
+from features.memory import Settings, query_memory
 
 FOLDER: Final = "ingest"
 THREAD: Final = 2**28  # bytes that one thread needs to sort what is larger
@@ -73,7 +73,7 @@ def open_workbench(home: Home, memory: int | None = None) -> Iterator[Workbench]
 
 
 def _connect(folder: Path, memory: int) -> duckdb.DuckDBPyConnection:
-    settings: dict[str, str | bool | int | float | list[str]] = {
+    settings: Settings = {
         "memory_limit": f"{memory}B",
         "temp_directory": str(folder / "spilled"),
         "threads": max(1, min(os.cpu_count() or 1, memory // THREAD)),

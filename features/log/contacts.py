@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.log.standing import CONTACT, logged_contacts, reported_contacts
+from features.memory import within
 from features.warehouse import Warehouse
 
 _SORTED: Final = """
@@ -25,7 +26,7 @@ def write_contacts(path: Path, log: Path, warehouse: Warehouse | None, *, now: d
     """Write the contacts that count, sorted by member, however many there are; see `contacts_between`."""
     logged = logged_contacts(log, now=now, longest_days=longest_days)
     reported = reported_contacts(warehouse, now=now, longest_days=longest_days)
-    with duckdb.connect(config={"temp_directory": str(path.parent)}) as db:
+    with duckdb.connect(config=within(path.parent)) as db:
         for name, batches in (("logged", logged), ("reported", reported)):
             db.register("come", pa.RecordBatchReader.from_batches(CONTACT, batches))
             db.execute(f"CREATE TABLE {name} AS FROM come")

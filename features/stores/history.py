@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.files import alone, fingerprint
+from features.memory import within
 from features.stores import chapters
 from features.stores.chapters import NEVER, Chapter, Columns, Integers, open_chapter, state_of, write_chapter
 from features.stores.packed import Schema
@@ -121,13 +122,13 @@ def open_history(files: Sequence[Path], schema: Schema, columns: Columns, *, fol
             shutil.rmtree(old)
         missing = {place: file for place, file in wanted.items() if not place.exists()}
         if missing:
-            _write_chapters(missing, schema, columns)
+            _write_chapters(missing, schema, columns, folder)
         opened = [open_chapter(place) for place in wanted]
     return History(schema, tuple(sorted(opened, key=lambda chapter: chapter.ends, reverse=True)))
 
 
-def _write_chapters(files: dict[Path, Path], schema: Schema, columns: Columns) -> None:
-    with duckdb.connect() as db, ThreadPoolExecutor(_WRITERS) as pool:
+def _write_chapters(files: dict[Path, Path], schema: Schema, columns: Columns, folder: Path) -> None:
+    with duckdb.connect(config=within(folder)) as db, ThreadPoolExecutor(_WRITERS) as pool:
 
         def write(place: Path) -> None:
             write_chapter(place, files[place], schema=schema, columns=columns, db=db.cursor())

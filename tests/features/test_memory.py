@@ -4,13 +4,19 @@ import json
 import subprocess
 import sys
 
+import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.parquet as pq
 
+from features import memory
+from features.files import PARTS
+from features.home import Home
 from features.memory import query_memory
+from features.warehouse import TableFile, Warehouse, quietly
 
 MEMBERS, ROWS = 2_000, 3_200_000
 QUERIES = 160  # MiB
@@ -56,3 +62,19 @@ def test_a_container_that_has_less_than_the_machine_is_heeded(tmp_path):
     unlimited = query_memory((tmp_path / "max", tmp_path / "not there"))
     (tmp_path / "small").write_text(f"{2**28}\n")
     assert query_memory((tmp_path / "max", tmp_path / "small")) == 2**26 < unlimited
+
+
+def test_queries_over_a_home_keep_to_their_memory_and_spill_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "query_memory", lambda: QUERIES << 20)
+    monkeypatch.chdir(tmp_path)
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+    count = 3_000_000
+    pq.write_table(pa.table({"number": np.random.default_rng(5).permutation(count)}), tmp_path / "rows.parquet")
+    table = Warehouse(home, "", "", {}, {"rows": TableFile("rows", "../../rows.parquet", count, 0, "")})
+    rows = table.expression("rows").mutate(text=ibis._.number.cast("string").lpad(60, "0")).order_by("text")
+    with quietly():
+        rows.to_parquet(tmp_path / "sorted.parquet")
+    (spilled,) = home.root.iterdir()
+    assert spilled.match(PARTS)  # what a killed one leaves there is swept
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "rows.parquet", "sorted.parquet"}
