@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xgboost as xgb
+from typer.testing import CliRunner
 
 from features.as_of.frame import write_training_frame
 from features.as_of.parity import draw, offline_online
 from features.catalogue.entries import CATALOGUE
+from features.decisions import read_decisions
 from features.definitions import ALL, DECISION, NUMBERS, WORDS
 from features.errors import NotFoundError, UnavailableError
 from features.home import Home
@@ -21,8 +23,11 @@ from features.programme import read_programme
 from features.snapshots import build, read_snapshots
 from features.spark import java_version, reach
 from features.store import open_store
+from holdfast import app, quiet_dependencies
 from training import churn
+from training.artifacts import open_release
 from training.metrics import auc
+from training.releases.names import last_trained
 from training.spark import boost_file, boost_on_spark
 
 pytestmark = pytest.mark.filterwarnings(  # Spark's own sockets, from which it reads what was collected
@@ -36,6 +41,8 @@ tracked_categories = ["fish", "meat", "bread"]
 points_expire_after_days = 70
 snapshot_days = 40
 """
+ENGINE = '[engine]\nfeatures = "spark"\nspark = "local[2]"\n'
+MEMBERS = 1000  # of the synthetic world
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,7 @@ def homes(company, spark, tmp_path_factory):
     """Build the snapshots of one company twice."""
     assert spark
     local = brought(company, tmp_path_factory.mktemp("local"))
-    far = brought(company, tmp_path_factory.mktemp("far"), '[engine]\nfeatures = "spark"\nspark = "local[2]"\n')
+    far = brought(company, tmp_path_factory.mktemp("far"), ENGINE)
     steps = []
     dates = [build(home, progress=lambda *step: steps.append(step)) for home in (local, far)]
     assert dates[0] == dates[1]
@@ -150,6 +157,56 @@ def test_trees_that_spark_grows_rank_as_well_and_are_a_plain_booster(homes):
     assert ranked[0] > 0.6
     assert ranked[1] == pytest.approx(ranked[0], abs=0.01)
     assert not [*far.root.glob(".training*")]
+
+
+@pytest.fixture
+def typed(spark, tmp_path):
+    """Type verbs of a programme that computes and decides on Spark."""
+    assert spark
+    quiet_dependencies()
+    home = Home(tmp_path)
+
+    def run(*words):
+        done = CliRunner().invoke(app, [*map(str, words), "--home", str(home.root)])
+        assert done.exit_code == 0, done.exception
+        return done.stdout
+
+    run.home = home
+    run("ingest", "synthetic", "--members", MEMBERS)
+    with home.settings.open("a") as settings:
+        settings.write(f"snapshot_days = 28\n{ENGINE}")
+    return run
+
+
+def learned(typed):
+    """Train anew what the engine decides about, and give the release."""
+    for kept in (typed.home.releases / "trained.json", typed.home.steps / "churn.json"):
+        kept.unlink(missing_ok=True)
+    typed("train", "--trials", 1)
+    return open_release(typed.home.releases, last_trained(typed.home))
+
+
+# MLflow, about its own types, when its `pyfunc` is imported
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+def test_what_is_learned_on_spark_is_as_good_as_what_is_learned_here_and_is_promoted_and_decides(typed):
+    for words in (("features", "build"), ("features", "apply"), ("features", "materialize")):
+        typed(*words)
+    here = learned(typed)
+    with typed.home.settings.open("a") as settings:
+        settings.write('training = "spark"\n')
+    there = learned(typed)
+    assert {name for name in here.manifest.files if here.manifest.files[name] != there.manifest.files[name]} == {
+        "churn.json",
+        "golden.json",
+    }
+    rows = [release.manifest.evidence["churn"]["rows"]["model"] for release in (here, there)]
+    for metric in ("auc", "log_loss", "calibration_error"):
+        one, other = (row[metric] for row in rows)
+        assert one["lower"] < other["value"] < one["upper"], metric
+        assert other["lower"] < one["value"] < other["upper"], metric
+    assert "is champion" in typed("promote")
+    typed("decide", "--out", typed.home.root / "out.csv")
+    assert {row["release_id"] for row in read_decisions(typed.home.decisions)} == {there.release_id}
 
 
 @pytest.mark.usefixtures("spark")
