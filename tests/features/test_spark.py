@@ -161,7 +161,7 @@ def test_trees_that_spark_grows_rank_as_well_and_are_a_plain_booster(homes):
 
 @pytest.fixture
 def typed(spark, tmp_path):
-    """Type verbs of a programme that computes and decides on Spark."""
+    """Type verbs of a programme whose snapshots are there: they are equal to the bit, whoever computes them."""
     assert spark
     quiet_dependencies()
     home = Home(tmp_path)
@@ -174,7 +174,9 @@ def typed(spark, tmp_path):
     run.home = home
     run("ingest", "synthetic", "--members", MEMBERS)
     with home.settings.open("a") as settings:
-        settings.write(f"snapshot_days = 28\n{ENGINE}")
+        settings.write("snapshot_days = 28\n")
+    for words in (("features", "build"), ("features", "apply"), ("features", "materialize")):
+        run(*words)
     return run
 
 
@@ -189,11 +191,9 @@ def learned(typed):
 # MLflow, about its own types, when its `pyfunc` is imported
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
 def test_what_is_learned_on_spark_is_as_good_as_what_is_learned_here_and_is_promoted_and_decides(typed):
-    for words in (("features", "build"), ("features", "apply"), ("features", "materialize")):
-        typed(*words)
     here = learned(typed)
     with typed.home.settings.open("a") as settings:
-        settings.write('training = "spark"\n')
+        settings.write(f'{ENGINE}training = "spark"\n')
     there = learned(typed)
     assert {name for name in here.manifest.files if here.manifest.files[name] != there.manifest.files[name]} == {
         "churn.json",
