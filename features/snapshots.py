@@ -1,12 +1,13 @@
 """A snapshot: every feature of every member at one `as_of`, computed from what had happened by then."""
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
@@ -17,6 +18,7 @@ from features.catalogue.entries import CATALOGUE, Feature, Source
 from features.errors import ContractError, NotFoundError
 from features.files import alone, clear_parts, write_json, write_whole
 from features.home import STEM, Home
+from features.memory import within
 from features.programme import Programme, read_programme
 from features.sheet import Progress
 from features.transforms import CODE
@@ -46,6 +48,31 @@ def snapshot(tables: dict[str, ir.Table], *, at: Moment, programme: Programme) -
     stamps = {"event_timestamp": at.time, "created_timestamp": at.time}
     features = {name: result[name].cast(_type(name)) for name in CATALOGUE}
     return result.select("member_id", **stamps, **features).order_by("member_id")
+
+
+def snapshot_query(tables: Mapping[str, ir.Table], programme: Programme) -> str:
+    """Give the expression as a query of DuckDB over tables of these names, whose moment `at_moment` sets.
+
+    It is compiled once for all tables of one shape: that takes longer than to run it on a small company's.
+    """
+    shape = tuple((name, table.schema()) for name, table in sorted(visible(dict(tables)).items()))
+    return _compiled(shape, programme.model_dump_json())
+
+
+def at_moment(
+    session: duckdb.DuckDBPyConnection, query: str, as_of: datetime, *, programme: Programme
+) -> duckdb.DuckDBPyRelation:
+    """Run a query as of a moment in a session that has the tables."""
+    session.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [as_of])
+    session.execute("SET VARIABLE today = $1::DATE", [as_of.astimezone(programme.zone).date()])
+    return session.sql(query)
+
+
+def in_session(warehouse: Warehouse, programme: Programme) -> Callable[[datetime], duckdb.DuckDBPyRelation]:
+    """Give what computes a snapshot, in a session of its own."""
+    backend = ibis.duckdb.connect(**within(warehouse.home.features))
+    tables = {name: backend.read_parquet(warehouse.path(name), table_name=name) for name in warehouse.tables}
+    return partial(at_moment, backend.con, snapshot_query(tables, programme), programme=programme)
 
 
 def as_of_dates(warehouse: Warehouse, programme: Programme) -> list[datetime]:
@@ -90,7 +117,7 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
         inputs = fingerprints(tables, dates, programme=programme, code=[*CODE, Path(__file__)])
         manifest = _keep_fresh(home, {home.snapshot(as_of).stem: key for as_of, key in inputs.items()})
         stale = [as_of for as_of in dates if home.snapshot(as_of).stem not in manifest]
-        write = _spark_writer(warehouse, programme) if of_spark and stale else _writer(tables, programme)
+        write = _spark_writer(warehouse, programme) if of_spark and stale else _writer(warehouse, programme)
         for done, as_of in enumerate(stale):
             progress("computing features", done, len(stale))
             write_whole(home.snapshot(as_of), partial(write, as_of))
@@ -145,18 +172,16 @@ def _keep_fresh(home: Home, inputs: dict[str, str]) -> dict[str, str]:
     return fresh
 
 
-def _writer(tables: dict[str, ir.Table], programme: Programme) -> Callable[[datetime, Path], None]:
-    """Compile the expression once, for every moment: that takes longer than to run it on a small company's tables."""
-    backend = tables["members"].get_backend()
-    query = backend.compile(snapshot(tables, at=session_moment(), programme=programme))
+@cache
+def _compiled(shape: tuple[tuple[str, ibis.Schema], ...], settings: str) -> str:
+    tables = {name: ibis.table(schema, name=name) for name, schema in shape}
+    programme = Programme.model_validate_json(settings)
+    return str(ibis.to_sql(snapshot(tables, at=session_moment(), programme=programme), dialect="duckdb"))
 
-    def write(as_of: datetime, path: Path) -> None:
-        today = as_of.astimezone(programme.zone).date()
-        backend.con.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [as_of])
-        backend.con.execute("SET VARIABLE today = $1::DATE", [today])
-        backend.con.sql(query).write_parquet(str(path))
 
-    return write
+def _writer(warehouse: Warehouse, programme: Programme) -> Callable[[datetime, Path], None]:
+    computed = in_session(warehouse, programme)
+    return lambda as_of, path: computed(as_of).write_parquet(str(path))
 
 
 def _spark_writer(warehouse: Warehouse, programme: Programme) -> Callable[[datetime, Path], None]:

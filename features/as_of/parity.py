@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -19,15 +20,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.as_of.canary import scrambled
-from features.as_of.known import ATTRIBUTES, moment
+from features.as_of.known import ATTRIBUTES
 from features.as_of.plan import compared, make_plan
 from features.as_of.vectors import Vectors
 from features.catalogue.entries import CATALOGUE
 from features.definitions import ALL, DECISION, NUMBERS, WORDS
 from features.home import Home
-from features.programme import read_programme
+from features.programme import Programme, read_programme
 from features.sheet import Progress, Sheet
-from features.snapshots import built, snapshot
+from features.snapshots import at_moment, built, in_session, snapshot_query
 from features.store import Store, open_store
 from features.warehouse import open_warehouse, quietly
 
@@ -109,7 +110,6 @@ def offline_online(home: Home, *, points: int, rng: np.random.Generator, progres
 def live_definition(home: Home, *, rng: np.random.Generator, progress: Progress) -> Compared:
     """Hold vectors that are computed from members' own rows, at random times, against the definition over all rows."""
     warehouse, programme, dates = open_warehouse(home), read_programme(home.settings), built(home)
-    tables = {name: warehouse.expression(name) for name in warehouse.tables}
     own, result = [*KEY, *(name for name in CATALOGUE if name not in compared())], Compared("live = definition")
     with tempfile.TemporaryDirectory(dir=home.root, prefix=_SCRATCH) as folder, quietly():
         nobody = Path(folder) / "audience.parquet"
@@ -117,11 +117,12 @@ def live_definition(home: Home, *, rng: np.random.Generator, progress: Progress)
             pq.read_schema(home.snapshot(dates[-1])).empty_table().select(["member_id", *compared()]), nobody
         )
         vectors = Vectors(make_plan(warehouse, programme, as_of=dates[-1], audience=nobody.resolve()), warehouse)
+        computed = in_session(warehouse, programme)
         span = (dates[-1] - dates[0]) // timedelta(microseconds=1)
         for done in range(MOMENTS):
             progress("comparing with live", done, MOMENTS)
             as_of = dates[0] + timedelta(microseconds=int(rng.integers(span)))
-            whole = _keyed(snapshot(tables, at=moment(as_of, programme), programme=programme).to_pyarrow())
+            whole = _keyed(computed(as_of).to_arrow_table())
             ids = rng.choice(whole["member_id"], min(MEMBERS, len(whole)), replace=False, shuffle=False).tolist()
             result = result.at(whole[whole["member_id"].isin(ids)][own], _keyed(vectors.at(as_of, ids))[own])
         vectors.close()
@@ -137,7 +138,7 @@ def other_futures(home: Home, *, rng: np.random.Generator, progress: Progress) -
         progress("making up another future", done, len(chosen))
         with quietly():
             tables = scrambled(warehouse, as_of, programme=programme, rng=rng)
-            again = snapshot(tables, at=moment(as_of, programme), programme=programme).to_pyarrow()
+            again = _computed(tables, as_of, programme)
         stood = pq.read_table(home.snapshot(as_of)).drop_columns(list(ATTRIBUTES))  # of the time it was built
         result = result.at(_keyed(stood), _keyed(again))
     return result
@@ -193,6 +194,14 @@ def _online(store: Store, snapshot: Path, member_ids: list[str], as_of: datetime
         zip(WORDS, zip(*read.words, strict=True), strict=True)
     )
     return pd.DataFrame({"member_id": member_ids, "as_of": as_of, **values, "event_timestamp": read.event_timestamp})
+
+
+def _computed(tables: dict[str, ir.Table], as_of: datetime, programme: Programme) -> pa.Table:
+    """Compute a snapshot of tables that are expressions."""
+    backend = tables["members"].get_backend()
+    for name, table in tables.items():
+        backend.create_view(name, table, overwrite=True)
+    return at_moment(backend.con, snapshot_query(tables, programme), as_of, programme=programme).to_arrow_table()
 
 
 def _keyed(rows: pa.Table) -> pd.DataFrame:

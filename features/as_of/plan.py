@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,9 @@ from features.home import Home
 from features.programme import Programme, read_programme
 from features.stores.packed import Schema
 from features.warehouse import Warehouse, open_warehouse
+
+if TYPE_CHECKING:
+    import ibis
 
 AUDIENCE: Final = "audience"  # the table of what compares members with each other
 _FILE: Final = "plan.json"
@@ -68,22 +71,33 @@ def read_plan(home: Home) -> Plan:
 
 def make_plan(warehouse: Warehouse, programme: Programme, *, as_of: datetime, audience: Path) -> Plan:
     """Compile the expression for the tables of a warehouse; of their columns those that features read."""
-    import ibis
+    from ibis import Schema as Columns
 
-    from features.as_of.known import READ, READ_OF_ALL, session_moment
+    from features.as_of.known import READ, READ_OF_ALL
     from features.definitions import NUMBERS, WORDS
-    from features.snapshots import snapshot
 
     schemas = {name: pq.read_schema(warehouse.path(name)) for name in warehouse.tables}
     read = {name: _chosen(schemas[name], (*READ_OF_ALL, *READ[name])) for name in READ if name in schemas}
-    tables = {name: ibis.table(ibis.Schema.from_pyarrow(schema), name=name) for name, schema in read.items()}
-    vectors = snapshot(tables, at=session_moment(), programme=programme).drop(*compared())
-    others = ibis.table(ibis.Schema.from_pyarrow(pq.read_schema(audience)), name=AUDIENCE)
-    stamps = ("member_id", "event_timestamp", "created_timestamp")
-    rows = vectors.left_join(others, "member_id").select(*stamps, *CATALOGUE)
+    shape = tuple((name, Columns.from_pyarrow(schema)) for name, schema in read.items())
+    sql = _compiled(shape, Columns.from_pyarrow(pq.read_schema(audience)), programme.model_dump_json())
     columns = {name: tuple(schema.names) for name, schema in read.items()}
-    sql = str(ibis.to_sql(rows, dialect="duckdb"))
     return Plan(sql, columns, Schema(NUMBERS, WORDS), programme.timezone, as_of, str(audience.resolve()))
+
+
+@cache
+def _compiled(shape: "tuple[tuple[str, ibis.Schema], ...]", audience: "ibis.Schema", settings: str) -> str:
+    """Compile it once for all tables of one shape, as `features.snapshots` does."""
+    import ibis
+
+    from features.as_of.known import session_moment
+    from features.snapshots import snapshot
+
+    tables = {name: ibis.table(schema, name=name) for name, schema in shape}
+    programme = Programme.model_validate_json(settings)
+    vectors = snapshot(tables, at=session_moment(), programme=programme).drop(*compared())
+    rows = vectors.left_join(ibis.table(audience, name=AUDIENCE), "member_id")
+    stamps = ("member_id", "event_timestamp", "created_timestamp")
+    return str(ibis.to_sql(rows.select(*stamps, *CATALOGUE), dialect="duckdb"))
 
 
 def compared() -> list[str]:

@@ -10,10 +10,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.as_of.known import session_moment
 from features.definitions import MODEL_FEATURES
 from features.programme import Programme
-from features.snapshots import snapshot
+from features.snapshots import at_moment, snapshot_query
 from features.warehouse import LOCAL_TIME, quietly
 from features.world.law import WAVE_DAYS, World
 from features.world.members import TRAITS, Members
@@ -68,10 +67,8 @@ class Company:
         connection = self.backend.con
         for name, table in self.tables.items():
             connection.register(name, table)
-        connection.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [as_of])
-        connection.execute("SET VARIABLE today = $1::DATE", [as_of.date()])
         with quietly():
-            return connection.sql(self.query).to_arrow_table()
+            return at_moment(connection, self.query, as_of, programme=world_programme(self.world)).to_arrow_table()
 
 
 def found_company(world: World, tables: Mapping[str, pa.Table]) -> Company:
@@ -83,7 +80,7 @@ def found_company(world: World, tables: Mapping[str, pa.Table]) -> Company:
         for name, table in seen.items():
             backend.con.register(name, table)
         expressions = {name: backend.table(name) for name in seen}
-        query = backend.compile(snapshot(expressions, at=session_moment(), programme=world_programme(world)))
+        query = snapshot_query(expressions, world_programme(world))
     names = ["member_id", *(TRAITS if world.observable else ())]
     shown: pd.DataFrame = seen["members"].select(names).to_pandas().set_index("member_id")
     return Company(world, seen, backend, query, shown.astype(np.float32))

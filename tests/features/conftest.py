@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.as_of.known import session_moment
 from features.home import Home
 from features.ingest import ingest
 from features.programme import Programme
-from features.snapshots import snapshot
+from features.snapshots import at_moment, snapshot_query
 from features.warehouse import quietly
 
 # A clock change lies in the 28 days before it, in America/New_York and in Europe/Berlin
@@ -171,31 +170,16 @@ def _subscriptions(rng, ids, as_of, days):
     )
 
 
-class Computed:
-    """Snapshots in memory, by one query for all companies of one shape: to compile it takes longer than to run it."""
-
-    def __init__(self):
-        self._backend, self._queries = ibis.duckdb.connect(), {}
-
-    def __call__(self, warehouse, as_of, programme):
-        with quietly():
-            read, names = self._backend.read_parquet, warehouse.tables
-            tables = {name: read(warehouse.path(name), table_name=name) for name in names}
-            shape = (*((name, table.schema()) for name, table in tables.items()), programme.model_dump_json())
-            if shape not in self._queries:
-                expression = snapshot(tables, at=session_moment(), programme=programme)
-                self._queries[shape] = self._backend.compile(expression)
-            session, today = self._backend.con, as_of.astimezone(programme.zone).date()
-            session.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [as_of])
-            session.execute("SET VARIABLE today = $1::DATE", [today])
-            frame = session.sql(self._queries[shape]).to_arrow_table().to_pandas()
-        return frame.set_index("member_id").sort_index()
-
-
 @pytest.fixture(scope="session")
 def company(tmp_path_factory):
     """Give what makes small companies: their tables, their ingested home, their snapshot in memory."""
-    computed = Computed()
+    backend = ibis.duckdb.connect()
+
+    def computed(warehouse, as_of, programme):
+        with quietly():
+            tables = {n: backend.read_parquet(warehouse.path(n), table_name=n) for n in warehouse.tables}
+            rows = at_moment(backend.con, snapshot_query(tables, programme), as_of, programme=programme)
+            return rows.to_arrow_table().to_pandas().set_index("member_id").sort_index()
 
     def brought(tables, *, home=None, programme=None, key="batch"):
         home = home or Home(tmp_path_factory.mktemp("home"))
