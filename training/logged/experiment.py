@@ -78,7 +78,10 @@ def learn_uplift(
     untried = sorted(set(cost) - set(log["treatment"]))
     if untried:
         raise ContractError(f"the log never tried {untried}; explore them, or take them out of the offers table")
-    models = fit_uplifts(
+    tried = sorted(set(log["treatment"]) - {CONTROL})
+    if tried != list(cost):
+        raise ContractError(f"offers came in the order {list(cost)}, {tried} was wanted: sort them by offer_id")
+    return fit_uplifts(
         log[list(features)],
         log["treatment"].to_numpy(),
         {MARGIN: Outcome(log["outcome"], cost), RETENTION: Outcome(log["retained"])},
@@ -87,11 +90,6 @@ def learn_uplift(
         clusters=log["member_id"].to_numpy(),
         rng=rng,
     )
-    if list(models[MARGIN].offers) != list(cost):
-        raise ContractError(
-            f"offers came in the order {list(cost)}, {list(models[MARGIN].offers)} was wanted: sort them by offer_id"
-        )
-    return models
 
 
 def judge_policies(
