@@ -24,9 +24,13 @@ from holdfast import app, quiet_dependencies
 from serving.app import create_app
 from serving.keys import Keyring
 from serving.service import open_desk
+from tests.features.privacy.conftest import unpacked
 
 # MLflow, about its own types, when its `pyfunc` is imported
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+    pytest.mark.usefixtures("few_rounds"),
+]
 MEMBERS = 2000
 ERASED = int(os.environ.get("HOLDFAST_ERASED", "50"))  # 1,000 in the long form
 MARK = "zQ7gone"  # what the ids begin with of those who will be erased
@@ -155,12 +159,10 @@ def forms(mark):
 
 
 def hits(home, mark=MARK):
-    """Name the files that hold the mark, in their bytes or in what a Parquet file packs."""
+    """Name the files that hold the mark."""
     wanted, found = [*forms(mark)], []
     for path in (path for path in home.root.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        if path.suffix == ".parquet":
-            content += json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
+        content = unpacked(path)
         if any(form in content for form in wanted):
             found.append(str(path.relative_to(home.root)))
     return sorted(found)

@@ -20,7 +20,10 @@ from training.releases.ledger import champion_id
 from training.releases.manifest import read_manifest
 
 # MLflow, about its own types, when its `pyfunc` is imported
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+    pytest.mark.usefixtures("few_rounds"),
+]
 ROOT = Path(__file__).parent.parent
 WEEKS = 40
 MAPPING = """

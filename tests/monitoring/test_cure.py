@@ -99,6 +99,7 @@ def test_of_two_processes_one_trains(tmp_path, gate):
     assert gate.trained == []
 
 
+@pytest.mark.usefixtures("few_rounds")
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
 def test_a_challenger_is_a_release_like_every_other(tmp_path):
     home = made(Home(tmp_path), shop())

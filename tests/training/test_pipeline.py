@@ -330,6 +330,7 @@ def test_a_release_that_does_not_exist_is_not_found(home, aliases):
     assert aliases == []
 
 
+@pytest.mark.usefixtures("few_rounds")
 def test_a_programme_of_contracts_learns_who_does_not_renew(tmp_path):
     home = Home(tmp_path)
     ingest_world(home, World(1000, shape="subscription"), seed=3)

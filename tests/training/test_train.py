@@ -38,7 +38,10 @@ from training.releases.manifest import read_manifest
 from training.tuning import tune
 
 # MLflow, about its own types, when its `pyfunc` is imported
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+    pytest.mark.usefixtures("few_rounds"),
+]
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 START = pd.Timestamp("2023-01-02 12:00", tz="UTC")
 QUICK = Settings(trials=1)

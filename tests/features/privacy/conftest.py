@@ -1,5 +1,7 @@
 """A process that is killed before a step of its work."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 
@@ -33,3 +35,14 @@ def stopping(work, done, step):
         return work(*args, **kwargs)
 
     return stop
+
+
+def unpacked(path):
+    """Give the bytes of a file, and of one that packs them those of its values as well."""
+    content = path.read_bytes()
+    if path.suffix == ".parquet":
+        table, plain = pq.read_table(path), pa.BufferOutputStream()
+        with pa.ipc.new_stream(plain, table.schema) as stream:
+            stream.write_table(table)
+        content += plain.getvalue().to_pybytes()
+    return content
