@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 from datetime import UTC, datetime, time
@@ -253,7 +254,7 @@ def test_a_repeated_key_of_an_erased_member_decides_nothing_anew(erased, home):
 
 def test_nothing_is_pending_and_no_table_of_the_log_names_them(erased, home):
     assert erased["receipt"]["receipt_id"]
-    with open_to_read(home.decisions) as db:
+    with contextlib.closing(open_to_read(home.decisions)) as db:
         assert db.execute("SELECT count(*) FROM erasing").fetchone() == (0,)
         assert db.execute("SELECT count(*) FROM receipts").fetchone()[0] == 3
     db.close()

@@ -6,6 +6,7 @@ know, by its decision, counts once.
 
 import contextlib
 import sqlite3
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -75,6 +76,7 @@ class OtherContacts:
 
     def __init__(self, warehouse: Warehouse | None, *, now: datetime, longest_days: int) -> None:
         self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, self._db.close)  # a new warehouse brings another, and nobody knows who still asks this
         self._db.execute(_TABLE)
         if warehouse and longest_days:
             for rows in reported_contacts(warehouse, now=now, longest_days=longest_days):
