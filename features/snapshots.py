@@ -68,10 +68,12 @@ def at_moment(
     return session.sql(query)
 
 
-def in_session(warehouse: Warehouse, programme: Programme) -> Callable[[datetime], duckdb.DuckDBPyRelation]:
-    """Give what computes a snapshot, in a session of its own."""
-    backend = ibis.duckdb.connect(**within(warehouse.home.features))
-    tables = {name: backend.read_parquet(warehouse.path(name), table_name=name) for name in warehouse.tables}
+def in_session(
+    paths: Mapping[str, Path], programme: Programme, *, folder: Path
+) -> Callable[[datetime], duckdb.DuckDBPyRelation]:
+    """Give what computes a snapshot of tables in Parquet files, in a session of its own that spills into a folder."""
+    backend = ibis.duckdb.connect(**within(folder))
+    tables = {name: backend.read_parquet(path, table_name=name) for name, path in paths.items()}
     return partial(at_moment, backend.con, snapshot_query(tables, programme), programme=programme)
 
 
@@ -180,7 +182,7 @@ def _compiled(shape: tuple[tuple[str, ibis.Schema], ...], settings: str) -> str:
 
 
 def _writer(warehouse: Warehouse, programme: Programme) -> Callable[[datetime, Path], None]:
-    computed = in_session(warehouse, programme)
+    computed = in_session(warehouse.paths, programme, folder=warehouse.home.features)
     return lambda as_of, path: computed(as_of).write_parquet(str(path))
 
 
@@ -188,7 +190,7 @@ def _spark_writer(warehouse: Warehouse, programme: Programme) -> Callable[[datet
     """Compute the same expression on Spark, compiled anew for each moment: Spark has no variables that Ibis knows."""
     from features.spark import read_tables, write_parquet
 
-    tables = read_tables(programme.engine.spark, {name: warehouse.path(name) for name in warehouse.tables})
+    tables = read_tables(programme.engine.spark, warehouse.paths)
 
     def write(as_of: datetime, path: Path) -> None:
         write_parquet(snapshot(tables, at=moment(as_of, programme), programme=programme), path)

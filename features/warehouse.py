@@ -72,6 +72,11 @@ class Warehouse:
         """Change whenever a row of any table changes."""
         return fingerprint({name: table.sha256 for name, table in self.tables.items()})
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Where each table is."""
+        return {name: self.path(name) for name in self.tables}
+
     def expression(self, name: str) -> "ir.Table":
         """Give a table as an Ibis expression over its Parquet file."""
         with quietly():

@@ -117,7 +117,7 @@ def live_definition(home: Home, *, rng: np.random.Generator, progress: Progress)
             pq.read_schema(home.snapshot(dates[-1])).empty_table().select(["member_id", *compared()]), nobody
         )
         vectors = Vectors(make_plan(warehouse, programme, as_of=dates[-1], audience=nobody.resolve()), warehouse)
-        computed = in_session(warehouse, programme)
+        computed = in_session(warehouse.paths, programme, folder=home.features)
         span = (dates[-1] - dates[0]) // timedelta(microseconds=1)
         for done in range(MOMENTS):
             progress("comparing with live", done, MOMENTS)

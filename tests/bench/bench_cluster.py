@@ -18,19 +18,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import duckdb
-import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-import features.snapshots
 from features.definitions import NUMBERS
 from features.home import Home
-from features.memory import within
 from features.programme import Programme
-from features.snapshots import built
+from features.snapshots import built, in_session, snapshot
 from features.spark import java_version
 from features.warehouse import quietly
 from training.releases.ledger import champion_id
@@ -168,13 +165,11 @@ def compute_features(home, _):
         connect(MASTER).raw_sql("SELECT 1")
         at = moment(AS_OF, PROGRAMME)
         start = time.perf_counter()
-        write_parquet(features.snapshots.snapshot(read_tables(MASTER, tables), at=at, programme=PROGRAMME), to)
+        write_parquet(snapshot(read_tables(MASTER, tables), at=at, programme=PROGRAMME), to)
         return time.perf_counter() - start
     with quietly():
         start = time.perf_counter()
-        queries = ibis.duckdb.connect(**within(home.root))
-        write = features.snapshots._writer({n: queries.read_parquet(path) for n, path in tables.items()}, PROGRAMME)
-        write(AS_OF, to)
+        in_session(tables, PROGRAMME, folder=home.root)(AS_OF).write_parquet(str(to))
         return time.perf_counter() - start
 
 

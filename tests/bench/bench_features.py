@@ -20,11 +20,11 @@ import ibis
 import numpy as np
 import pytest
 
-import features.snapshots
 from features.as_of.inputs import fingerprints
 from features.as_of.known import READ
 from features.catalogue.entries import CATALOGUE
 from features.programme import Programme
+from features.snapshots import in_session
 from features.warehouse import quietly
 from features.world.history import write_history
 from features.world.law import World
@@ -62,7 +62,8 @@ def bench_features(world):
 
 def bench_inputs(world):
     """A year of weekly snapshots: finding out which of them changed, against computing one."""
-    tables = opened(world)
+    with quietly():
+        tables = {name: ibis.read_parquet(world / f"{name}.parquet") for name in READ}
     dates = [AS_OF - timedelta(weeks=week) for week in reversed(range(52))]
     start = time.perf_counter()
     with quietly():
@@ -101,16 +102,9 @@ def _by_hand(name):
     return f"hand.{name}" if name == "event_timestamp" or CATALOGUE[name].is_text else f"hand.{name}::DOUBLE"
 
 
-def opened(world):
-    with quietly():
-        return {name: ibis.read_parquet(world / f"{name}.parquet") for name in READ}
-
-
 def of_ours(world):
-    tables = opened(world)
-    write = features.snapshots._writer(tables, PROGRAMME)
-    db = tables["members"].get_backend().con
-    return db, partial(write, AS_OF, world / "ours.parquet")
+    computed = in_session({name: world / f"{name}.parquet" for name in READ}, PROGRAMME, folder=world)
+    return computed.args[0], lambda: computed(AS_OF).write_parquet(str(world / "ours.parquet"))
 
 
 def by_hand(world):
