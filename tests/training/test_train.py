@@ -183,7 +183,8 @@ def test_lifetime_value_that_cannot_be_known_is_a_finding_and_the_training_goes_
         raise ContractError("129 days of purchases are too few")
 
     monkeypatch.setattr(steps.lifetime, "back_test", refused)
-    manifest, _ = trained(home, Settings(trials=1, as_of=datetime(2023, 9, 25, tzinfo=UTC)))  # no earlier training is kept
+    fresh = Settings(trials=1, as_of=datetime(2023, 9, 25, tzinfo=UTC))  # of which no other test has kept a step
+    manifest, _ = trained(home, fresh)
     assert manifest.evidence["lifetime"] == {"reason": "129 days of purchases are too few"}
     stages = manifest.evidence["economics"]["worth"]["lifecycle_stage"]
     assert stages["active"]["lifetime_value"] is None
