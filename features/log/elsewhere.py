@@ -10,11 +10,12 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from features.log import changes
 from features.log.book import Contact, Totals
-from features.log.erasing import PIECE, Eraser, Erasure, find_traces
+from features.log.erasing import Eraser, Erasure, find_traces, until_gone
 from features.log.ledger import Line
 from features.log.register import Marks, Preference
 from features.log.rows import to_json
@@ -175,5 +176,4 @@ def _erase_unwritten(db: sqlite3.Connection, ours: Collection[Name], marks: Mark
         if (erased_at := gone.get(marks.of(member_id))) is not None:
             eraser, erasure = Eraser(db, marks, datetime.fromisoformat(erased_at)), Erasure("", (member_id,))
             traces = find_traces(db, erasure.member_ids)
-            while eraser.erase(erasure, traces).get("decisions", 0) == PIECE:
-                pass
+            until_gone(partial(eraser.erase, erasure, traces))

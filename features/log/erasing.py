@@ -13,7 +13,7 @@ import json
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -97,6 +97,17 @@ def find_traces(db: sqlite3.Connection, member_ids: Sequence[str]) -> Traces:
 def _ids_where(db: sqlite3.Connection, condition: str, value: str) -> tuple[str, ...]:
     asked = f"SELECT json_group_array(decision_id) FROM decisions WHERE {condition}"  # noqa: S608 (own words)
     return tuple(json.loads(db.execute(asked, (value,)).fetchone()[0]))
+
+
+def until_gone(erase: Callable[[], Mapping[str, int]]) -> dict[str, int]:
+    """Repeat `Eraser.erase`, however it is reached, until no decision is left; give what all of them counted."""
+    counts: Counter[str] = Counter()
+    gone = PIECE
+    while gone == PIECE:
+        found = erase()
+        counts.update(found)
+        gone = found.get("decisions", 0)
+    return dict(counts)
 
 
 class Eraser:

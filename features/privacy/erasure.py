@@ -25,7 +25,7 @@ from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
 from features.intake.workbench import hold_workbench
 from features.journal import journal_alone
-from features.log.erasing import PIECE
+from features.log.erasing import until_gone
 from features.log.register import Marks
 from features.log.rows import open_to_read
 from features.privacy.batches import drop_replaced, renewed_parts
@@ -133,13 +133,7 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
 def _from_log(home: Home, erasure: Erasure, *, log: Log, now: datetime) -> dict[str, int]:
     with closing(open_to_read(home.decisions)) as db:
         traces = find_traces(db, erasure.member_ids)
-    counts: Counter[str] = Counter()
-    gone = PIECE
-    while gone == PIECE:
-        found = log.erase(erasure, traces, now=now).result()
-        counts.update(found)
-        gone = found.get("decisions", 0)
-    return dict(counts)
+    return until_gone(lambda: log.erase(erasure, traces, now=now).result())
 
 
 def _offline(home: Home, member_ids: tuple[str, ...]) -> dict[str, int]:
