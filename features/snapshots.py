@@ -119,7 +119,8 @@ def build(home: Home, *, progress: Progress) -> list[datetime]:
         inputs = fingerprints(tables, dates, programme=programme, code=[*CODE, Path(__file__)])
         manifest = _keep_fresh(home, {home.snapshot(as_of).stem: key for as_of, key in inputs.items()})
         stale = [as_of for as_of in dates if home.snapshot(as_of).stem not in manifest]
-        write = _spark_writer(warehouse, programme) if of_spark and stale else _writer(warehouse, programme)
+        if stale:  # or there is no engine to start
+            write = (_spark_writer if of_spark else _writer)(warehouse, programme)
         for done, as_of in enumerate(stale):
             progress("computing features", done, len(stale))
             write_whole(home.snapshot(as_of), partial(write, as_of))
