@@ -21,9 +21,9 @@ def query_memory(limits: tuple[Path, ...] = LIMITS) -> int:
     return min(allowed) // SHARE
 
 
-def within(folder: Path) -> Settings:
+def within(folder: Path, memory: int | None = None) -> Settings:
     """Give settings of DuckDB by which queries keep to their memory, and spill into a folder; a killed one's is swept.
 
     Its own are four fifths of the machine, beside whatever else runs on it, and `.tmp` wherever one stands.
     """
-    return {"memory_limit": f"{query_memory()}B", "temp_directory": str(part_of(folder / "spilled"))}
+    return {"memory_limit": f"{memory or query_memory()}B", "temp_directory": str(part_of(folder / "spilled"))}

@@ -168,6 +168,22 @@ def write_parquet(rows: "ir.Table", path: Path) -> None:
                     file.write_batch(group.cast(schema), _ROWS)
 
 
+@contextmanager
+def between(rows: "ir.Table", path: Path) -> "Iterator[ir.Table]":
+    """Compute rows that are read more than once, into files beside a path that are kept meanwhile.
+
+    Raises
+    ------
+    UnavailableError
+        If a task failed for good.
+    """
+    spark = rows.get_backend()
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as folder:
+        with plainly():
+            spark.to_parquet_dir(rows, f"{folder}/parts")
+        yield spark.read_parquet(f"{folder}/parts", table_name="between")
+
+
 def map_parts(
     master: str, work: "Callable[[str], Mapping[str, NDArray[Any]]]", messages: "Sequence[str]"
 ) -> "list[dict[str, NDArray[Any]]]":

@@ -14,7 +14,7 @@ events         one row per event: kind, value, days_ago, place (in the order of 
 terms          one row per term of a subscription: days_ago, days_to_end, renewed, cancelled, auto_renews (0 or 1),
                price, plan, newest (whether it began last)
 member         the aggregates of the above, joined_days_ago, and of `members` personalisation, region, gender
-audience       the same with the member features
+audience       the same with the member features, and the bounds of `features.catalogue.segments`
 """
 
 from dataclasses import dataclass
@@ -78,13 +78,13 @@ def moment(as_of: datetime, programme: Programme) -> Moment:
 
 
 @ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "string"))  # type: ignore[untyped-decorator]
-def _variable(name: str) -> None:
+def variable(name: str) -> None:
     """Read a variable of a DuckDB session, which has no type before it is set."""
 
 
 def session_moment() -> Moment:
     """Leave the moment to the variables `as_of` and `today` of a DuckDB session: then one query serves many."""
-    return Moment(_variable("as_of").cast("timestamp('UTC')"), _variable("today").cast("date"))
+    return Moment(variable("as_of").cast("timestamp('UTC')"), variable("today").cast("date"))
 
 
 def visible(tables: dict[str, ir.Table]) -> dict[str, ir.Table]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.as_of.canary import scrambled
+from features.as_of.computing import computed_of, in_session
 from features.as_of.known import ATTRIBUTES
 from features.as_of.plan import compared, make_plan
 from features.as_of.vectors import Vectors
@@ -28,7 +29,7 @@ from features.definitions import ALL, DECISION, NUMBERS, WORDS
 from features.home import Home
 from features.programme import Programme, read_programme
 from features.sheet import Progress, Sheet
-from features.snapshots import at_moment, built, in_session, snapshot_query
+from features.snapshots import built
 from features.store import Store, open_store
 from features.warehouse import open_warehouse, quietly
 
@@ -117,7 +118,7 @@ def live_definition(home: Home, *, rng: np.random.Generator, progress: Progress)
             pq.read_schema(home.snapshot(dates[-1])).empty_table().select(["member_id", *compared()]), nobody
         )
         vectors = Vectors(make_plan(warehouse, programme, as_of=dates[-1], audience=nobody.resolve()), warehouse)
-        computed = in_session(warehouse.paths, programme, folder=home.features)
+        computed = computed_of(warehouse.paths, programme, folder=home.features)
         span = (dates[-1] - dates[0]) // timedelta(microseconds=1)
         for done in range(MOMENTS):
             progress("comparing with live", done, MOMENTS)
@@ -201,7 +202,7 @@ def _computed(tables: dict[str, ir.Table], as_of: datetime, programme: Programme
     backend = tables["members"].get_backend()
     for name, table in tables.items():
         backend.create_view(name, table, overwrite=True)
-    return at_moment(backend.con, snapshot_query(tables, programme), as_of, programme=programme).to_arrow_table()
+    return in_session(backend.con, tables, programme)(as_of).to_arrow_table()
 
 
 def _keyed(rows: pa.Table) -> pd.DataFrame:

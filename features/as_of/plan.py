@@ -86,18 +86,20 @@ def make_plan(warehouse: Warehouse, programme: Programme, *, as_of: datetime, au
 
 @cache
 def _compiled(shape: "tuple[tuple[str, ibis.Schema], ...]", audience: "ibis.Schema", settings: str) -> str:
-    """Compile it once for all tables of one shape, as `features.snapshots` does."""
+    """Compile it once for all tables of one shape, as `features.as_of.computing` does."""
     import ibis
 
+    from features.as_of.expression import of_members
     from features.as_of.known import session_moment
-    from features.snapshots import snapshot
 
     tables = {name: ibis.table(schema, name=name) for name, schema in shape}
-    programme = Programme.model_validate_json(settings)
-    vectors = snapshot(tables, at=session_moment(), programme=programme).drop(*compared())
+    at, programme = session_moment(), Programme.model_validate_json(settings)
+    vectors = of_members(tables, at=at, programme=programme)
     rows = vectors.left_join(ibis.table(audience, name=AUDIENCE), "member_id")
-    stamps = ("member_id", "event_timestamp", "created_timestamp")
-    return str(ibis.to_sql(rows.select(*stamps, *CATALOGUE), dialect="duckdb"))
+    stamps = {"event_timestamp": at.time, "created_timestamp": at.time}
+    return str(
+        ibis.to_sql(rows.select("member_id", **stamps, **{name: rows[name] for name in CATALOGUE}), dialect="duckdb")
+    )
 
 
 def compared() -> list[str]:

@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from features.as_of.computing import Computed, in_session
 from features.definitions import MODEL_FEATURES
 from features.programme import Programme
-from features.snapshots import at_moment, snapshot_query
 from features.warehouse import LOCAL_TIME, quietly
 from features.world.law import WAVE_DAYS, World
 from features.world.members import TRAITS, Members
@@ -37,7 +37,7 @@ class Company:
     world: World
     tables: dict[str, pa.Table]
     backend: Any
-    query: str  # of a snapshot, at the session's moment
+    computed: Computed
     shown: pd.DataFrame  # by member_id, traits; none where the world does not let them be observed
 
     def after(self, answer: Answer, wave: int) -> "Company":
@@ -63,12 +63,10 @@ class Company:
         return frame.rename(columns={"event_timestamp": "as_of"})
 
     def _known(self, wave: int) -> pa.Table:
-        as_of = self.world.as_of(wave)
-        connection = self.backend.con
         for name, table in self.tables.items():
-            connection.register(name, table)
+            self.backend.con.register(name, table)
         with quietly():
-            return at_moment(connection, self.query, as_of, programme=world_programme(self.world)).to_arrow_table()
+            return self.computed(self.world.as_of(wave)).to_arrow_table()
 
 
 def found_company(world: World, tables: Mapping[str, pa.Table]) -> Company:
@@ -80,10 +78,10 @@ def found_company(world: World, tables: Mapping[str, pa.Table]) -> Company:
         for name, table in seen.items():
             backend.con.register(name, table)
         expressions = {name: backend.table(name) for name in seen}
-        query = snapshot_query(expressions, world_programme(world))
+        computed = in_session(backend.con, expressions, world_programme(world))
     names = ["member_id", *(TRAITS if world.observable else ())]
     shown: pd.DataFrame = seen["members"].select(names).to_pandas().set_index("member_id")
-    return Company(world, seen, backend, query, shown.astype(np.float32))
+    return Company(world, seen, backend, computed, shown.astype(np.float32))
 
 
 def joined(members: Members, wave: int) -> NDArray[np.intp]:

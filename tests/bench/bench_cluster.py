@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from features.as_of.computing import spark_writer, writer
 from features.definitions import NUMBERS
 from features.home import Home
 from features.programme import Programme
-from features.snapshots import built, in_session, snapshot
+from features.snapshots import built
 from features.spark import java_version
 from features.warehouse import quietly
 from training.releases.ledger import champion_id
@@ -158,19 +159,16 @@ def equal_decisions(homes):
 def compute_features(home, _):
     tables = {name: home.root / "tables" / f"{name}.parquet" for name in ("members", "transactions")}
     to = home.root / "snapshot.parquet"
-    if engine_of(home).features == "spark":
-        from features.as_of.known import moment
-        from features.spark import connect, read_tables, write_parquet
+    engine, local = engine_of(home), partial(writer, folder=home.root)
+    if engine.features == "spark":
+        from features.spark import connect
 
         connect(MASTER).raw_sql("SELECT 1")
-        at = moment(AS_OF, PROGRAMME)
-        start = time.perf_counter()
-        write_parquet(snapshot(read_tables(MASTER, tables), at=at, programme=PROGRAMME), to)
-        return time.perf_counter() - start
+    programme = PROGRAMME.model_copy(update={"engine": engine})
+    start = time.perf_counter()
     with quietly():
-        start = time.perf_counter()
-        in_session(tables, PROGRAMME, folder=home.root)(AS_OF).write_parquet(str(to))
-        return time.perf_counter() - start
+        (spark_writer if engine.features == "spark" else local)(tables, programme)(AS_OF, to)
+    return time.perf_counter() - start
 
 
 def join(home, members):

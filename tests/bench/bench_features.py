@@ -1,7 +1,7 @@
 """Features of one `as_of` on the synthetic world, against SQL written by hand: `one_as_of.sql`, equal to the bit.
 
 Run by `make bench` over a million transactions; `HOLDFAST_BENCH_TRANSACTIONS=10000000` and
-`HOLDFAST_BENCH_MEMORY=1GB` (DuckDB's limit, of both) say otherwise. Each side runs in a process of its own.
+`HOLDFAST_BENCH_MEMORY=1e9` (bytes, DuckDB's limit, of both) say otherwise. Each side runs in a process of its own.
 """
 
 import json
@@ -20,17 +20,18 @@ import ibis
 import numpy as np
 import pytest
 
+from features.as_of.computing import writer
 from features.as_of.inputs import fingerprints
 from features.as_of.known import READ
 from features.catalogue.entries import CATALOGUE
+from features.memory import query_memory, within
 from features.programme import Programme
-from features.snapshots import in_session
 from features.warehouse import quietly
 from features.world.history import write_history
 from features.world.law import World
 
 TRANSACTIONS = int(os.environ.get("HOLDFAST_BENCH_TRANSACTIONS", "1_000_000"))
-MEMORY = os.environ.get("HOLDFAST_BENCH_MEMORY", "")
+MEMORY = int(float(os.environ.get("HOLDFAST_BENCH_MEMORY", "0"))) or None
 PER_MEMBER = 35.6  # transactions, in a world of both shapes
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)  # when the world's history ends
 PROGRAMME = Programme(tracked_categories=("fresh",), tracked_offers=("win_back",))
@@ -57,7 +58,7 @@ def bench_features(world):
     assert differing(world / "ours.parquet", world / "hand.parquet") == {}
     for what in ("first", "again"):
         show(f"one as_of of {TRANSACTIONS:,} transactions, {what}", ours, hand, what)
-    print(f"peak memory {ours['peak']:,} MiB, by hand {hand['peak']:,} MiB; limit {MEMORY or 'none'}")  # noqa: T201
+    print(f"peak memory {ours['peak']:,} MiB, by hand {hand['peak']:,} MiB; limit {MEMORY or query_memory()} bytes")  # noqa: T201
 
 
 def bench_inputs(world):
@@ -103,27 +104,25 @@ def _by_hand(name):
 
 
 def of_ours(world):
-    computed = in_session({name: world / f"{name}.parquet" for name in READ}, PROGRAMME, folder=world)
-    return computed.args[0], lambda: computed(AS_OF).write_parquet(str(world / "ours.parquet"))
+    paths = {name: world / f"{name}.parquet" for name in READ}
+    return partial(writer(paths, PROGRAMME, folder=world, memory=MEMORY), AS_OF, world / "ours.parquet")
 
 
 def by_hand(world):
-    db = duckdb.connect()
+    db = duckdb.connect(config=within(world, MEMORY))
     for name in READ:
         db.execute(f"CREATE VIEW {name} AS FROM '{world}/{name}.parquet'")
     db.execute("SET VARIABLE as_of = $1::TIMESTAMPTZ", [AS_OF])
     db.execute("SET VARIABLE today = $1::DATE", [AS_OF.date()])
     query = db.sql(Path(__file__).with_name("one_as_of.sql").read_text())
-    return db, partial(query.write_parquet, str(world / "hand.parquet"))
+    return partial(query.write_parquet, str(world / "hand.parquet"))
 
 
 def run(side, world):
     clocks = (time.perf_counter, time.process_time)
     times = [[clock() for clock in clocks]]
     with quietly():
-        db, write = {"ours": of_ours, "hand": by_hand}[side](world)
-        if MEMORY:
-            db.execute(f"SET memory_limit = '{MEMORY}'")
+        write = {"ours": of_ours, "hand": by_hand}[side](world)
         for _ in range(ROUNDS):
             write()
             times.append([clock() for clock in clocks])

@@ -15,10 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from features.as_of.expression import of_members
 from features.as_of.known import moment
 from features.home import Home
 from features.programme import read_programme
-from features.snapshots import built, snapshot
+from features.snapshots import built
 from features.warehouse import open_warehouse, quietly
 from training.releases.ledger import champion_id
 
@@ -146,6 +147,6 @@ def whole(home):
 
     def compute():
         with quietly():
-            snapshot(tables, at=moment(built(home)[-1], programme), programme=programme).to_pyarrow()
+            of_members(tables, at=moment(built(home)[-1], programme), programme=programme).to_pyarrow()
 
     return statistics.median(timed(compute) for _ in range(3))

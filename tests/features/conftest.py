@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.as_of.computing import in_session
 from features.home import Home
 from features.ingest import ingest
 from features.programme import Programme
-from features.snapshots import at_moment, snapshot_query
 from features.warehouse import quietly
 
 # A clock change lies in the 28 days before it, in America/New_York and in Europe/Berlin
@@ -178,7 +178,7 @@ def company(tmp_path_factory):
     def computed(warehouse, as_of, programme):
         with quietly():
             tables = {n: backend.read_parquet(warehouse.path(n), table_name=n) for n in warehouse.tables}
-            rows = at_moment(backend.con, snapshot_query(tables, programme), as_of, programme=programme)
+            rows = in_session(backend.con, tables, programme)(as_of)
             return rows.to_arrow_table().to_pandas().set_index("member_id").sort_index()
 
     def brought(tables, *, home=None, programme=None, key="batch"):

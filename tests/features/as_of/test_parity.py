@@ -14,14 +14,15 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from features import snapshots, store
-from features.as_of import known, parity, plan
+from features import store
+from features.as_of import computing, known, parity, plan
 from features.as_of.canary import scrambled
+from features.as_of.expression import of_members
 from features.as_of.known import moment
 from features.engine import Engine
 from features.home import Home
 from features.programme import Programme
-from features.snapshots import build, built, snapshot
+from features.snapshots import build, built
 from features.stores.packed import Batch
 from features.warehouse import open_warehouse, quietly
 from holdfast import app
@@ -133,10 +134,10 @@ def test_a_rounding_on_the_way_online_is_found_and_named(home, monkeypatch):
 @pytest.fixture
 def compiled_anew():
     """Let no query of before stand for what a test changes, nor its own for what follows."""
-    for compiled in (snapshots._compiled, plan._compiled):
+    for compiled in (computing._compiled, plan._compiled):
         compiled.cache_clear()
     yield
-    for compiled in (snapshots._compiled, plan._compiled):
+    for compiled in (computing._compiled, plan._compiled):
         compiled.cache_clear()
 
 
@@ -187,7 +188,8 @@ def test_another_future_differs_in_every_table_and_no_feature_sees_it(home, seed
         for name, table in other.items():
             assert table.count().execute() != same[name].count().execute()
         now, then = (
-            snapshot(tables, at=moment(as_of, programme), programme=programme).to_pandas() for tables in (same, other)
+            of_members(tables, at=moment(as_of, programme), programme=programme).order_by("member_id").to_pandas()
+            for tables in (same, other)
         )
     assert now.equals(then)
 
