@@ -43,6 +43,7 @@ QUANTILES: Final[Parameters] = {
     "seed": 0,
 }
 QUANTILE_ROUNDS: Final = 100
+_NOTHING: Final = 1e-3  # of the scale: an interval that would start below starts at 0, which then is inside
 TAIL_ROWS: Final = (20, 100)  # to a leaf: one in fifty, within these
 
 
@@ -59,6 +60,7 @@ class Bounds:
         """Give the lower and the upper end `(n_rows,)`, in minor units."""
         low, one_sided, two_sided = _quantiles(self.booster, X)
         lower = np.maximum(low - self.below, 0.0)
+        lower[lower < _NOTHING] = 0.0
         upper = np.where(lower > 0, two_sided, one_sided) + self.above
         return self.scale * np.expm1(lower), self.scale * np.expm1(np.maximum(upper, lower))
 

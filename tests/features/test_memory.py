@@ -39,7 +39,7 @@ def test_a_table_larger_than_what_is_allowed_is_ingested(tmp_path):
     """As a frame it would be more than the process takes in all by two thirds, and eight times what its queries may."""
     rng = np.random.default_rng(5)
     ids = pa.array([f"member-{number:029d}" for number in range(MEMBERS)])
-    notes = pa.array([f"{number:05d}" * 14 for number in range(1_000)])
+    notes = pa.array([f"{number:05d}" * 18 for number in range(1_000)])
     pa.csv.write_csv(pa.table({"member_id": ids, "joined_at": ["2024-01-01"] * MEMBERS}), tmp_path / "members.csv")
     rows = {
         "transaction_id": pc.utf8_lpad(pa.array(rng.permutation(ROWS)).cast(pa.string()), 36, "0"),

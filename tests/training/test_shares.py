@@ -52,6 +52,7 @@ def test_a_rows_shares_are_to_the_bit_its_own(rows, trained):
     assert (shares(rows[5:60]) == together[5:60]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*booster=dart. is deprecated")
 @pytest.mark.parametrize("settings", [{"max_depth": 5}, {"booster": "dart"}, {"max_depth": 1, "gamma": 1e9}])
 def test_what_no_table_is_made_of_is_left_to_the_library(rows, trained, settings):
     booster = trained(**settings)
