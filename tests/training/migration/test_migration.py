@@ -8,7 +8,6 @@ import json
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -318,8 +317,10 @@ def test_a_new_home_moves_nothing_and_makes_nothing(engine, tmp_path):
 
 
 def test_the_verb_prints_a_table_and_exits_1_where_something_differs(home, engine):
-    said = SimpleNamespace(**engine.model_dump())
-    home.settings.write_text(f'[engine]\nstudies = "{said.studies}"\nonline = "{said.online}"\n')
+    said = engine.model_dump(include={"studies", "online", "online_prefix"})
+    home.settings.write_text(
+        "\n".join(("[engine]", *(f"{name} = {json.dumps(value)}" for name, value in said.items())))
+    )
     answer = CliRunner().invoke(app, ["migrate", "local", "cluster", "--home", str(home.root)])
     assert answer.exit_code == 0, answer.output
     assert "hash equal" in answer.stdout
