@@ -14,7 +14,7 @@ import ibis.expr.types as ir
 import pyarrow.parquet as pq
 
 from features.as_of.expression import among_all, of_members
-from features.as_of.known import READ, moment, session_moment, variable, visible
+from features.as_of.known import READ, Moment, moment, session_moment, variable, visible
 from features.catalogue.segments import BOUNDS, bounds_of
 from features.memory import query_memory, within
 from features.programme import Programme
@@ -101,11 +101,16 @@ def spark_writer(paths: Mapping[str, Path], programme: Programme) -> Write:
         at = moment(as_of, programme)
         with between(of_members(tables, at=at, programme=programme), path) as members:
             with plainly():
-                (bounds,) = bounds_of(members).to_pyarrow().to_pylist()
-            snapshot = among_all(members, lambda name: ibis.literal(bounds[name]), at=at, programme=programme)
+                snapshot = among_these(members, at=at, programme=programme)
             write_parquet(snapshot.order_by("member_id"), path)
 
     return write
+
+
+def among_these(members: ir.Table, *, at: Moment, programme: Programme) -> ir.Table:
+    """Find the bounds now, by the engine that has all members, and take the second step with them as literals."""
+    (bounds,) = bounds_of(members).to_pyarrow().to_pylist()
+    return among_all(members, lambda name: ibis.literal(bounds[name]), at=at, programme=programme)
 
 
 def _queries(tables: Mapping[str, ir.Table], programme: Programme) -> Queries:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from features import store
 from features.as_of import computing, known, parity, plan
 from features.as_of.canary import scrambled
+from features.as_of.computing import among_these
 from features.as_of.expression import of_members
 from features.as_of.known import moment
 from features.engine import Engine
@@ -187,10 +188,9 @@ def test_another_future_differs_in_every_table_and_no_feature_sees_it(home, seed
         same = {name: warehouse.expression(name) for name in other}
         for name, table in other.items():
             assert table.count().execute() != same[name].count().execute()
-        now, then = (
-            of_members(tables, at=moment(as_of, programme), programme=programme).order_by("member_id").to_pandas()
-            for tables in (same, other)
-        )
+        at = moment(as_of, programme)
+        members = [of_members(tables, at=at, programme=programme).order_by("member_id") for tables in (same, other)]
+        now, then = (among_these(one, at=at, programme=programme).to_pandas() for one in members)
     assert now.equals(then)
 
 
