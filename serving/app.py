@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from features.schema import ID_LENGTH
 from serving.answers import dump
 from serving.contract import (
+    BegunAnswer,
     DecisionRecord,
     DecisionsAnswer,
     DecisionsRequest,
@@ -216,13 +217,19 @@ def _add_member_calls(app: FastAPI) -> None:
         """Give everything that is held about a member, as JSON lines; nothing about a stranger."""
         return StreamingResponse(_desk(request).members.export(_member(member_id)), media_type=JSON_LINES)
 
-    @app.delete("/v1/members/{member_id}", **_described(ErasureAnswer, (422, 503)))
+    @app.delete("/v1/members/{member_id}", **_described(ErasureAnswer, (422, 503), later=BegunAnswer))
     async def erase(request: Request, member_id: str) -> Response:
-        """Erase a member everywhere; answered with a receipt once nothing is left. Repeating it does no harm.
+        """Erase a member everywhere: 200 with a receipt once nothing is left, 202 with its number if that takes longer.
 
-        Members asked for while others are erased go together, and share a receipt.
+        After either, nothing of the member is read or taken in any more, and what was begun is gone on with until it is
+        done. Members asked for while others are erased go together, and share a receipt. Repeating it does no harm.
         """
-        return _json(await _desk(request).members.erase(_member(member_id)))
+        return _erasure(*await _desk(request).members.erase(_member(member_id)))
+
+    @app.get("/v1/erasures/{receipt_id}", **_described(ErasureAnswer, (404, 503), later=BegunAnswer))
+    async def receipt(request: Request, receipt_id: str) -> Response:
+        """Give the receipt of an erasure; 202 while it goes on."""
+        return _erasure(*await _desk(request).members.receipt(receipt_id))
 
 
 def _add_probes(app: FastAPI) -> None:
@@ -291,6 +298,13 @@ def _json(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:
     return Response(body, status_code=status, media_type="application/json")
 
 
+def _erasure(status: HTTPStatus, body: bytes) -> Response:
+    response = _json(body, status)
+    if status == HTTPStatus.ACCEPTED:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
 def _described(
     answer: type[BaseModel],
     problems: tuple[int, ...],
@@ -298,8 +312,14 @@ def _described(
     *,
     headers: tuple[dict[str, Any], ...] = (),
     status: int = 200,
+    later: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
-    """Describe a call for the OpenAPI document: the handlers read and write the bytes themselves."""
+    """Describe a call for the OpenAPI document: the handlers read and write the bytes themselves.
+
+    Parameters
+    ----------
+    later : the answer of 202, where what was asked for may take longer than a caller is kept
+    """
     extra: dict[str, Any] = {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _whole(body)}}}
@@ -308,7 +328,7 @@ def _described(
     return {
         "response_model": answer,
         "status_code": status,
-        "responses": _refusals(problems),
+        "responses": _refusals(problems) | ({202: {"model": later, "description": "Accepted"}} if later else {}),
         "openapi_extra": extra,
     }
 

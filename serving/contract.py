@@ -270,6 +270,12 @@ class ErasureAnswer(_Answer):
     removed: dict[str, int] = Field(description="by place: how many rows or files were removed or made nobody's")
 
 
+class BegunAnswer(_Answer):
+    """Say that an erasure is begun: it is noted on the disk, and will be done whatever happens to the service."""
+
+    receipt_id: str = Field(description="`GET /v1/erasures/{receipt_id}` gives the receipt once nothing is left")
+
+
 class RowsAnswer(_Answer):
     """Confirm rows: they are on the disk, and the next decision sees them.
 

@@ -34,7 +34,13 @@ WANTED: Final = {
     "/": "report",
     "/look-up": "explain",
 }
-BELOW: Final = {"/v1/decisions/": "decide", "/v1/members/": "privacy", "/v1/batches/": "batch", "/reports/": "report"}
+BELOW: Final = {
+    "/v1/decisions/": "decide",
+    "/v1/members/": "privacy",
+    "/v1/erasures/": "privacy",
+    "/v1/batches/": "batch",
+    "/reports/": "report",
+}
 PAGES: Final = frozenset({"report", "explain"})  # what browsers ask for, whose way to show a key is a password
 ELSEWHERE: Final = "admin"  # what nobody has thought of yet is not open by that
 REFUSALS: Final = (401, 403, 421, 429, 431, 503)  # what it says to whom it does not let in

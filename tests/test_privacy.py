@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from datetime import UTC, datetime, time
+from http import HTTPStatus
 
 import httpx
 import numpy as np
@@ -139,14 +140,23 @@ async def decide_and_follow(_, client, ids):
 
 async def erase_one(home, client, member_id, listed):
     """Erase one over HTTP, and the others by the verb, beside the service that runs."""
-    receipt = (await client.delete(f"/v1/members/{member_id}")).raise_for_status().json()
+    receipt = await receipt_of(client, member_id)
     done = await asyncio.to_thread(run, home, "member", "erase", "--file", listed, "--json")
     assert done.exit_code == 0, done.stdout
-    again = (await client.delete(f"/v1/members/{member_id}")).raise_for_status().json()
+    again = await receipt_of(client, member_id)
     row = {"transaction_id": "late", "member_id": member_id, "occurred_at": "2023-12-31T01:00:00Z", "amount": 999}
     late = (await client.post("/v1/transactions", json={"rows": [row]})).raise_for_status().json()
     assert (again["removed"], late["rows"]) == ({}, ["waiting"])
     return receipt
+
+
+async def receipt_of(client, member_id):
+    """Have a member erased, and wait for the receipt, however long that takes."""
+    answered = await client.delete(f"/v1/members/{member_id}")
+    while answered.status_code == HTTPStatus.ACCEPTED:
+        await asyncio.sleep(int(answered.headers["retry-after"]))
+        answered = await client.get(f"/v1/erasures/{answered.json()['receipt_id']}")
+    return answered.raise_for_status().json()
 
 
 def forms(mark):

@@ -135,7 +135,7 @@ class Kept(Protocol):
         """Vouch for a part of a batch without the erased."""
         ...
 
-    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> Future[None]:
+    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> Future[dict[str, Any]]:
         """Keep the receipt, and forget whom it is about."""
         ...
 

@@ -32,6 +32,10 @@ UPDATE decisions SET decision_id = ?, member_id = ?, decided_at = ?, fallback_re
   idempotency_key = NULL
 WHERE decision_id = ?
 """
+_BEGIN: Final = """
+INSERT INTO erasing VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET contact_ids = excluded.contact_ids WHERE excluded.contact_ids <> '[]'
+"""
 _THEIRS: Final = """
 SELECT decision_id, member_id, decided_at, idempotency_key FROM decisions
 WHERE member_id IN (SELECT value FROM json_each(?)) LIMIT ?
@@ -118,12 +122,11 @@ class Eraser:
         self._db, self._marks, self._now = db, marks, now
 
     def begin(self, erasure: Erasure) -> None:
-        """Set the tombstones, and keep whom to erase until it is done."""
+        """Set the tombstones, and keep whom to erase until it is done; again, to name contacts once they are known."""
         contact_ids = to_json(erasure.contact_ids)
         for member_id in erasure.member_ids:
             self._bury(member_id)
-            row = (member_id, erasure.receipt_id, contact_ids)
-            self._db.execute("INSERT OR IGNORE INTO erasing VALUES (?, ?, ?)", row)
+            self._db.execute(_BEGIN, (member_id, erasure.receipt_id, contact_ids))
 
     def erase(self, erasure: Erasure, traces: Traces) -> dict[str, int]:
         """Erase members, and say how many rows of each table that changed or removed.
@@ -169,11 +172,14 @@ class Eraser:
             # when a batch decided is everybody's: it stays, and what followed keeps its distance
             self._release_outcomes(old, new, decided_at, since=decided_at)
 
-    def end(self, receipt_id: str, body: Mapping[str, Any]) -> None:
-        """Keep the receipt, and forget whom it is about."""
-        row = (receipt_id, to_json(body), text(self._now))
+    def end(self, receipt_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep the receipt with what others removed who went on with the same, forget whom it is about, and give it."""
+        found = self._db.execute("SELECT body FROM receipts WHERE receipt_id = ?", (receipt_id,)).fetchone()
+        kept = _both(json.loads(found[0]), body) if found else dict(body)
+        row = (receipt_id, to_json(kept), text(self._now))
         self._db.execute("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)", row)
         self._db.execute("DELETE FROM erasing WHERE receipt_id = ?", (receipt_id,))
+        return kept
 
     def _bury(self, name: str) -> None:
         mark = self._marks.of(name)
@@ -218,15 +224,22 @@ class Eraser:
         return 1
 
 
+def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Add up what two who went on with the same erasure removed."""
+    members = dict.fromkeys([*one["members"], *other["members"]])
+    removed = Counter(one["removed"]) + Counter(other["removed"])
+    return {**other, "members": [*members], "removed": dict(sorted(removed.items()))}
+
+
 def pending(db: sqlite3.Connection) -> list[Erasure]:
     """Give the erasures that began and did not end."""
     rows = db.execute("SELECT receipt_id, member_id, contact_ids FROM erasing ORDER BY receipt_id").fetchall()
     members: dict[str, list[str]] = {}
-    contacts: dict[str, tuple[str, ...]] = {}
+    contacts: dict[str, set[str]] = {}
     for receipt_id, member_id, contact_ids in rows:
         members.setdefault(receipt_id, []).append(member_id)
-        contacts[receipt_id] = tuple(json.loads(contact_ids))
-    return [Erasure(receipt_id, tuple(ids), contacts[receipt_id]) for receipt_id, ids in members.items()]
+        contacts.setdefault(receipt_id, set()).update(json.loads(contact_ids))
+    return [Erasure(receipt_id, tuple(ids), tuple(sorted(contacts[receipt_id]))) for receipt_id, ids in members.items()]
 
 
 def day(time: datetime) -> str:

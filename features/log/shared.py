@@ -197,8 +197,8 @@ class SharedLog:
         """Vouch for a part of a batch without the erased."""
         return self._later("renew_part", renewed=renewed, now=now)
 
-    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
-        """Keep the receipt, and forget whom it is about."""
+    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[dict[str, Any]]":
+        """Keep the receipt, and forget whom it is about; the future gives it as it is kept."""
         return self._later("end_erasure", receipt_id=receipt_id, body=body, now=now)
 
     def let_go(self, leaving: Leaving, *, now: datetime) -> "Future[dict[str, int]]":

@@ -287,8 +287,8 @@ class DecisionLog:
         """Vouch for a part of a batch without the erased."""
         return self._wipe(lambda _, eraser: eraser.renew_part(renewed), now)
 
-    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[None]":
-        """Keep the receipt, and forget whom it is about."""
+    def end_erasure(self, receipt_id: str, body: Mapping[str, Any], *, now: datetime) -> "Future[dict[str, Any]]":
+        """Keep the receipt, and forget whom it is about; the future gives it as it is kept."""
         return self._wipe(lambda _, eraser: eraser.end(receipt_id, body), now)
 
     def let_go(self, leaving: Leaving, *, now: datetime) -> "Future[dict[str, int]]":

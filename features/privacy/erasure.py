@@ -1,16 +1,17 @@
 """Erase members, wherever this program keeps something of them, and say what was removed.
 
 First the tombstones are on the disk, and whom to erase; from then on nothing of them is taken in. Then each place is
-gone through; each is replaced whole, and going through it again does nothing, so that an erasure that was killed goes
-on where it stood. Last, in one transaction, the receipt is kept and whom to erase is forgotten.
+gone through; each is replaced whole, and going through it again does nothing, so that an erasure that was killed is
+gone on with where it stood, by whomever. Last, in one transaction, the receipt is kept and whom to erase is forgotten.
 """
 
+import json
 import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -56,21 +57,38 @@ class Receipt:
 
 
 def erase(
-    home: Home, member_ids: tuple[str, ...], *, log: Log, store: OnlineStore, clock: Callable[[], datetime]
+    home: Home,
+    member_ids: tuple[str, ...],
+    *,
+    log: Log,
+    store: OnlineStore,
+    clock: Callable[[], datetime],
+    receipt_id: str = "",
 ) -> Receipt:
     """Erase members, and whoever an erasure that was killed still had to.
+
+    Parameters
+    ----------
+    receipt_id : where it has begun already; by default a new one
 
     Raises
     ------
     ContractError
         If an ingest is at work; what was begun is finished by the next erasure, or the next start of the service.
     """
-    erasure = Erasure(secrets.token_hex(8), member_ids, _contact_ids(home, member_ids))
+    erasure = Erasure(receipt_id or secrets.token_hex(8), member_ids)
     log.begin_erasure(erasure, now=clock()).result()
     for earlier in log.pending_erasures():
         if earlier.receipt_id != erasure.receipt_id:
             _finish(home, earlier, log=log, store=store, now=clock())
     return _finish(home, erasure, log=log, store=store, now=clock())
+
+
+def find_receipt(home: Home, receipt_id: str) -> Receipt | None:
+    """Give the receipt of an erasure that is done."""
+    with closing(open_to_read(home.decisions)) as db:
+        found = db.execute("SELECT body FROM receipts WHERE receipt_id = ?", (receipt_id,)).fetchone()
+    return Receipt(**json.loads(found[0])) if found else None
 
 
 def ids_of(path: Path) -> tuple[str, ...]:
@@ -108,6 +126,9 @@ def finish_pending(home: Home, *, log: Log, store: OnlineStore, clock: Callable[
 def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: datetime) -> Receipt:
     removed: Counter[str] = Counter()
     with hold_workbench(home):
+        contact_ids = {*erasure.contact_ids, *_contact_ids(home, erasure.member_ids)}
+        erasure = replace(erasure, contact_ids=tuple(sorted(contact_ids)))
+        log.begin_erasure(erasure, now=now).result()  # while the contacts' rows are still there to be named
         removed.update(_offline(home, erasure.member_ids))
     with journal_alone(home.journal) as journal:  # nothing is brought into vectors meanwhile
         removed["live"] += journal.erase(erasure.member_ids) if journal else 0
@@ -126,8 +147,7 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
     marks = Marks(home.decisions)
     counts = {place: count for place, count in sorted(removed.items()) if count}
     receipt = Receipt(erasure.receipt_id, now.isoformat(), tuple(map(marks.of, erasure.member_ids)), counts)
-    log.end_erasure(erasure.receipt_id, asdict(receipt), now=now).result()
-    return receipt
+    return Receipt(**log.end_erasure(erasure.receipt_id, asdict(receipt), now=now).result())
 
 
 def _from_log(home: Home, erasure: Erasure, *, log: Log, now: datetime) -> dict[str, int]:

@@ -51,7 +51,7 @@ SELECT printf('t%010d', i) AS transaction_id, printf('m%09d', i % ?) AS member_i
   TIMESTAMPTZ '2023-01-01' + to_minutes((hash(i) % 525600)::INT) AS occurred_at,
   (hash(i + 7) % 9000)::BIGINT AS amount, ['bread', 'fish', 'meat'][1 + (hash(i + 9) % 3)::INT] AS category,
   (1 + hash(i + 5) % 4)::BIGINT AS quantity, occurred_at::TIMESTAMP AS local_time
-FROM range(?) t(i)
+FROM range(?) t(i) ORDER BY member_id, occurred_at, transaction_id
 """
 
 
@@ -83,7 +83,7 @@ def bench_cluster(champion, tmp_path):
 
 
 def a_home(champion, root, members, engine):
-    """Give so many members tables, two snapshots, and the champion."""
+    """Give so many members tables, in the order that an ingest writes, two snapshots, and the champion."""
     home = Home(root)
     for folder in ("releases", "warehouse"):
         shutil.copytree(champion.root / folder, home.root / folder)

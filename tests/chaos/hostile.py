@@ -200,6 +200,7 @@ def _addresses(rng, _path, _method, body):
         f"/v1/members/{part}/preferences",
         f"/v1/members/{part}",
         f"/v1/members/{part}/export",
+        f"/v1/erasures/{part}",
         f"/{part}",
     )
     path = _pick(rng, (*made, *PATHS))

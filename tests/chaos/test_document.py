@@ -70,7 +70,7 @@ def test_whom_the_door_does_not_let_in_is_told_so_as_the_document_says(start, tm
     create_key(tmp_path / "keys.json", "till", ("decide",), now=datetime(2026, 1, 1, tzinfo=UTC))
     with start(tmp_path / "decisions.db") as (_, address):
         for call, operation in CALLS.items():
-            case = operation.Case(path_parameters={"member_id": "m1", "decision_id": "d"})
+            case = operation.Case(path_parameters={"member_id": "m1", "decision_id": "d", "receipt_id": "e"})
             response = case.call(base_url=address, timeout=LONG)
             case.validate_response(response, checks=CHECKED[:4])
             assert (response.status_code == 401) == (call not in {"GET /livez", "GET /readyz"}), call

@@ -23,6 +23,7 @@ CALLS = [
     ("POST", "/v1/transactions", "outcome"),
     ("POST", "/v1/events", "outcome"),
     ("PUT", "/v1/members/m1/preferences", "privacy"),
+    ("GET", "/v1/erasures/e1", "privacy"),
     ("GET", "/metrics", "metrics"),
     ("GET", f"/v1/{MARK}", "admin"),
 ]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import files
-from features.decisions import Answer, Batch, DecisionLog, Outcome, Part, Preference, read_decisions, read_outcomes
+from features.decisions import (
+    Answer,
+    Batch,
+    DecisionLog,
+    Erasure,
+    Outcome,
+    Part,
+    Preference,
+    read_decisions,
+    read_outcomes,
+)
 from features.errors import NotFoundError
 from features.files import sha256, write_folder_whole
 from features.home import Home
@@ -23,7 +34,7 @@ from features.journal import Journal, entries_of
 from features.log.commits import Commits
 from features.log.parts import KEY
 from features.privacy.consent import opted_out
-from features.privacy.erasure import erase, finish_pending, ids_of
+from features.privacy.erasure import erase, find_receipt, finish_pending, ids_of
 from features.privacy.export import export_lines
 from features.programme import read_programme
 from features.shadow import ShadowFile, ShadowRow
@@ -201,6 +212,23 @@ def test_killed_before_any_step_it_is_gone_on_with_to_the_same_end(lived, tmp_pa
         assert counted(home) == before
         shutil.rmtree(home.root)
     assert killed > 10
+
+
+def test_two_who_go_on_with_one_erasure_share_its_receipt(home):
+    with DecisionLog(home.decisions) as log:
+        begun = Erasure("r1", GONE[:1])
+        log.begin_erasure(begun, now=NOW).result()
+        log.begin_erasure(replace(begun, contact_ids=("c1",)), now=NOW).result()
+        log.begin_erasure(begun, now=NOW).result()
+        assert log.pending_erasures() == [Erasure("r1", GONE[:1], ("c1",))]  # what is known of contacts stays known
+        later = {"log": log, "store": open_store(home), "clock": lambda: NOW}
+        other = erase(home, GONE[1:], **later)
+        mine = erase(home, GONE[:1], **later, receipt_id="r1")
+    kept = find_receipt(home, "r1")
+    assert kept == mine
+    assert mine.removed["online"] == other.removed["online"] == 1
+    assert find_receipt(home, "r2") is None
+    assert named_in(home) == []
 
 
 def test_what_a_writer_that_is_no_more_left_goes_too(home):
