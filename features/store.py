@@ -121,7 +121,9 @@ class Store:
             raise ContractError(
                 f"{absent} of {len(entities)} rows have no snapshot as old as their as_of; `holdfast features build`"
             )
-        joined.columns = joined.columns.str.replace("event_timestamp", "as_of", regex=False)  # in place: it may be large
+        joined.columns = joined.columns.str.replace(
+            "event_timestamp", "as_of", regex=False
+        )  # in place: it may be large
         return joined
 
     def online(

@@ -24,6 +24,7 @@ _PIECE: Final = (
     "member_id >= getvariable('first') AND (getvariable('until') IS NULL OR member_id < getvariable('until'))"
 )
 _MEMBERS: Final = "of_members"  # the table between the two steps
+_PACKED: Final = "packed"  # the database in memory that has it compressed, where it comes in pieces
 
 Computed = Callable[[datetime], duckdb.DuckDBPyRelation]
 Write = Callable[[datetime, Path], None]
@@ -52,14 +53,22 @@ def in_session(
         `first` to `until`
     """
     queries = _queries(tables, programme)
+    table = _MEMBERS
+    if ends:
+        session.execute(f"ATTACH ':memory:' AS {_PACKED} (COMPRESS)")
+        table = f"{_PACKED}.{_MEMBERS}"
 
     def computed(as_of: datetime) -> duckdb.DuckDBPyRelation:
         _set(session, as_of=as_of, today=as_of.astimezone(programme.zone).date())
-        into = f"CREATE OR REPLACE TEMP TABLE {_MEMBERS} AS"
+        into = f"CREATE OR REPLACE {'' if ends else 'TEMP'} TABLE {table} AS"
         for first, until in pairwise(("", *ends, None)):
             _set(session, first=first, until=until)
             session.execute(f"{into} {queries.members}")
-            into = f"INSERT INTO {_MEMBERS}"
+            into = f"INSERT INTO {table}"
+            if ends:
+                session.execute(f"CHECKPOINT {_PACKED}")  # or its rows stay as they are
+        if ends:
+            session.execute(f"CREATE OR REPLACE TEMP VIEW {_MEMBERS} AS FROM {table}")
         _set(session, **dict(zip(BOUNDS, *session.sql(queries.bounds).fetchall(), strict=True)))
         return session.sql(queries.snapshot)
 
