@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import NotFoundError, UnavailableError
+from features.memory import query_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,13 +46,13 @@ _SETTINGS: Final = {
     "spark.executorEnv.TZ": "UTC",
     "spark.executorEnv.OMP_WAIT_POLICY": "passive",
 }
-# of a master on this machine: nothing listens beyond it, and shuffles are small
+# of a master on this machine: nothing listens beyond it, and shuffles have as few parts as their size allows
 _HERE: Final = re.compile(r"local\b|spark://(127\.0\.0\.1|localhost):")
 _LOOPBACK: Final = "127.0.0.1"
 _ALONE: Final = {
     "spark.driver.host": _LOOPBACK,
     "spark.driver.bindAddress": _LOOPBACK,
-    "spark.sql.shuffle.partitions": "4",
+    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "64",
 }
 
 
@@ -126,7 +127,9 @@ def connect(master: str) -> Any:  # noqa: ANN401 (Ibis' backend)
     if here:
         os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)
     builder = SparkSession.builder.master(master).appName("holdfast")
-    for key, value in (_SETTINGS | (_ALONE if here else {})).items():
+    # of its own accord it takes one gigabyte, however large the machine
+    alone = {"spark.driver.memory": f"{query_memory() >> 20}m"} if master.startswith("local") else {}
+    for key, value in (_SETTINGS | (_ALONE if here else {}) | alone).items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")

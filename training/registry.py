@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from features.engine import Engine, masked
 from features.errors import ContractError, HoldfastError, NotFoundError, UnavailableError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import xgboost as xgb
     from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
+
+logger: Final = logging.getLogger("holdfast")
 
 EXPERIMENT = "holdfast"
 FILES = "mlartifacts"  # the folder in object storage, as `Home.artifacts`
@@ -111,12 +114,23 @@ def reach(home: Home) -> None:
 
 
 def set_champion(home: Home, release_id: str) -> None:
-    """Let the alias `champion` follow; for people who look in MLflow. The ledger of promotions is what counts."""
-    with _asked(home):
-        client = _client(home)
-        for run in _last_run(client, home, release_id):
-            for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
-                client.set_registered_model_alias(version.name, "champion", version.version)
+    """Let the alias `champion` follow, for people who look in MLflow; if it can't be asked, that is said and no more.
+
+    The ledger of promotions is what counts, and has it already.
+    """
+    try:
+        with _asked(home):
+            client = _client(home)
+            for run in _last_run(client, home, release_id):
+                for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
+                    client.set_registered_model_alias(version.name, "champion", version.version)
+    except UnavailableError:
+        logger.warning(
+            "release %s is champion, but MLflow does not answer: its alias `champion` stays where it was, until "
+            "`holdfast promote %s` is typed again",
+            release_id,
+            release_id,
+        )
 
 
 def save_pictures(home: Home, release_id: str, folder: Path) -> list[Path]:

@@ -53,22 +53,15 @@ def in_session(
         `first` to `until`
     """
     queries = _queries(tables, programme)
-    table = _MEMBERS
     if ends:
         session.execute(f"ATTACH ':memory:' AS {_PACKED} (COMPRESS)")
-        table = f"{_PACKED}.{_MEMBERS}"
 
     def computed(as_of: datetime) -> duckdb.DuckDBPyRelation:
         _set(session, as_of=as_of, today=as_of.astimezone(programme.zone).date())
-        into = f"CREATE OR REPLACE {'' if ends else 'TEMP'} TABLE {table} AS"
-        for first, until in pairwise(("", *ends, None)):
-            _set(session, first=first, until=until)
-            session.execute(f"{into} {queries.members}")
-            into = f"INSERT INTO {table}"
-            if ends:
-                session.execute(f"CHECKPOINT {_PACKED}")  # or its rows stay as they are
         if ends:
-            session.execute(f"CREATE OR REPLACE TEMP VIEW {_MEMBERS} AS FROM {table}")
+            _take_pieces(session, queries.members, ends)
+        else:
+            session.execute(f"CREATE OR REPLACE TEMP TABLE {_MEMBERS} AS {queries.members}")
         _set(session, **dict(zip(BOUNDS, *session.sql(queries.bounds).fetchall(), strict=True)))
         return session.sql(queries.snapshot)
 
@@ -88,9 +81,10 @@ def computed_of(
     rows = sum(pq.read_metadata(path).num_rows for path in paths.values())
     backend = ibis.duckdb.connect(**within(folder, memory))
     session, tables = backend.con, {name: backend.read_parquet(path) for name, path in paths.items()}
-    for name, path in paths.items():
-        session.read_parquet(str(path)).filter(_PIECE).create_view(name)
     ends = _ends(session.read_parquet(str(paths["members"])), math.ceil(rows * ROW / memory))
+    for name, path in paths.items():
+        table = session.read_parquet(str(path))
+        (table.filter(_PIECE) if ends else table).create_view(name)
     return in_session(session, tables, programme, ends=ends)
 
 
@@ -135,6 +129,17 @@ def _compiled(shape: tuple[tuple[str, ibis.Schema], ...], settings: str) -> Quer
     members = ibis.table(own.schema(), name=_MEMBERS)
     steps = own.order_by("member_id"), bounds_of(members), among_all(members, variable, at=at, programme=programme)
     return Queries(*(str(ibis.to_sql(step, dialect="duckdb")) for step in steps))
+
+
+def _take_pieces(session: duckdb.DuckDBPyConnection, query: str, ends: Sequence[str]) -> None:
+    """Take the first step some members at a time, and keep what comes of it compressed, so that nothing spills."""
+    into = f"CREATE OR REPLACE TABLE {_PACKED}.{_MEMBERS} AS"
+    for first, until in pairwise(("", *ends, None)):
+        _set(session, first=first, until=until)
+        session.execute(f"{into} {query}")
+        session.execute(f"CHECKPOINT {_PACKED}")  # only then are its rows compressed
+        into = f"INSERT INTO {_PACKED}.{_MEMBERS}"
+    session.execute(f"CREATE OR REPLACE TEMP VIEW {_MEMBERS} AS FROM {_PACKED}.{_MEMBERS}")
 
 
 def _set(session: duckdb.DuckDBPyConnection, **values: Any) -> None:  # noqa: ANN401 (of any type of a column's)

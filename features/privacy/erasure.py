@@ -88,7 +88,7 @@ def find_receipt(home: Home, receipt_id: str) -> Receipt | None:
     """Give the receipt of an erasure that is done."""
     with closing(open_to_read(home.decisions)) as db:
         found = db.execute("SELECT body FROM receipts WHERE receipt_id = ?", (receipt_id,)).fetchone()
-    return Receipt(**json.loads(found[0])) if found else None
+    return _receipt(json.loads(found[0])) if found else None
 
 
 def ids_of(path: Path) -> tuple[str, ...]:
@@ -147,7 +147,11 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
     marks = Marks(home.decisions)
     counts = {place: count for place, count in sorted(removed.items()) if count}
     receipt = Receipt(erasure.receipt_id, now.isoformat(), tuple(map(marks.of, erasure.member_ids)), counts)
-    return Receipt(**log.end_erasure(erasure.receipt_id, asdict(receipt), now=now).result())
+    return _receipt(log.end_erasure(erasure.receipt_id, asdict(receipt), now=now).result())
+
+
+def _receipt(kept: dict[str, Any]) -> Receipt:
+    return Receipt(**kept | {"members": tuple(kept["members"])})
 
 
 def _from_log(home: Home, erasure: Erasure, *, log: Log, now: datetime) -> dict[str, int]:

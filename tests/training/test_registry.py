@@ -4,6 +4,7 @@ import pytest
 
 from features.errors import NotFoundError
 from features.home import Home
+from training import registry
 from training.registry import EXPERIMENT, Run, save_pictures, set_champion, tracked
 
 # MLflow, about its own types, when its `pyfunc` is imported
@@ -117,6 +118,13 @@ def test_everything_is_below_home(home, client, runs):
     for run in runs:
         assert client.get_run(run.run_id).info.artifact_uri.startswith(home.artifacts.as_uri())
     assert {path.name for path in home.root.iterdir()} <= {"mlflow.db", "mlartifacts"}
+
+
+def test_where_mlflow_does_not_answer_a_promotion_holds_and_that_is_said(home, monkeypatch, caplog):
+    monkeypatch.setattr(registry, "_client", lambda _: 1 / 0)
+    set_champion(home, "r2")
+    assert "release r2 is champion, but MLflow does not answer" in caplog.text
+    assert "ZeroDivision" not in caplog.text
 
 
 def test_the_alias_follows_the_champion(home, client):

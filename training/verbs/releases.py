@@ -80,9 +80,12 @@ def promote(
 
 def rollback(home: Where = DEFAULT_HOME) -> None:
     """Go back to the champion before."""
+    from training import registry
     from training.releases import ledger
 
-    say(f"{ledger.rollback(Home(home), who=getpass.getuser(), now=clock())} is champion again")
+    release_id = ledger.rollback(Home(home), who=getpass.getuser(), now=clock())
+    say(f"{release_id} is champion again")
+    registry.set_champion(Home(home), release_id)
 
 
 def shadow(
