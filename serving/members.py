@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("holdfast")
 
 PROMPT: Final = 0.5  # seconds that a caller is kept for a receipt
-PATIENCE: Final = tenacity.wait_random_exponential(max=30)  # where an ingest is at work, or the disk is full
+PATIENCE: Final = tenacity.wait_random_exponential(max=5)  # where an ingest is at work, or the disk is full
 
 
 class MemberStore(Protocol):
