@@ -6,9 +6,7 @@ hardly a limit on leaves where little is noise but few members, or few of those 
 sum of p (1 - p) over its members, which is little for any number of them where p is small.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -33,7 +31,6 @@ SHALLOW: Final[Parameters] = {
 }
 DEEP: Final[Parameters] = SHALLOW | {"max_depth": 5, "min_child_weight": 3.0, "colsample_bytree": 0.6}
 FINE: Final[Parameters] = SHALLOW | {"max_depth": 6, "min_child_weight": 0.3, "reg_lambda": 1.0}
-SHAPES: Final = (SHALLOW, DEEP, FINE)
 
 
 def choose_shape(
@@ -55,19 +52,17 @@ def choose_shape(
     metric : the loss, by XGBoost's name
     weight : (n_rows,) how much a row counts; one as much as the other if not given
     """
+    data = xgb.DMatrix(X, outcome, weight=weight)
     places = [(np.flatnonzero(train), np.flatnonzero(test)) for train, test in folds]
-    threads = max(1, (os.cpu_count() or 1) // len(SHAPES))
-
-    def tried(shape: Parameters) -> tuple[float, Parameters]:
+    tried: list[tuple[float, Parameters]] = []
+    for shape in (SHALLOW, DEEP, FINE):
         losses = xgb.cv(
-            {**fixed, **shape, "nthread": threads},
-            xgb.DMatrix(X, outcome, weight=weight, nthread=threads),
+            {**fixed, **shape},
+            data,
             num_boost_round=MOST_ROUNDS,
             folds=places,
             metrics=metric,
             early_stopping_rounds=PATIENCE,
         )[f"test-{metric}-mean"].to_numpy()
-        return float(losses.min()), shape | {"rounds": int(losses.argmin()) + 1}
-
-    with ThreadPoolExecutor(len(SHAPES)) as pool:  # trees are too small here to keep many threads busy
-        return min(pool.map(tried, SHAPES), key=lambda trial: trial[0])[1]
+        tried.append((float(losses.min()), shape | {"rounds": int(losses.argmin()) + 1}))
+    return min(tried, key=lambda trial: trial[0])[1]

@@ -252,14 +252,6 @@ def test_who_promotes_the_champion_is_told_that_nothing_was_to_do(home, releases
     assert set(aliases) == {releases[0]}
 
 
-def test_going_back_takes_the_alias_along(home, releases, aliases):
-    for release_id in releases[:2]:
-        crown(home, release_id)
-    told = CliRunner().invoke(app, ["rollback", "--home", str(home.root)])
-    assert (told.exit_code, told.stdout) == (0, f"{releases[0]} is champion again\n")
-    assert aliases == [releases[0]]
-
-
 def test_a_champion_that_the_gate_would_refuse_by_now_stays_one(home, write, about, aliases):
     loses = write(home.releases, against_no_contact=about(-400.0, 50.0))
     crown(home, loses)

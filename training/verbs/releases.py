@@ -80,12 +80,9 @@ def promote(
 
 def rollback(home: Where = DEFAULT_HOME) -> None:
     """Go back to the champion before."""
-    from training import registry
     from training.releases import ledger
 
-    release_id = ledger.rollback(Home(home), who=getpass.getuser(), now=clock())
-    say(f"{release_id} is champion again")
-    registry.set_champion(Home(home), release_id)
+    say(f"{ledger.rollback(Home(home), who=getpass.getuser(), now=clock())} is champion again")
 
 
 def shadow(
