@@ -128,8 +128,8 @@ def connect(master: str) -> Any:  # noqa: ANN401 (Ibis' backend)
         os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)
     builder = SparkSession.builder.master(master).appName("holdfast")
     # of its own accord it takes one gigabyte, however large the machine
-    alone = {"spark.driver.memory": f"{query_memory() >> 20}m"} if master.startswith("local") else {}
-    for key, value in (_SETTINGS | (_ALONE if here else {}) | alone).items():
+    heap = {"spark.driver.memory": f"{query_memory() >> 20}m"} if master.startswith("local") else {}
+    for key, value in (_SETTINGS | (_ALONE if here else {}) | heap).items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")

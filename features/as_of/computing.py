@@ -53,8 +53,6 @@ def in_session(
         `first` to `until`
     """
     queries = _queries(tables, programme)
-    if ends:
-        session.execute(f"ATTACH ':memory:' AS {_PACKED} (COMPRESS)")
 
     def computed(as_of: datetime) -> duckdb.DuckDBPyRelation:
         _set(session, as_of=as_of, today=as_of.astimezone(programme.zone).date())
@@ -133,6 +131,7 @@ def _compiled(shape: tuple[tuple[str, ibis.Schema], ...], settings: str) -> Quer
 
 def _take_pieces(session: duckdb.DuckDBPyConnection, query: str, ends: Sequence[str]) -> None:
     """Take the first step some members at a time, and keep what comes of it compressed, so that nothing spills."""
+    session.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {_PACKED} (COMPRESS)")
     into = f"CREATE OR REPLACE TABLE {_PACKED}.{_MEMBERS} AS"
     for first, until in pairwise(("", *ends, None)):
         _set(session, first=first, until=until)

@@ -174,8 +174,8 @@ class Eraser:
 
     def end(self, receipt_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the receipt with what others removed who went on with the same, forget whom it is about, and give it."""
-        found = self._db.execute("SELECT body FROM receipts WHERE receipt_id = ?", (receipt_id,)).fetchone()
-        kept = _both(json.loads(found[0]), body) if found else dict(body)
+        found = kept_receipt(self._db, receipt_id)
+        kept = _both(found, body) if found else dict(body)
         row = (receipt_id, to_json(kept), text(self._now))
         self._db.execute("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)", row)
         self._db.execute("DELETE FROM erasing WHERE receipt_id = ?", (receipt_id,))
@@ -229,6 +229,12 @@ def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     members = dict.fromkeys([*one["members"], *other["members"]])
     removed = Counter(one["removed"]) + Counter(other["removed"])
     return {**other, "members": [*members], "removed": dict(sorted(removed.items()))}
+
+
+def kept_receipt(db: sqlite3.Connection, receipt_id: str) -> dict[str, Any] | None:
+    """Give a receipt as it is kept."""
+    found = db.execute("SELECT body FROM receipts WHERE receipt_id = ?", (receipt_id,)).fetchone()
+    return dict(json.loads(found[0])) if found else None
 
 
 def pending(db: sqlite3.Connection) -> list[Erasure]:

@@ -5,7 +5,6 @@ gone through; each is replaced whole, and going through it again does nothing, s
 gone on with where it stood, by whomever. Last, in one transaction, the receipt is kept and whom to erase is forgotten.
 """
 
-import json
 import secrets
 import shutil
 from collections import Counter
@@ -26,7 +25,7 @@ from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
 from features.intake.workbench import hold_workbench
 from features.journal import journal_alone
-from features.log.erasing import until_gone
+from features.log.erasing import kept_receipt, until_gone
 from features.log.register import Marks
 from features.log.rows import open_to_read
 from features.privacy.batches import drop_replaced, renewed_parts
@@ -87,8 +86,8 @@ def erase(
 def find_receipt(home: Home, receipt_id: str) -> Receipt | None:
     """Give the receipt of an erasure that is done."""
     with closing(open_to_read(home.decisions)) as db:
-        found = db.execute("SELECT body FROM receipts WHERE receipt_id = ?", (receipt_id,)).fetchone()
-    return _receipt(json.loads(found[0])) if found else None
+        kept = kept_receipt(db, receipt_id)
+    return _receipt(kept) if kept else None
 
 
 def ids_of(path: Path) -> tuple[str, ...]:
