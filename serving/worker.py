@@ -9,13 +9,16 @@ from pathlib import Path
 
 from features.errors import HoldfastError
 from features.home import Home
-from serving.service import open_desk, run
-from serving.workers import READY
+from training.lean import import_xgboost
 
 
 def main(root: str, descriptor: str, number: str) -> None:
     """Serve a home; the first line on the standard output says that requests are taken, or why they can't be."""
     threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
+    import_xgboost()
+    from serving.service import open_desk, run
+    from serving.workers import READY
+
     listening = socket.socket(fileno=int(descriptor))
     try:
         desk = open_desk(home := Home(Path(root)), worker=int(number))

@@ -34,6 +34,7 @@ os.environ.update(
         "SSL_CERT_DIR": "/nowhere",  # or every client of HTTP reads all authorities of the world, 24 ms of a processor
     }
 )
+os.environ.pop("SSL_CERT_FILE", None)  # which a client would rather read
 time.tzset()  # before anything else is imported
 gc.set_threshold(50_000, 20, 20)  # Python's own, 700, looks through the libraries' objects for a seventh of all time
 settings.register_profile("busy", deadline=None)  # how long an example takes says how busy the machine is

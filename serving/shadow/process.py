@@ -19,7 +19,8 @@ from typing import Final
 from features.errors import HoldfastError
 from features.home import Home
 from serving.shadow.child import Told
-from training.releases.trial import ABSENT, confine
+from training.lean import import_xgboost
+from training.releases.trial import confine
 
 TICK: Final = 0.5  # seconds between two looks at a log that had nothing new
 REST: Final = 3  # times as long as it was at work: memory and caches are shared, whoever has the processor
@@ -33,8 +34,6 @@ def main(root: str, release_id: str, missed_since: str = "") -> None:
     give_way()
     _go_along()
     threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
-    for name in ABSENT:
-        sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails
     try:
         _follow(Home(Path(root)), release_id, int(missed_since) if missed_since else None)
     except HoldfastError as error:
@@ -63,6 +62,7 @@ def say(told: Told) -> None:
 
 
 def _follow(home: Home, release_id: str, missed_since: int | None) -> None:
+    import_xgboost()
     from serving.lines import write_lines  # after it has given way: all of these take time
     from serving.shadow.understudy import Understudy
     from training.artifacts import open_release

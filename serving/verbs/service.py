@@ -6,6 +6,7 @@ import typer
 
 from features.home import Home
 from features.verbs.terminal import DEFAULT_HOME, Where, clock, err, say, show
+from training.lean import import_xgboost
 
 SHOWN_ONCE: Final = "shown this once, and kept nowhere; a service that runs takes it at once"
 
@@ -21,6 +22,7 @@ def serve(
     ] = None,
 ) -> None:
     """Answer decisions over HTTP until stopped."""
+    import_xgboost()
     from serving.service import serve as answer
 
     def ready(address: str) -> None:

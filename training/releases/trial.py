@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from features.errors import CorruptError, HoldfastError
+from training.lean import import_xgboost
 
 SECONDS: Final = 30.0  # a release of 1 MB takes one
 CPU_SECONDS: Final = 20
 MEMORY: Final = 2 << 30  # beyond what the process has once it can score
-ABSENT: Final = ("sklearn", "pandas")  # XGBoost imports them where they are, which takes seconds, and can do without
 REFUSED: Final = 3
 
 
@@ -52,8 +52,7 @@ def try_release(root: Path) -> None:
 
 def main(root: str) -> None:
     """Be that process."""
-    for name in ABSENT:
-        sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails
+    import_xgboost()
     from training.artifacts import load_release
 
     confine()
