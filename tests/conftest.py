@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -331,8 +332,12 @@ def typist():
 @pytest.fixture(scope="module")
 def few_rounds():
     """Let trees be chosen by a few of them, where it is no matter how good a model is."""
+    from training.learning import learners
+
+    grow = learners.grow
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.shape.MOST_ROUNDS", 20)
+        patch.setattr(learners, "grow", lambda data, target, trees: grow(data, target, replace(trees, rounds=20)))
         yield
 
 

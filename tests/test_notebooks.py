@@ -13,8 +13,10 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SECONDS = 300  # a cell: the longest takes ten where nothing else runs
 STRICT = """
+import gc
 import warnings
 
+gc.set_threshold(50_000, 20, 20)
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "For consistency", PendingDeprecationWarning)  # the kernel's own, as it ends
 """

@@ -190,6 +190,7 @@ def learned(typed):
 
 # MLflow, about its own types, when its `pyfunc` is imported
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+@pytest.mark.usefixtures("few_rounds")
 def test_what_is_learned_on_spark_is_as_good_as_what_is_learned_here_and_is_promoted_and_decides(typed):
     here = learned(typed)
     with typed.home.settings.open("a") as settings:

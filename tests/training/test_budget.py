@@ -134,7 +134,8 @@ def test_no_smaller_price_fits_the_budget(case, budget):
     benefit, cost, eligible = case
     price = allocate(benefit, cost, eligible, budget=budget).price
     if price > 0:
-        lower = net_values(benefit.astype(float), cost.astype(float), price=price * (1 - 1e-6))
+        smaller = max(price - 16 * float(np.finfo(benefit.dtype).eps) * (1 + price), 0.0)  # as these numbers tell apart
+        lower = net_values(benefit, cost, price=smaller)
         arm = np.full(len(benefit), MODEL)
         sent = treatment_probabilities(lower, eligible, arm, exploration=0.0)[:, 1:]
         assert (sent * cost).sum() > budget
