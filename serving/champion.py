@@ -18,7 +18,8 @@ from features.home import Home
 from serving.follower import Follower
 from serving.meters import Meters
 from serving.offering import Offering
-from serving.sources import FeatureSource, check_features
+from serving.patience import FeatureSource
+from serving.sources import check_features
 from training.artifacts import Release, check_bytes, open_release
 from training.releases.ledger import champion_id, champions, ledger_path
 from training.releases.shelf import bring

@@ -33,11 +33,12 @@ from serving.intake import Intake, LiveFeatures
 from serving.members import MemberFiles, MemberStore
 from serving.meters import Meters
 from serving.offering import Offering
+from serving.patience import FeatureSource
 from serving.problems import FieldProblem, ProblemError, contract
 from serving.replay import decider_of
 from serving.room import Room, Stored
 from serving.shadow.keeper import Shadow
-from serving.sources import FeatureSource, Lookup
+from serving.sources import Lookup
 from serving.standby import Standbys
 from serving.traces import steps
 from serving.world import World

@@ -101,7 +101,9 @@ class MemberFiles:
         """
         from features.privacy.erasure import find_receipt
 
-        if any(receipt_id == erasure.receipt_id for erasure in await asyncio.to_thread(self._log.pending_erasures)):
+        ours = {group.receipt_id for group in (self._running, self._next) if group}
+        noted = await asyncio.to_thread(self._log.pending_erasures)  # not by our number, of whom another one erases
+        if receipt_id in ours | {erasure.receipt_id for erasure in noted}:
             return _begun(receipt_id)
         found = await asyncio.to_thread(find_receipt, self._home, receipt_id)
         if found is None:

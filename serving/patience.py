@@ -5,10 +5,10 @@ There are few of them, so that a store that hangs holds no more than these (a bu
 is tried at all until the store has had a moment (a circuit breaker, Nygard, "Release It!", 2007).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import BoundedSemaphore
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import pybreaker
 
@@ -17,12 +17,19 @@ from serving.decide import Decider
 
 if TYPE_CHECKING:
     from features.store import MemberFeatures
-    from serving.sources import FeatureSource
 
 READERS: Final = 4
 FAILURES: Final = 3  # in a row, until no read is tried
 SHORTEST: Final = 0.002  # seconds that a read may be tried in
 REST_SECONDS: Final = 1.0  # until one is tried again
+
+
+class FeatureSource(Protocol):
+    """Know members' latest features, as `features.store.Store` does."""
+
+    def online(self, member_ids: Sequence[str], features: Sequence[str], *, facts: Collection[str]) -> "MemberFeatures":
+        """Read a row per id, in order; an unknown member's is not `known`."""
+        ...
 
 
 class LateError(UnavailableError):
@@ -32,7 +39,7 @@ class LateError(UnavailableError):
 class Patience:
     """Read features within a time."""
 
-    def __init__(self, source: "FeatureSource") -> None:
+    def __init__(self, source: FeatureSource) -> None:
         self._source = source
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="features")
         self._free = BoundedSemaphore(READERS)

@@ -3,10 +3,10 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from xgboost.core import XGBoostError
@@ -16,25 +16,14 @@ from features.log.standing import Standing
 from features.programme import Serving
 from serving.barrier import Barrier
 from serving.decide import FALLBACKS, LATE, NO_MODEL, TOO_OLD, UNAVAILABLE, Decider
-from serving.patience import LateError, Patience
+from serving.patience import FeatureSource, LateError, Patience
 from serving.record import File, blank_file, marked, open_file, silent_file
 from serving.standby import Standbys
 from training.artifacts import Scores
 
-if TYPE_CHECKING:
-    from features.store import MemberFeatures
-
 logger: Final = logging.getLogger("holdfast")
 DEFAULTS: Final = Serving()
 _REASONS: Final[dict[type[Exception], int]] = {LateError: LATE, XGBoostError: NO_MODEL}
-
-
-class FeatureSource(Protocol):
-    """Know members' latest features, as `features.store.Store` does."""
-
-    def online(self, member_ids: Sequence[str], features: Sequence[str], *, facts: Collection[str]) -> "MemberFeatures":
-        """Read a row per id, in order; an unknown member's is not `known`."""
-        ...
 
 
 class Consent(Protocol):

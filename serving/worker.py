@@ -1,5 +1,9 @@
 """One worker of several: serves on the socket it was handed, and stops when its parent says so or is gone."""
 
+import training.lean  # noqa: F401  (before XGBoost itself)
+
+# isort: split
+
 import os
 import signal
 import socket
@@ -9,16 +13,13 @@ from pathlib import Path
 
 from features.errors import HoldfastError
 from features.home import Home
-from training.lean import import_xgboost
+from serving.service import open_desk, run
+from serving.workers import READY
 
 
 def main(root: str, descriptor: str, number: str) -> None:
     """Serve a home; the first line on the standard output says that requests are taken, or why they can't be."""
     threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
-    import_xgboost()
-    from serving.service import open_desk, run
-    from serving.workers import READY
-
     listening = socket.socket(fileno=int(descriptor))
     try:
         desk = open_desk(home := Home(Path(root)), worker=int(number))

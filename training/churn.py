@@ -13,7 +13,6 @@ from features.errors import ContractError
 from training.calibration import IDENTITY, Calibration, Isotonic, fit_platt
 from training.judging.evidence import estimate
 from training.learning.encoding import Encoding, fit_encoding
-from training.learning.learners import BINS
 from training.metrics import auc, log_loss, log_losses
 from training.shape import Floats, Matrix, Parameters, choose_shape
 from training.splits import Flags, Fold, each_held_out, folds_of
@@ -115,7 +114,7 @@ class Rows:
 def train_booster(rows: Rows, parameters: Parameters) -> xgb.Booster:
     """Boost trees on the log loss, monotone where the sign is known; classes are never reweighted."""
     tree = {name: value for name, value in parameters.items() if name != "rounds"}
-    data = xgb.QuantileDMatrix(rows.X, rows.churned, max_bin=BINS)
+    data = xgb.QuantileDMatrix(rows.X, rows.churned)
     return xgb.train({**_fixed(rows.names), **tree}, data, num_boost_round=parameters["rounds"])
 
 
@@ -234,7 +233,7 @@ def best_single_feature(X: Matrix, churned: Floats) -> SingleFeature:
 
 def _fixed(names: Sequence[str]) -> Parameters:
     signs = tuple(MONOTONE.get(name, 0) for name in names)
-    return {"objective": "binary:logistic", "monotone_constraints": signs, "max_bin": BINS, "seed": 0}
+    return {"objective": "binary:logistic", "monotone_constraints": signs, "seed": 0}
 
 
 def _check(X: Matrix, churned: Floats, members: NDArray[Any], encoding: Encoding) -> None:

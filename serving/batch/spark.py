@@ -25,9 +25,9 @@ from features.schema import CONTROL
 from features.sheet import Progress
 from features.spark import map_parts
 from serving.batch.errand import Errand, lay_out
+from serving.batch.local import Run
 from serving.batch.plan import Plan
 from serving.batch.prices import Claims, together
-from serving.batch.run import Run
 from serving.batch.turns import Turns
 from serving.batch.weighed import Weighed
 from serving.batch.work import answer, ask, purse_json

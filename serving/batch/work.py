@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from features.decisions import Batch
 from serving.batch.errand import Errand, open_errand
+from serving.batch.local import write_decided
 from serving.batch.part import Decided
 from serving.batch.plan import Plan
-from serving.batch.run import write_decided
 from serving.batch.turns import seen_by
 from serving.decide import Occasion, Purse
 from training.shadow_prices import Audience

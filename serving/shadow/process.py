@@ -19,7 +19,6 @@ from typing import Final
 from features.errors import HoldfastError
 from features.home import Home
 from serving.shadow.child import Told
-from training.lean import import_xgboost
 from training.releases.trial import confine
 
 TICK: Final = 0.5  # seconds between two looks at a log that had nothing new
@@ -62,7 +61,9 @@ def say(told: Told) -> None:
 
 
 def _follow(home: Home, release_id: str, missed_since: int | None) -> None:
-    import_xgboost()
+    import training.lean  # noqa: F401  (before XGBoost itself)
+
+    # isort: split
     from serving.lines import write_lines  # after it has given way: all of these take time
     from serving.shadow.understudy import Understudy
     from training.artifacts import open_release

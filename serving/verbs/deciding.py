@@ -9,7 +9,6 @@ import typer
 from features.errors import ContractError
 from features.home import Home
 from features.verbs.terminal import DEFAULT_HOME, AsJson, Where, clock, out, say, show, working
-from training.lean import import_xgboost
 
 Objective = Literal["profit", "retained_members", "retained_value"]
 
@@ -44,7 +43,9 @@ def decide(
     json: AsJson = False,
 ) -> None:
     """Decide a whole audience under a budget, into a file and into the log; the same again goes on where it stopped."""
-    import_xgboost()
+    import training.lean  # noqa: F401  (before XGBoost itself)
+
+    # isort: split
     from features.programme import read_programme
     from serving.batch.closing import closing_sheet, preview_batch, preview_sheet, write_decisions
     from serving.batch.output import bound_for
@@ -109,7 +110,9 @@ def decisions_show(
     json: AsJson = False,
 ) -> None:
     """Show one decision: what was possible, why not the rest, what each would bring and cost, and what was drawn."""
-    import_xgboost()
+    import training.lean  # noqa: F401  (before XGBoost itself)
+
+    # isort: split
     from features.decisions import find_decision
     from features.programme import read_programme
     from serving.explanation import explain
@@ -155,7 +158,9 @@ def decisions_replay(
     json: AsJson = False,
 ) -> None:
     """Take decisions again from release, catalogue, features and draw; exit 1 if one differs from the log in a byte."""
-    import_xgboost()
+    import training.lean  # noqa: F401  (before XGBoost itself)
+
+    # isort: split
     import numpy as np
 
     from serving.replay import differing_sheet, replay, rows_to_replay

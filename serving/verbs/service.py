@@ -6,7 +6,6 @@ import typer
 
 from features.home import Home
 from features.verbs.terminal import DEFAULT_HOME, Where, clock, err, say, show
-from training.lean import import_xgboost
 
 SHOWN_ONCE: Final = "shown this once, and kept nowhere; a service that runs takes it at once"
 
@@ -22,7 +21,9 @@ def serve(
     ] = None,
 ) -> None:
     """Answer decisions over HTTP until stopped."""
-    import_xgboost()
+    import training.lean  # noqa: F401  (before XGBoost itself)
+
+    # isort: split
     from serving.service import serve as answer
 
     def ready(address: str) -> None:

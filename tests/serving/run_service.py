@@ -1,5 +1,9 @@
 """Run the service on a free port, with members in memory: what tests/serving start."""
 
+import training.lean  # noqa: F401  (before XGBoost itself)
+
+# isort: split
+
 import importlib.util
 import sys
 from pathlib import Path

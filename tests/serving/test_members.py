@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import tenacity
 
-from features.decisions import DecisionLog
+from features.decisions import DecisionLog, Erasure
 from features.errors import ContractError
 from features.home import Home
 from features.privacy import erasure
@@ -124,6 +124,22 @@ def test_what_takes_long_is_answered_once_it_is_on_the_disk_and_its_receipt_is_t
     assert log.erased(["m1", "m2", "m3"]) == [True, True, False]
     assert meanwhile == second
     assert (done[0], json.loads(done[1])["members"]) == (HTTPStatus.OK, ["m2"])
+
+
+def test_the_number_of_whom_another_process_is_erasing_is_known_from_the_first(files, log, erasing, monkeypatch):
+    monkeypatch.setattr(members, "PROMPT", 0)
+    log.begin_erasure(Erasure("theirs", ("m1",)), now=NOW).result()
+
+    async def ask():
+        ((_, begun_here),) = await asyncio.gather(*await begun(files, erasing, "m1"))
+        meanwhile = await files.receipt(json.loads(begun_here)["receipt_id"])
+        erasing.go_on.release()
+        await asyncio.gather(*(one for one in asyncio.all_tasks() if one is not asyncio.current_task()))
+        return begun_here, meanwhile
+
+    begun_here, meanwhile = asyncio.run(ask())
+    assert [one.receipt_id for one in log.pending_erasures()] == ["theirs"]
+    assert meanwhile == (HTTPStatus.ACCEPTED, begun_here)
 
 
 def test_what_can_not_be_noted_and_a_receipt_that_is_none_are_problems(files, log, erasing):

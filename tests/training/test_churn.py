@@ -17,7 +17,6 @@ from training.churn import (
     rivals,
     train_booster,
 )
-from training.learning.learners import BINS
 from training.metrics import auc, log_loss
 from training.splits import Split, row_folds
 
@@ -73,8 +72,7 @@ def test_what_learns_from_every_row_elsewhere_is_told_the_same_parameters(model,
 
     found = fit_churn(data.X, data.churned, clusters=data.rows["member_id"], parameters=PARAMETERS, boost=boost)
     signs = tuple(MONOTONE.get(name, 0) for name in COLUMNS)
-    fixed = {"objective": "binary:logistic", "monotone_constraints": signs, "max_bin": BINS, "seed": 0}
-    assert asked == [PARAMETERS | fixed]
+    assert asked == [PARAMETERS | {"objective": "binary:logistic", "monotone_constraints": signs, "seed": 0}]
     assert found.booster is model.booster
 
 
