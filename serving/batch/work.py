@@ -4,6 +4,10 @@ A part is read, weighed and decided as on one machine, by the same policy. What 
 does not grow with the members.
 """
 
+import training.lean  # noqa: F401  (before XGBoost itself)
+
+# isort: split
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict

@@ -1,6 +1,7 @@
 """Run the service on a free port, with members in memory: what tests/serving start."""
 
-import training.lean  # noqa: F401  (before XGBoost itself)
+if __name__ == "__main__":
+    import training.lean  # noqa: F401  (before XGBoost itself)
 
 # isort: split
 
