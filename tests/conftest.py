@@ -329,6 +329,9 @@ def typist():
     typist.end()
 
 
+FEW = 20  # rounds
+
+
 @pytest.fixture(scope="module")
 def few_rounds():
     """Let trees be chosen by a few of them, where it is no matter how good a model is."""
@@ -336,8 +339,8 @@ def few_rounds():
 
     grow = learners.grow
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.shape.MOST_ROUNDS", 20)
-        patch.setattr(learners, "grow", lambda data, target, trees: grow(data, target, replace(trees, rounds=20)))
+        patch.setattr("training.shape.MOST_ROUNDS", FEW)
+        patch.setattr(learners, "grow", lambda data, target, trees: grow(data, target, replace(trees, rounds=FEW)))
         yield
 
 

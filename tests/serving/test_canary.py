@@ -1,6 +1,7 @@
 """What `/readyz` looks at, by the path that members take: each part fails by itself, and however many ask, once."""
 
 import asyncio
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,12 +10,16 @@ import pytest
 from features.decisions import DecisionLog
 from serving import canary
 from serving.canary import DOWN, OK, WRONG, Canary
+from serving.decide import FALLBACKS, UNAVAILABLE
 from training.artifacts import load_release
 
-STRANGER = SimpleNamespace(decided=SimpleNamespace(text=b'{"scores": [{"fallback_reason": "unknown_member"}]}'))
-FALLEN_BACK = SimpleNamespace(
-    decided=SimpleNamespace(text=b'{"scores": [{"fallback_reason": "features_unavailable"}]}')
-)
+
+def scored(fallback_reason):
+    """What is served to somebody who was scored by a fallback."""
+    return SimpleNamespace(decided=SimpleNamespace(text=json.dumps({"scores": [{"fallback_reason": fallback_reason}]})))
+
+
+STRANGER, FALLEN_BACK = map(scored, ("unknown_member", FALLBACKS[UNAVAILABLE]))
 
 
 class Path:
