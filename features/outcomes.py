@@ -21,9 +21,9 @@ from features.errors import ConflictError, ContractError, NotFoundError
 from features.files import fingerprint, write_whole
 from features.home import Home
 from features.intake.checks import check_values
-from features.intake.conform import NUMBERS
 from features.intake.mapping import TableMapping
 from features.intake.parts import ROWS, file_parts
+from features.intake.values import NUMBERS
 from features.schema import Column, Table
 from features.sheet import Progress, Sheet
 from features.warehouse import open_warehouse

@@ -17,7 +17,7 @@ from features.intake.conform import Notes, Units, conform, makes_ids
 from features.intake.mapping import SourceMapping, TableMapping
 from features.intake.parts import Parts, file_parts
 from features.intake.staged import Staged, stage
-from features.intake.values import read_text
+from features.intake.values import read_ids
 from features.intake.workbench import Workbench
 from features.programme import Programme
 from features.schema import TABLES
@@ -83,7 +83,7 @@ def _stage(bench: Workbench, batch: Batch, name: str, parts: Parts, *, programme
 
 def _joined(bench: Workbench, ids: pd.Series) -> pd.Series:
     """Look up when members joined, or when their first rows of transactions were."""
-    part = bench.queries.from_arrow(pa.table({"place": range(len(ids)), "member_id": read_text(ids)}))
+    part = bench.queries.from_arrow(pa.table({"place": range(len(ids)), "member_id": read_ids(ids)}))
     first = bench.queries.read_parquet(str(bench.folder / FIRST)).union(bench.queries.view("members_stand"))
     times = part.join(first, "member_id", how="left").order("place").project("joined_at").to_arrow_table()
     joined = times["joined_at"].cast(pa.timestamp("us", tz="UTC"))

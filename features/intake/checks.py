@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pandera.pandas as pandera
 
-from features.intake.values import ARROW_TEXT, read_numbers, read_text, read_times
+from features.intake.values import ARROW_TEXT, read_ids, read_numbers, read_text, read_times
 from features.schema import ID_LENGTH, TABLES, Column, Table
 
 MOST_BAD_ROWS: Final = 0.01  # a batch with a larger share of bad rows is a broken export, not a dirty one
@@ -103,7 +103,7 @@ def _pandera(column: Column) -> pandera.Column:
 def _typed(column: Column, values: pd.Series) -> pd.Series:
     """Cast to the kind's type; what can't be cast becomes missing."""
     if column.kind in {"id", "text"}:
-        return read_text(values)
+        return read_ids(values) if column.kind == "id" else read_text(values)
     if column.kind == "time":
         return read_times(values)
     if column.kind == "flag":

@@ -22,8 +22,10 @@ from features.intake.values import (
     ARROW_TEXT,
     CLOCK_WORDS,
     MARKED,
+    NUMBERS,
     TEXT,
     fast_zone,
+    pointed,
     read_numbers,
     read_text,
     regular_times,
@@ -34,13 +36,6 @@ MADE_ID: Final = "row-"  # how an id that was made from a row's content begins
 OWN_IDS: Final = {"transactions": "transaction_id", "events": "event_id", "contacts": "contact_id"}
 UNREADABLE: Final = "unreadable: "  # what can't be converted fails its check, whatever it was
 CLOSE: Final = 1e-6  # of a minor unit: what a float may be off
-NUMBERS: Final[dict[pa.DataType, pd.api.extensions.ExtensionDtype]] = {
-    TEXT: ARROW_TEXT, pa.bool_(): pd.BooleanDtype(),
-    pa.int8(): pd.Int8Dtype(), pa.int16(): pd.Int16Dtype(), pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(),
-    pa.uint8(): pd.UInt8Dtype(), pa.uint16(): pd.UInt16Dtype(), pa.uint32(): pd.UInt32Dtype(),
-    pa.uint64(): pd.UInt64Dtype(),
-}  # fmt: skip
-
 ELSE: Final = re.compile(r"(?P<column>.+) else '(?P<text>.*)'")
 Notes = Counter[str]  # what people should know -> of how many rows; `{:,}` is where the number goes
 
@@ -126,7 +121,9 @@ def _convert(table: Table, frame: pd.DataFrame, form: TableMapping, units: Units
         if column.name not in frame:
             continue
         values, target = frame[column.name], f"{table.name}.{column.name}"
-        if column.kind == "time":
+        if column.kind == "id" and (count := pointed(values)):
+            notes[f"{target}: {{:,}} ids came with .0, as whole numbers beside gaps do, and are kept without"] += count
+        elif column.kind == "time":
             frame[column.name] = _utc(target, values, form.date_format, zone, notes)
         elif column.kind == "money" and (column.name in major if major is not None else form.major_units):
             if table.name != "events" or major:  # the value of an event is a score as often as an amount

@@ -15,12 +15,19 @@ import pyarrow.compute as pc
 CLOCK_WORDS: Final = ("now", "today")  # pandas reads them as times
 WHOLE: Final = r"^-?[0-9]{1,15}$"
 BEYOND: Final = r"[eE][+-]?[0-9]{4,}"  # an exponent that no number has: pandas 2.3 crashes on 1e2147483648
+POINTED: Final = r"^(-?[0-9]+)\.0$"  # a whole number as its writer had to hold it beside a gap
 DECIMAL: Final = r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$"
 MARKED: Final = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"  # a time that says its own zone
 EARLIEST, LATEST = datetime(1678, 1, 1), datetime(2262, 1, 1)  # noqa: DTZ001 (about what pandas reads from text)
 LAST_YEAR: Final = 2037
 TEXT: Final = pa.large_string()  # what pandas holds text in: no part is copied on its way
 ARROW_TEXT: Final = pd.StringDtype("pyarrow")
+NUMBERS: Final[dict[pa.DataType, pd.api.extensions.ExtensionDtype]] = {
+    TEXT: ARROW_TEXT, pa.bool_(): pd.BooleanDtype(),
+    pa.int8(): pd.Int8Dtype(), pa.int16(): pd.Int16Dtype(), pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(),
+    pa.uint8(): pd.UInt8Dtype(), pa.uint16(): pd.UInt16Dtype(), pa.uint32(): pd.UInt32Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
+}  # fmt: skip
 
 
 def read_text(values: pd.Series) -> pd.Series:
@@ -30,6 +37,20 @@ def read_text(values: pd.Series) -> pd.Series:
     whole = (values % 1 == 0) & (values.abs() < 2**63)
     text = values.where(whole).astype("Int64").astype(ARROW_TEXT)
     return text if whole[values.notna()].all() else text.where(whole, values.astype("Float64").astype(ARROW_TEXT))
+
+
+def read_ids(values: pd.Series) -> pd.Series:
+    """Show ids as text; one that came as `17850.0` is the `17850` that it is where no gap is beside it."""
+    text = read_text(values)
+    return text.str.replace(POINTED, r"\1", regex=True) if pointed(text) else text
+
+
+def pointed(values: pd.Series) -> int:
+    """Count the texts that are whole numbers with `.0`."""
+    text = _arrow(values)
+    if text is None or not pc.any(pc.ends_with(text, ".0"), min_count=0).as_py():
+        return 0
+    return int(pc.sum(pc.match_substring_regex(text, POINTED)).as_py())
 
 
 def read_numbers(values: pd.Series) -> pd.Series:

@@ -13,6 +13,7 @@ from features.errors import ContractError, NotFoundError
 from features.files import fingerprint
 from features.intake.mapping import TableMapping
 from features.intake.parts import file_parts
+from features.intake.values import NUMBERS, read_ids
 from features.population import Population, facts
 from features.programme import Programme
 from features.rules import known_facts, parse_rule
@@ -112,5 +113,5 @@ def _ids(path: Path) -> pa.Array:
     first, *parts = file_parts(path, TableMapping())()
     if "member_id" not in first.schema.names:
         raise ContractError(f"{path} has the columns {', '.join(first.schema.names)}; member_id was wanted")
-    columns = [part.column("member_id").cast(pa.string()) for part in parts]
-    return pa.concat_arrays([pa.array([], pa.string()), *columns])
+    came = [read_ids(part.column("member_id").to_pandas(types_mapper=NUMBERS.get)) for part in parts]
+    return pa.concat_arrays([pa.array([], pa.string()), *(pa.array(ids.array, pa.string()) for ids in came)])

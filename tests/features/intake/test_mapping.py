@@ -120,6 +120,21 @@ def test_an_id_that_parquet_holds_as_a_float_is_the_whole_number(tmp_path):
     assert _bring(tmp_path).warehouse.frame("members")["member_id"].tolist() == ["13047", "17850"]
 
 
+def test_ids_that_pandas_wrote_beside_gaps_are_the_whole_numbers_they_were_and_it_is_said(tmp_path):
+    """A customer's file has no gap, the receipts' has: both name the same member."""
+    pd.DataFrame({"member_id": [17850, 13047], "joined_at": "2024-01-01"}).to_csv(tmp_path / "members.csv", index=False)
+    buyers = pd.DataFrame({"transaction_id": ["1.0", "1.05", "v2.0"], "member_id": [17850, 13047, None]})
+    buyers.assign(occurred_at="2024-01-01", amount=1).to_csv(tmp_path / "transactions.csv", index=False)
+    assert "17850.0" in (tmp_path / "transactions.csv").read_text()
+    brought = _bring(tmp_path, transactions={"guests": True})
+    bought = brought.warehouse.frame("transactions").sort_values("member_id")
+    assert bought[["member_id", "transaction_id"]].to_numpy().tolist() == [["13047", "1.05"], ["17850", "1"]]
+    said = [note for note in brought.sheet.notes if "came with .0" in note]
+    assert [note.split(" ids")[0] for note in said] == ["transactions.transaction_id: 1", "transactions.member_id: 2"]
+    alone = _bring(tmp_path, home=Home(tmp_path / "other"), transactions={"file": "transactions.csv", "guests": True})
+    assert sorted(alone.warehouse.frame("members")["member_id"]) == ["13047", "17850"]
+
+
 def test_missing_ids_are_made_from_the_row_so_that_a_longer_file_keeps_them(put):
     line = "m1,2024-01-01,1\n"
     folder = put(f"member_id,occurred_at,amount\n{line}{line}m2,2024-01-02,5\n")

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.intake.values import ARROW_TEXT, fast_zone, read_numbers, read_text, read_times, regular_times
+from features.intake.values import (
+    ARROW_TEXT,
+    fast_zone,
+    pointed,
+    read_ids,
+    read_numbers,
+    read_text,
+    read_times,
+    regular_times,
+)
 
 DIGITS = st.text("0123456789", min_size=1, max_size=4)
 TIMES = st.datetimes(datetime(1600, 1, 1), datetime(2400, 1, 1))  # noqa: DTZ001 (as people write them)
@@ -70,3 +79,15 @@ def test_a_zone_is_the_same_zone_however_it_is_named(name, times):
 def test_whole_floats_are_the_numbers_they_were_before_a_gap_came():
     assert read_text(pd.Series([17850.0, None, 1e17])).tolist() == ["17850", pd.NA, "100000000000000000"]
     assert read_text(pd.Series([2.0, 2.5])).tolist() == ["2", "2.5"]  # each by itself, whatever is beside it
+
+
+IDS = st.lists(st.one_of(st.none(), st.integers(-(2**53), 2**53), st.text(max_size=6)), max_size=30)
+
+
+@given(IDS)
+@settings(max_examples=200)
+def test_an_id_is_the_same_with_and_without_the_point_that_a_gap_brings(ids):
+    plain = pd.Series([None if one is None else str(one) for one in ids], dtype=ARROW_TEXT)
+    with_point = pd.Series([f"{one}.0" if isinstance(one, int) else one for one in ids], dtype=ARROW_TEXT)
+    assert read_ids(with_point).equals(read_ids(plain))
+    assert pointed(with_point) == sum(isinstance(one, int) for one in ids) + pointed(plain)

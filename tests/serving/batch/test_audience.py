@@ -35,6 +35,15 @@ def test_a_file_names_members_once_and_every_other_row_comes_back_with_its_reaso
     assert len(chosen(population, str(path))) + audience.refused.num_rows == 5
 
 
+def test_ids_of_a_file_are_read_as_those_of_a_table_are(population, tmp_path):
+    text, floats = tmp_path / "some.csv", tmp_path / "some.parquet"
+    text.write_text("member_id\nm00007\n17850.0\n")
+    pq.write_table(pa.table({"member_id": [17850.0, None]}), floats)
+    assert find_audience(population, str(text), Programme()).refused["member_id"].to_pylist() == ["17850"]
+    with pytest.raises(ContractError, match="is known of 2 that came"):
+        find_audience(population, str(floats), Programme())
+
+
 def test_a_file_is_another_audience_once_its_content_is(population, tmp_path):
     path = tmp_path / "some.parquet"
     pq.write_table(pa.table({"member_id": ["m00001"]}), path)
