@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from textwrap import wrap
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+GAP: Final = 2  # characters between columns
+NARROW: Final = 14  # characters of a column's name that stay in a line, however short its figures are
 Progress = Callable[[str, int, int], None]  # a step's name, how much of it is done, of how much
 
 
@@ -32,22 +35,51 @@ class Sheet:
         """Show it in a notebook."""
         return self.markdown()
 
-    def table(self) -> "Table":
-        """Lay it out for a terminal."""
+    def table(self, width: int) -> "Table":
+        """Lay it out for a terminal of so many columns; where that is too narrow, intervals go below their estimates."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(self.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, name in enumerate(self.header):
-            figures = number > 0 and _figures(self.rows, number)
-            table.add_column(Text(name), justify="right" if figures else "left", no_wrap=figures)
-        for row in self.rows:
+        figures = [_are_figures(self.rows, column) for column in range(len(self.header))]
+        rows = self.rows if _least(self.rows, figures) <= width else [_stacked(row) for row in self.rows]
+        whole = _least(rows, figures) <= width  # where not even that fits, figures are broken rather than cut
+        table = Table(
+            title=Text(self.title, style="bold"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 0, 0, 1),
+        )
+        for column, (name, are) in enumerate(zip(self.header, figures, strict=True)):
+            name = _narrowed(name, rows, column) if are else name
+            table.add_column(Text(name), justify="right" if are else "left", no_wrap=are and whole, overflow="fold")
+        for row in rows:
             table.add_row(*[Text(cell) for cell in row])
         table.caption = Text("\n".join(self.notes), style="dim", justify="left")
         table.caption_justify = "left"
         return table
 
 
-def _figures(rows: Sequence[Sequence[str]], column: int) -> bool:
-    return any(row[column][:1].isdigit() or row[column][:1] in {"+", "-"} for row in rows)
+def _are_figures(rows: Sequence[Sequence[str]], column: int) -> bool:
+    return column > 0 and any(row[column][:1].isdigit() or row[column][:1] in {"+", "-"} for row in rows)
+
+
+def _least(rows: Sequence[Sequence[str]], figures: Sequence[bool]) -> int:
+    """Give how many columns of a terminal are needed: those of every figure, and of the longest word beside them."""
+    widths = [_widest(rows, column, "\n" if are else None) for column, are in enumerate(figures)]
+    return sum(widths) + GAP * len(widths)
+
+
+def _widest(rows: Sequence[Sequence[str]], column: int, mark: str | None) -> int:
+    return max((len(piece) for row in rows for piece in row[column].split(mark)), default=0)
+
+
+def _stacked(row: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell.replace(" [", "\n[") for cell in row)
+
+
+def _narrowed(name: str, rows: Sequence[Sequence[str]], column: int) -> str:
+    """Break a column's name into lines no longer than its figures: the rows' own names need the room."""
+    lines = wrap(name, max(_widest(rows, column, "\n"), NARROW), break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)

@@ -54,7 +54,13 @@ def split_by_time(dates: Sequence[datetime], *, programme: Programme) -> Split:
 
 
 def time_folds(dates: Sequence[datetime], n: int, *, programme: Programme) -> list[Split]:
-    """Cut the later two thirds of the dates into `n` blocks, each judged by what was known a horizon before it."""
+    """Cut the later two thirds of the dates into `n` blocks, each judged by what was known a horizon before it.
+
+    Raises
+    ------
+    ContractError
+        If no date is a horizon after another.
+    """
     ordered = sorted(dates)
     first = len(ordered) // 3
     size = max(1, -(-(len(ordered) - first) // n))
@@ -65,7 +71,11 @@ def time_folds(dates: Sequence[datetime], n: int, *, programme: Programme) -> li
     ]
     folds = [split for split in splits if split.train]
     if not folds:
-        raise ContractError(f"{len(ordered)} snapshots are too few for time-respecting folds; ingest a longer history")
+        raise ContractError(
+            f"{len(ordered)} snapshots to learn from are too few for time-respecting folds: none comes "
+            f"{programme.label_days} days after another; ingest a longer history, train at a later --as-of, or say a "
+            "smaller history_days, test_days or horizon_days in holdfast.toml"
+        )
     return folds
 
 
