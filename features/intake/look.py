@@ -47,6 +47,9 @@ ALIASES: Final = {
     "contact_id": "contact messageid mailid",
     "contacted_at": "sent sentat sentdate contactdate contactedon mailedat date datetime timestamp time when at",
     "started_at": "start startdate startedon",
+    "plan": "tariff product package planname subscriptiontype",
+    "price": "fee monthlyfee monthlyprice",
+    "cancelled_at": "cancelled canceldate cancelledon cancellationdate",
     "ends_at": "end enddate expires expiresat expiry",
 }
 STEMS: Final = {

@@ -113,7 +113,7 @@ def _table(table: Table, look: Look) -> Iterator[str]:
 
 def _given(column: Column, values: pd.Series, alone: Mapping[str, str]) -> str:
     where = source = str(values.name)
-    why = f"{_why(column, source, alone)}; {_range(values)}"
+    why = f"{_why(column, source, alone)}; {_range(_times(values) if column.kind == 'time' else values)}"
     if column.name == "treatment" and values.isna().any():
         where, why = f"{source} else '{CONTROL}'", f"{why}: they were sent nothing"
     return f"{column.name} = {_toml(where)}  # {why}"
@@ -150,6 +150,14 @@ def _why(column: Column, source: str, alone: Mapping[str, str]) -> str:
     if column.name in alone:
         return "by its values alone: no other column holds such"
     return "the contract's own name" if column.name == source else "by its name and its values"
+
+
+def _times(values: pd.Series) -> pd.Series:
+    """Read times whose format is beyond doubt and whose order is not that of their letters; leave others as they are."""
+    fits = date_formats(values)
+    if len(fits) != 1 or fits == ["ISO8601"]:
+        return values
+    return pd.to_datetime(values, errors="coerce", format=fits[0])
 
 
 def _range(values: pd.Series) -> str:

@@ -55,6 +55,22 @@ def test_one_day_above_the_twelfth_decides(shop):
     assert '\ndate_format = "%m/%d/%Y"  # of date' in propose(shop)
 
 
+def test_times_are_shown_from_the_first_to_the_last_however_they_are_written(shop):
+    rows = "A-1,0001,25.03.2024 08:30,1\nA-2,0001,01.04.2024 09:00,1\nA-3,0002,31.12.2023 10:00,1\n"
+    (shop / "orders.csv").write_text(f"order_id,customer_no,date,total\n{rows}")
+    assert "2023-12-31 10:00:00 to 2024-04-01 09:00:00, 0% missing" in propose(shop)
+
+
+def test_contracts_are_subscriptions_by_their_usual_names(shop):
+    row = "C-1;0001;2024-01-01;2024-02-01;gold;7.50;2024-01-20"
+    (shop / "contracts.csv").write_text(f"ContractNo;CustomerNo;Start;End;Tariff;Fee;Cancelled\n{row}\n")
+    columns = tomllib.loads(propose(shop))["subscriptions"]["columns"]
+    assert columns == {
+        "member_id": "CustomerNo", "started_at": "Start", "ends_at": "End", "plan": "Tariff", "price": "Fee",
+        "cancelled_at": "Cancelled",
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def year():
     """A year's orders in order, of which the first thousands are of the first days."""
