@@ -36,7 +36,7 @@ class Sheet:
         return self.markdown()
 
     def table(self, width: int) -> "Table":
-        """Lay it out for a terminal of so many columns; where that is too narrow, intervals go below their estimates."""
+        """Lay it out for a terminal of so many columns; where it is too narrow, intervals go below their estimates."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -52,8 +52,8 @@ class Sheet:
             padding=(0, 0, 0, 1),
         )
         for column, (name, are) in enumerate(zip(self.header, figures, strict=True)):
-            name = _narrowed(name, rows, column) if are else name
-            table.add_column(Text(name), justify="right" if are else "left", no_wrap=are and whole, overflow="fold")
+            shown = Text(_narrowed(name, rows, column) if are else name)
+            table.add_column(shown, justify="right" if are else "left", no_wrap=are and whole, overflow="fold")
         for row in rows:
             table.add_row(*[Text(cell) for cell in row])
         table.caption = Text("\n".join(self.notes), style="dim", justify="left")

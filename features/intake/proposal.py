@@ -153,7 +153,7 @@ def _why(column: Column, source: str, alone: Mapping[str, str]) -> str:
 
 
 def _times(values: pd.Series) -> pd.Series:
-    """Read times whose format is beyond doubt and whose order is not that of their letters; leave others as they are."""
+    """Read times that sort otherwise than their letters do, if their format is beyond doubt; leave others alone."""
     fits = date_formats(values)
     if len(fits) != 1 or fits == ["ISO8601"]:
         return values

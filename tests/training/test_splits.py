@@ -115,7 +115,7 @@ def test_no_history_at_all_is_refused():
 def test_folds_of_too_short_a_history_are_refused(gaps):
     dates, programme = lay("UTC", 28, date(2017, 1, 1), gaps)
     with pytest.raises(
-        ContractError, match=r"too few for time-respecting folds: none comes 28 days after .* smaller history_days"
+        ContractError, match=r"too few for time-respecting folds: none comes 28 .* smaller history_days"
     ):
         time_folds(dates, 3, programme=programme)
 
