@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 GAP: Final = 2  # characters between columns
 NARROW: Final = 14  # characters of a column's name that stay in a line, however short its figures are
@@ -35,30 +35,23 @@ class Sheet:
         """Show it in a notebook."""
         return self.markdown()
 
-    def table(self, width: int) -> "Table":
+    def layout(self, width: int) -> "Group":
         """Lay it out for a terminal of so many columns; where it is too narrow, intervals go below their estimates."""
         from rich import box
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         figures = [_are_figures(self.rows, column) for column in range(len(self.header))]
         rows = self.rows if _least(self.rows, figures) <= width else [_stacked(row) for row in self.rows]
         whole = _least(rows, figures) <= width  # where not even that fits, figures are broken rather than cut
-        table = Table(
-            title=Text(self.title, style="bold"),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            padding=(0, 0, 0, 1),
-        )
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
         for column, (name, are) in enumerate(zip(self.header, figures, strict=True)):
             shown = Text(_narrowed(name, rows, column) if are else name)
             table.add_column(shown, justify="right" if are else "left", no_wrap=are and whole, overflow="fold")
         for row in rows:
             table.add_row(*[Text(cell) for cell in row])
-        table.caption = Text("\n".join(self.notes), style="dim", justify="left")
-        table.caption_justify = "left"
-        return table
+        return Group(Text(self.title, style="bold"), table, *[Text(note, style="dim") for note in self.notes])
 
 
 def _are_figures(rows: Sequence[Sequence[str]], column: int) -> bool:

@@ -69,7 +69,7 @@ class Round:
         """Print tables."""
         for sheet in sheets:
             self.console.print()
-            self.console.print(sheet.table(self.console.width))
+            self.console.print(sheet.layout(self.console.width))
 
     def say(self, line: str) -> None:
         """Print one line."""

@@ -49,7 +49,7 @@ def working() -> Iterator[Callable[[str, int, int], None]]:
 def show(sheet: "Sheet") -> None:
     """Print a table."""
     out.print()
-    out.print(sheet.table(out.width))
+    out.print(sheet.layout(out.width))
 
 
 def say(line: str) -> None:

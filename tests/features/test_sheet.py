@@ -21,7 +21,7 @@ REFUSED = Sheet(
 
 def printed(sheet, width):
     console = Console(file=io.StringIO(), width=width)
-    console.print(sheet.table(console.width))
+    console.print(sheet.layout(console.width))
     return console.file.getvalue()
 
 

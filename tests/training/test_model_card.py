@@ -27,7 +27,7 @@ SHARE = re.compile(r"^\d+%$")
 
 def printed(sheet, width=250):
     console = Console(file=io.StringIO(), width=width)
-    console.print(sheet.table(width))
+    console.print(sheet.layout(width))
     return console.file.getvalue()
 
 
