@@ -22,9 +22,11 @@ from features.intake.look import (
     match_values,
     numbers,
 )
+from features.intake.mapping import FIRST_TRANSACTION, ROW_HASH
 from features.schema import CONTROL, TABLES, Column, Table
 
 SOME: Final = 0.01
+SAME: Final = {"text": "'mail'", "money": "'5'"}  # what may well be the same in every row
 
 
 def propose(folder: Path) -> str:
@@ -78,7 +80,7 @@ def _tables(chosen: Mapping[str, Look]) -> Iterator[str]:
             yield from _table(table, chosen[name])
         elif name == "members":
             yield from ("", "[members.columns]  # no file is like it: made from transactions")
-            yield 'joined_at = "first transaction"'
+            yield f'joined_at = "{FIRST_TRANSACTION}"'
         elif table.required:
             yield from ("", f"[{name}]", '# file = "?"  # no file is like it, and it is needed')
 
@@ -102,13 +104,20 @@ def _table(table: Table, look: Look) -> Iterator[str]:
             yield _given(column, look.frame[found[column.name]], alone)
         elif column.name == "amount" and product:
             yield f"amount = {_toml(product)}  # no total of a line: its number times its price"
-        elif column.required and column.name in {"transaction_id", "event_id", "contact_id"}:
-            yield f'{column.name} = "row hash"  # nothing is like it: made from each row'
         elif column.required:
-            yield f'# {column.name} = "?"  # needed, and nothing is like it; wanted: {column.kind}'
+            yield _lacking(column)
     for source in map(str, look.frame.columns):
         if source not in found.values():
             yield f"# {_shown(source)}: kept as it is; {_range(look.frame[source])}"
+
+
+def _lacking(column: Column) -> str:
+    if column.name in {"transaction_id", "event_id", "contact_id"}:
+        return f'{column.name} = "{ROW_HASH}"  # nothing is like it: made from each row'
+    if column.name == "joined_at":
+        return f'{column.name} = "{FIRST_TRANSACTION}"  # nothing is like it'
+    same = f", or the same for all: {_toml(SAME[column.kind])}" if column.kind in SAME else ""
+    return f'# {column.name} = "?"  # needed, and nothing is like it; wanted: {column.kind}{same}'
 
 
 def _given(column: Column, values: pd.Series, alone: Mapping[str, str]) -> str:
@@ -132,6 +141,8 @@ def _units(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Itera
     cents = [name for name in money + prices if (numbers(frame[name]).dropna() % 1 != 0).any()]
     if cents:
         yield f"major_units = true  # {_shown(', '.join(cents))} has values such as {_fraction(frame[cents[0]])}"
+    elif not money and any(c.kind == "money" and c.name in table.needed for c in table.columns) and not prices:
+        yield "# major_units = true  # amounts are cents, unless you say"
     elif money:
         yield f"# major_units = true  # {_shown(', '.join(money))} has no fractions: cents, unless you say"
 

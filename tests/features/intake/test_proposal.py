@@ -104,6 +104,35 @@ def test_waves_of_mailings_are_contacts_and_a_promotion_without_costs_says_what_
     assert tomllib.loads(text)["contacts"]["date_format"] == "%d/%m/%Y %H:%M"
 
 
+def test_offers_without_their_costs_are_laid_out_with_what_is_to_be_said(shop, tmp_path):
+    (shop / "offers.csv").write_text("id,title,medium,start,end,cost\nten,Ten off,app,2024-01-01,2024-12-31,0.05\n")
+    mailed = "customer_no,coupon,sent\n" + "".join(f"000{n},{'ten' * (n % 2)},2024-02-0{n}\n" for n in (1, 2))
+    (shop / "mailings.csv").write_text(mailed)
+    text = propose(shop)
+    assert (
+        '# redemption_cost = "?"  # needed, and nothing is like it; wanted: money, or the same for all: "\'5\'"' in text
+    )
+    said = text.replace('# contact_cost = "?"', 'contact_cost = "cost"')
+    said = said.replace('# redemption_cost = "?"', "redemption_cost = \"'5'\"").replace("# major_units", "major_units")
+    (tmp_path / "mapping.toml").write_text(said)
+    brought = bring(Home(tmp_path / "home"), Source(folder=shop), read_mapping(tmp_path / "mapping.toml"))
+    (offer,) = brought.warehouse.frame("offers").to_dict("records")
+    assert (offer["offer_id"], offer["channel"], offer["contact_cost"], offer["redemption_cost"]) == (
+        "ten",
+        "app",
+        5,
+        500,
+    )
+    assert sorted(brought.warehouse.frame("contacts")["treatment"]) == ["control", "ten"]
+
+
+def test_members_whose_file_does_not_say_when_they_joined_did_so_with_their_first_purchase(shop, tmp_path):
+    (shop / "customers.csv").write_text("CustomerNo,City\n0001,Bonn\n0002,Berlin\n")
+    write_proposal(shop, tmp_path / "mapping.toml")
+    brought = bring(Home(tmp_path / "home"), Source(folder=shop), read_mapping(tmp_path / "mapping.toml"))
+    assert [f"{time:%m-%d}" for time in brought.warehouse.frame("members")["joined_at"]] == ["02-25", "02-03"]
+
+
 def test_a_file_without_names_is_shown_column_by_column(tmp_path):
     (tmp_path / "cd.txt").write_text(" 00004 0001 19970101  2   29.33\r\n 00021 0002 19970112  3   63.34\r\n")
     values = tomllib.loads(propose(tmp_path))
