@@ -17,6 +17,7 @@ from features.intake.staged import Staged, happened
 from features.schema import TABLES
 from features.warehouse import Warehouse, order_tables
 
+NAMED: Final = 5  # rows with the same fault
 CHUNK: Final = 2**12  # rows: of them the parts of a file are gathered
 
 
@@ -185,12 +186,14 @@ def _rows(staged: Staged) -> str:
 
 def _verdict(queries: Queries, staged: Staged, held: pa.Schema) -> Verdict:
     name = staged.table.name
-    bad = f"{name}_bad"
+    said, bad = "reason", f"{name}_bad"
     if staged.table.whole:  # there, each row counts
         (own,) = staged.columns(*staged.table.unique)
-        named = f"coalesce({own}, 'row ' || place) || ': ' || bad.reason AS reason"
-        bad = f"(SELECT {named} FROM {name}_bad AS bad JOIN {name}_came USING (place))"
-    counts = f"SELECT reason, count(*) FROM {bad} GROUP BY ALL ORDER BY 2 DESC, 1"
+        some = f"array_to_string(list(who ORDER BY place)[:{NAMED}], ', ')"
+        said = f"{some} || if(count(*) > {NAMED}, ' ...', '') || ': ' || reason"
+        who = f"place, coalesce({own}, 'row ' || place) AS who, bad.reason"
+        bad = f"(SELECT {who} FROM {name}_bad AS bad JOIN {name}_came USING (place))"
+    counts = f"SELECT {said}, count(*) FROM {bad} GROUP BY reason ORDER BY 2 DESC, 1"
     reasons = tuple((str(reason), int(rows)) for reason, rows in queries.execute(counts).fetchall())
     return Verdict(staged, held, lay_over(queries, staged, held), reasons)
 

@@ -17,8 +17,12 @@ MOST_BAD_ROWS: Final = 0.01  # a batch with a larger share of bad rows is a brok
 LARGEST: Final = 2**53  # a whole number beyond it is no exact float64, and no amount or count of anything
 HAPPENED: Final = ("joined_at", "occurred_at", "contacted_at")  # the other times may be plans
 GUEST: Final = "a guest's row, set aside as the mapping says"
-NOBODYS: Final = "member_id: not_nullable"  # what is wrong with a guest's row where no guests are expected
+NOBODYS: Final = "member_id is missing"  # what is wrong with a guest's row where no guests are expected
 CURRENCY: Final = "currency"  # a column that says a row's currency
+HINTS: Final = {  # where every row has the same fault, the mapping may be what is wrong
+    "is no money": "amounts are whole minor units, unless the mapping says major_units",
+    "is no time": "times are ISO 8601, unless the mapping says date_format",
+}
 FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 _Rows = npt.NDArray[np.intp]  # row numbers
@@ -41,6 +45,8 @@ def check_values(
             came = typed[column.name]
             typed[column.name] = values = _typed(column, came)
             found.append((np.flatnonzero(values.isna() & came.notna()), f"{column.name} is no {column.kind}"))
+            if column.required:
+                found.append((np.flatnonzero(came.isna()), f"{column.name} is missing"))
     if CURRENCY in typed:
         typed[CURRENCY] = typed[CURRENCY].astype(ARROW_TEXT)
     rows = pd.DataFrame(typed)
@@ -97,7 +103,7 @@ def _pandera(column: Column) -> pandera.Column:
         checks = [pandera.Check.ge(0, error="wanted 0 or more")]
     elif column.kind == "share":
         checks = [pandera.Check.in_range(0, 1, error="wanted 0 to 1")]
-    return pandera.Column(checks=checks, nullable=not column.required)
+    return pandera.Column(checks=checks, nullable=True)  # a value that is missing may be one that could not be read
 
 
 def _typed(column: Column, values: pd.Series) -> pd.Series:
@@ -140,11 +146,12 @@ def too_many(name: str, rows: int, faults: Sequence[tuple[str, int]]) -> list[st
     Of a table whose rows count together one is too many, and every fault is said.
     """
     bad = sum(count for _, count in faults)
-    if TABLES[name].whole and bad:
-        return [f"{name}: {bad:,} of {rows:,} rows are bad ({', '.join(fault for fault, _ in faults)})"]
-    if bad <= rows * MOST_BAD_ROWS:
+    whole = TABLES[name].whole
+    if not bad or (not whole and bad <= rows * MOST_BAD_ROWS):
         return []
-    return [f"{name}: {bad:,} of {rows:,} rows are bad ({bad / rows:.1%}; most often: {faults[0][0]})"]
+    said = ", ".join(fault for fault, _ in faults) if whole else f"{bad / rows:.1%}; most often: {faults[0][0]}"
+    hints = [hint for fault, hint in HINTS.items() if fault in said]
+    return [f"{name}: {bad:,} of {rows:,} rows are bad ({'; '.join([said, *hints])})"]
 
 
 def set_guests_aside(reasons: pd.Series) -> pd.Series:

@@ -200,6 +200,15 @@ def test_a_company_without_offers_has_an_empty_catalogue(company):
     assert check_catalogue(catalogue.offers, Programme(), NOW) == []
 
 
+def test_a_fault_that_many_offers_have_is_said_once_with_what_mends_it(folder, tmp_path):
+    table = _table(*({"offer_id": f"N{number}", "contact_cost": "0.05"} for number in range(7)))
+    with pytest.raises(
+        ContractError, match=r"N0, N1, N2, N3, N4 \.\.\.: contact_cost is no money; amounts are"
+    ) as refused:
+        _bring(Home(tmp_path / "home"), folder, table)
+    assert str(refused.value).count("no money") == 1
+
+
 @pytest.mark.parametrize(
     ("bad", "faults", "allow"),
     [

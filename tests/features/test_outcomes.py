@@ -62,7 +62,7 @@ def test_every_kind_of_file_says_the_same(home, bring, name):
         ({"occurred_at": "soon"}, "occurred_at is no time"),
         ({"occurred_at": "2018-03-02"}, "occurred_at is in the future"),
         ({"kind": "Purchase!"}, "kind: wanted lower case"),
-        ({"kind": None}, "kind: not_nullable"),
+        ({"kind": None}, "kind is missing"),
         ({"decision_id": None}, "one of decision_id and contact_id was wanted"),
         ({"contact_id": "c1"}, "one of decision_id and contact_id was wanted"),
         ({"decision_id": "d" * 129}, "wanted 1 to 128 characters"),

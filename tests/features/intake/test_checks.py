@@ -35,7 +35,7 @@ def _check(table, **changes):
         ("transactions", "amount", "12.50", "amount is no money"),  # dollars where cents were wanted
         ("transactions", "amount", "1,250", "amount is no money"),
         ("transactions", "amount", "", "amount is no money"),
-        ("transactions", "amount", None, "amount: not_nullable"),
+        ("transactions", "amount", None, "amount is missing"),
         ("transactions", "amount", "inf", "amount is no money"),
         ("transactions", "amount", "1e30", "amount is no money"),
         ("transactions", "amount", "9223372036854775808", "amount is no money"),
@@ -43,7 +43,7 @@ def _check(table, **changes):
         ("transactions", "quantity", "1.5", "quantity is no count"),
         ("transactions", "transaction_id", "", "transaction_id: wanted 1 to 128 characters"),
         ("transactions", "transaction_id", "x" * 129, "transaction_id: wanted 1 to 128 characters"),
-        ("transactions", "member_id", None, "member_id: not_nullable"),
+        ("transactions", "member_id", None, "member_id is missing"),
         ("transactions", "occurred_at", "01/02/2017", "occurred_at is no time"),
         ("transactions", "occurred_at", "2017-02-30", "occurred_at is no time"),
         ("transactions", "occurred_at", "now", "occurred_at is no time"),  # pandas would ask the clock
@@ -53,7 +53,7 @@ def _check(table, **changes):
         ("contacts", "propensity", "1.01", "propensity: wanted 0 to 1"),
         ("contacts", "propensity", "nan", "propensity is no share"),
         ("contacts", "propensity", "inf", "propensity: wanted 0 to 1"),
-        ("contacts", "treatment", None, "treatment: not_nullable"),
+        ("contacts", "treatment", None, "treatment is missing"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_reason(table, column, value, reason):
@@ -86,7 +86,7 @@ def test_a_good_value_is_typed(table, column, value, typed):
 
 def test_every_reason_of_a_row_is_given():
     _, reasons = _check("transactions", amount="much", discount="-1")
-    assert reasons[0] == "amount is no money; amount: not_nullable; discount: wanted 0 or more"
+    assert reasons[0] == "amount is no money; discount: wanted 0 or more"
 
 
 def test_numbers_that_are_numbers_already_meet_the_same_contract():
@@ -120,6 +120,14 @@ def test_a_share_of_bad_rows_above_the_limit_is_a_broken_export():
     assert pytest.approx(0.01) == MOST_BAD_ROWS
     assert too_many("members", 100, [("worse", 1)]) == []
     assert "2 of 199 rows are bad (1.0%; most often: worse)" in too_many("members", 199, [("worse", 1), ("bad", 1)])[0]
+
+
+def test_a_fault_that_the_mapping_may_have_says_what_the_mapping_can_say():
+    (said,) = too_many("transactions", 10, [("amount is no money; occurred_at is no time", 9), ("else", 1)])
+    assert "most often: amount is no money; occurred_at is no time; amounts are whole minor units" in said
+    assert said.endswith(
+        "unless the mapping says major_units; times are ISO 8601, unless the mapping says date_format)"
+    )
 
 
 def test_tables_that_are_not_the_contracts_and_tables_that_are_missing_are_both_named():
