@@ -64,7 +64,7 @@ STEMS: Final = {
     "subscriptions": "subscription contract plan",
     "events": "event activity log visit view",
     "offers": "offer coupon portfolio promotion",
-    "contacts": "contact mailing campaign send sent",
+    "contacts": "contact mail campaign send sent treatment",
     "redemptions": "redemption redeem completed",
 }
 

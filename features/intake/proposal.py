@@ -148,13 +148,14 @@ def _units(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Itera
 
 
 def _dates(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Iterator[str]:
-    for source in (found[c.name] for c in table.columns if c.kind == "time" and c.name in found):
-        fits = date_formats(frame[source])
-        if fits and fits != ["ISO8601"]:
-            sure = len(fits) == 1
-            rest = "" if sure else f"; {' and '.join(fits[1:])} fits as well: decide, and take the # away"
-            yield f"{'' if sure else '# '}date_format = {_toml(fits[0])}  # of {_shown(source)}{rest}"
-            return
+    sources = [found[column.name] for column in table.columns if column.kind == "time" and column.name in found]
+    fits = {source: date_formats(frame[source]) for source in sources}
+    told = {source: forms for source, forms in fits.items() if forms and forms != ["ISO8601"]}
+    if told:
+        source, forms = min(told.items(), key=lambda one: len(one[1]))  # one above the twelfth decides for the others
+        sure = len(forms) == 1
+        rest = "" if sure else f"; {' and '.join(forms[1:])} fits as well: decide, and take the # away"
+        yield f"{'' if sure else '# '}date_format = {_toml(forms[0])}  # of {_shown(source)}{rest}"
 
 
 def _why(column: Column, source: str, alone: Mapping[str, str]) -> str:

@@ -55,6 +55,11 @@ def test_one_day_above_the_twelfth_decides(shop):
     assert '\ndate_format = "%m/%d/%Y"  # of date' in propose(shop)
 
 
+def test_a_column_whose_days_are_clear_decides_for_the_ones_beside_it(shop):
+    (shop / "contracts.csv").write_text("customer_no,start,end\n0001,01/02/2024,02/02/2024\n0002,02/02/2024,04/25/2024")
+    assert tomllib.loads(propose(shop))["subscriptions"]["date_format"] == "%m/%d/%Y"
+
+
 def test_times_are_shown_from_the_first_to_the_last_however_they_are_written(shop):
     rows = "A-1,0001,25.03.2024 08:30,1\nA-2,0001,01.04.2024 09:00,1\nA-3,0002,31.12.2023 10:00,1\n"
     (shop / "orders.csv").write_text(f"order_id,customer_no,date,total\n{rows}")
@@ -94,7 +99,7 @@ def test_a_long_file_whose_values_go_over_lines_is_looked_at_where_it_can_be(sho
 
 def test_waves_of_mailings_are_contacts_and_a_promotion_without_costs_says_what_it_lacks(tmp_path):
     sent = "person,offer,when\n" + "".join(f"p{n},ten_off,01/08/2018 00:00\n" for n in range(50))
-    (tmp_path / "mailings.csv").write_text(sent.replace("01/08", "15/08", 1))
+    (tmp_path / "mailshots.csv").write_text(sent.replace("01/08", "15/08", 1))
     (tmp_path / "promotions.csv").write_text("id,difficulty\nten_off,10\n")
     (tmp_path / "purchases.csv").write_text("person,when,amount\np1,15/08/2018 10:00,3.5\n")
     text = propose(tmp_path)
