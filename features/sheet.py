@@ -1,13 +1,16 @@
 """A table of text: what every layer hands to the front door, which prints it; MLflow and pages show the same."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
 
+Row = tuple[str, ...]
+Rows = Sequence[Row]
 GAP: Final = 2  # characters between columns
 NARROW: Final = 14  # characters of a column's name that stay in a line, however short its figures are
 Progress = Callable[[str, int, int], None]  # a step's name, how much of it is done, of how much
@@ -22,8 +25,8 @@ class Sheet:
     """Hold one table; the first column names the row."""
 
     title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    header: Row
+    rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
@@ -36,43 +39,87 @@ class Sheet:
         return self.markdown()
 
     def layout(self, width: int) -> "Group":
-        """Lay it out for a terminal of so many columns; where it is too narrow, intervals go below their estimates."""
-        from rich import box
+        """Lay it out for a terminal of so many columns: where it is too narrow, in another shape rather than cut.
+
+        First intervals go below their estimates; then rows become columns, as many beside each other as there is room.
+        """
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        figures = [_are_figures(self.rows, column) for column in range(len(self.header))]
-        rows = self.rows if _least(self.rows, figures) <= width else [_stacked(row) for row in self.rows]
-        whole = _least(rows, figures) <= width  # where not even that fits, figures are broken rather than cut
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-        for column, (name, are) in enumerate(zip(self.header, figures, strict=True)):
-            shown = Text(_narrowed(name, rows, column) if are else name)
-            table.add_column(shown, justify="right" if are else "left", no_wrap=are and whole, overflow="fold")
-        for row in rows:
-            table.add_row(*[Text(cell) for cell in row])
-        return Group(Text(self.title, style="bold"), table, *[Text(note, style="dim") for note in self.notes])
+        tables = [_table(header, rows, width) for header, rows in _shapes(self.header, self.rows, width)]
+        return Group(Text(self.title, style="bold"), *tables, *[Text(note, style="dim") for note in self.notes])
 
 
-def _are_figures(rows: Sequence[Sequence[str]], column: int) -> bool:
+def _shapes(header: Row, rows: Rows, width: int) -> Iterator[tuple[Row, Rows]]:
+    stacked = [tuple(cell.replace(" [", "\n[") for cell in row) for row in rows]
+    for shape in (rows, stacked):
+        if _least(header, shape) <= width:
+            yield header, shape
+            return
+    left = list(rows)
+    while left:
+        many = max((n for n in range(1, len(left) + 1) if _least(*_turned(header, left[:n])) <= width), default=1)
+        yield _turned(header, left[:many])
+        left = left[many:]
+
+
+def _turned(header: Row, rows: Rows) -> tuple[Row, Rows]:
+    first, *others = zip(header, *rows, strict=True)
+    return first, others
+
+
+def _table(header: Row, rows: Rows, width: int) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    for column, (name, room) in enumerate(zip(header, _widths(header, rows, width), strict=True)):
+        figures = _are_figures(rows, column)
+        shown = Text("\n".join(_narrowed(name, rows, column)) if figures else name)
+        table.add_column(shown, justify="right" if figures else "left", width=room, overflow="fold")
+    for row in rows:
+        table.add_row(*[Text(cell) for cell in row])
+    return table
+
+
+def _are_figures(rows: Rows, column: int) -> bool:
     return column > 0 and any(row[column][:1].isdigit() or row[column][:1] in {"+", "-"} for row in rows)
 
 
-def _least(rows: Sequence[Sequence[str]], figures: Sequence[bool]) -> int:
-    """Give how many columns of a terminal are needed: those of every figure, and of the longest word beside them."""
-    widths = [_widest(rows, column, "\n" if are else None) for column, are in enumerate(figures)]
-    return sum(widths) + GAP * len(widths)
+def _widths(header: Row, rows: Rows, width: int) -> list[int | None]:
+    """Give each column what it needs, and words what is left, the first ones first; `None` where it is too much."""
+    left = width - _least(header, rows)
+    if left < 0:
+        return [None for _ in header]
+    widths: list[int | None] = []
+    for column, name in enumerate(header):
+        need = _narrowest(header, rows, column)
+        whole = need if _are_figures(rows, column) else max(len(name), *map(len, _lines(rows, column)), 0)
+        widths.append(need + min(whole - need, left))
+        left -= min(whole - need, left)
+    return widths
 
 
-def _widest(rows: Sequence[Sequence[str]], column: int, mark: str | None) -> int:
-    return max((len(piece) for row in rows for piece in row[column].split(mark)), default=0)
+def _least(header: Row, rows: Rows) -> int:
+    """Give how many columns of a terminal are needed."""
+    return sum(_narrowest(header, rows, column) + GAP for column in range(len(header)))
 
 
-def _stacked(row: Sequence[str]) -> tuple[str, ...]:
-    return tuple(cell.replace(" [", "\n[") for cell in row)
+def _narrowest(header: Row, rows: Rows, column: int) -> int:
+    """Give the width of the longest figure, or in a column of words that of the longest word."""
+    if _are_figures(rows, column):
+        pieces = [*_narrowed(header[column], rows, column), *_lines(rows, column)]
+    else:
+        pieces = " ".join([header[column], *(row[column] for row in rows)]).split()
+    return max(map(len, pieces), default=0)
 
 
-def _narrowed(name: str, rows: Sequence[Sequence[str]], column: int) -> str:
+def _lines(rows: Rows, column: int) -> list[str]:
+    return [line for row in rows for line in row[column].splitlines()]
+
+
+def _narrowed(name: str, rows: Rows, column: int) -> list[str]:
     """Break a column's name into lines no longer than its figures: the rows' own names need the room."""
-    lines = wrap(name, max(_widest(rows, column, "\n"), NARROW), break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
+    widest = max(map(len, _lines(rows, column)), default=0)
+    return wrap(name, max(widest, NARROW), break_long_words=False, break_on_hyphens=False)

@@ -225,7 +225,7 @@ def summary(this: Round, manifest: Manifest, drift: Verdict) -> Panel:
     lines = [
         f"Learned from {members:,} households who lapses: AUC {auc['model']:.3f} ({rivals}).",
         f"The real campaigns were targeted: the gate refuses to act on what {refused} seem to have brought.",
-        *_earned(manifest, programme),
+        _earned(manifest, programme),
         f"Release {manifest.release_id} serves. {drift.sentence}",
         f"It took {sum(this.seconds.values()):.0f} seconds: {took}.",
         "",
@@ -235,16 +235,16 @@ def summary(this: Round, manifest: Manifest, drift: Verdict) -> Panel:
     return Panel(escape("\n".join(lines)), title="The loop, once around", title_align="left", padding=(1, 2))
 
 
-def _earned(manifest: Manifest, programme: Programme) -> list[str]:
+def _earned(manifest: Manifest, programme: Programme) -> str:
     policies = manifest.evidence["policies"]
     if policies is None:
-        return [f"It makes no offer, and nobody is contacted: {'; '.join(manifest.evidence['log']['reasons'])}."]
+        return f"It makes no offer, and nobody is contacted: {'; '.join(manifest.evidence['log']['reasons'])}."
     gain, fixed = (policies["table"]["model"][name] for name in ("against_no_contact", "against_best_fixed"))
-    return [
-        f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)}",
-        f"a decision over no contact, and {_range(fixed, programme)} over sending everybody",
-        f"{policies['best_fixed']}; where an interval spans 0, the difference can't be told from 0.",
-    ]
+    return (
+        f"In the {manifest.experiment.upper()} experiment the policy earns {_range(gain, programme)} a decision over "
+        f"no contact, and {_range(fixed, programme)} over sending everybody {policies['best_fixed']}; where an "
+        "interval spans 0, the difference can't be told from 0."
+    )
 
 
 def invitation(home: Home, address: str) -> str:

@@ -25,14 +25,17 @@ DEFAULT_HOME: Final = Path(".holdfast")
 
 @contextmanager
 def working() -> Iterator[Callable[[str, int, int], None]]:
-    """Show on the error stream what is being done and how far it is; a pipe sees nothing of it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    """Show on the error stream what is being done and how far it is; a pipe sees nothing of it.
+
+    A step that begins ends those before it; one of which no more is known than that it goes on has no figures.
+    """
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
-        SpinnerColumn(),
+        SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
@@ -40,8 +43,11 @@ def working() -> Iterator[Callable[[str, int, int], None]]:
 
         def progress(step: str, done: int, of: int) -> None:
             if step not in tasks:
-                tasks[step] = bars.add_task(step, total=of)
-            bars.update(tasks[step], completed=done)
+                for earlier in tasks.values():
+                    bars.update(earlier, total=1, completed=1, figures="")
+                tasks[step] = bars.add_task(step, figures="")
+            figures = f"{done:,}/{of:,}" if of > 1 else ""
+            bars.update(tasks[step], total=of if of > 1 or done else None, completed=done, figures=figures)
 
         yield progress
 
