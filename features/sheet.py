@@ -58,7 +58,9 @@ def _shapes(header: Row, rows: Rows, width: int) -> Iterator[tuple[Row, Rows]]:
             return
     left = list(rows)
     while left:
-        many = max((n for n in range(1, len(left) + 1) if _least(*_turned(header, left[:n])) <= width), default=1)
+        many = 1
+        while many < len(left) and _least(*_turned(header, left[: many + 1])) <= width:
+            many += 1
         yield _turned(header, left[:many])
         left = left[many:]
 
