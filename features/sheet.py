@@ -51,11 +51,15 @@ class Sheet:
 
 
 def _shapes(header: Row, rows: Rows, width: int) -> Iterator[tuple[Row, Rows]]:
-    stacked = [tuple(cell.replace(" [", "\n[") for cell in row) for row in rows]
+    figures = [_are_figures(rows, column) for column in range(len(header))]
+    stacked = [tuple(_stacked(cell) if are else cell for cell, are in zip(row, figures, strict=True)) for row in rows]
     for shape in (rows, stacked):
         if _least(header, shape) <= width:
             yield header, shape
             return
+    if 2 * sum(figures) < len(header):  # mostly words, which may be broken
+        yield header, stacked
+        return
     left = list(rows)
     while left:
         many = 1
@@ -63,6 +67,11 @@ def _shapes(header: Row, rows: Rows, width: int) -> Iterator[tuple[Row, Rows]]:
             many += 1
         yield _turned(header, left[:many])
         left = left[many:]
+
+
+def _stacked(cell: str) -> str:
+    lines = cell.replace(" [", "\n[").splitlines()
+    return "\n".join(part for line in lines for part in ([line] if line[:1] == "[" else wrap(line, NARROW)))
 
 
 def _turned(header: Row, rows: Rows) -> tuple[Row, Rows]:
