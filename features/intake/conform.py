@@ -26,8 +26,8 @@ from features.intake.values import (
     TEXT,
     fast_zone,
     pointed,
-    read_numbers,
     read_text,
+    read_written,
     regular_times,
 )
 from features.schema import TABLES, Table
@@ -104,7 +104,7 @@ def _expression(target: str, where: str, raw: pd.DataFrame, form: TableMapping) 
     factors = [part.strip() for part in where.split("*")]
     for factor in factors:
         if factor in raw:
-            product = product * _number(raw[factor], form.decimal)
+            product = product * _number(raw[factor], form)
         elif len(factors) > 1 and factor.replace(".", "", 1).isdigit():
             product = product * float(factor)
         else:
@@ -129,15 +129,15 @@ def _convert(table: Table, frame: pd.DataFrame, form: TableMapping, units: Units
             if table.name != "events" or major:  # the value of an event is a score as often as an amount
                 whole = "*" in form.columns.get(column.name, "")
                 frame[column.name] = _minor(target, values, form, (units.digits, whole), notes)
-        elif column.kind in {"money", "count", "share"} and form.decimal == ",":
-            frame[column.name] = _or_unreadable(_number(values, form.decimal), values)
+        elif column.kind in {"money", "count", "share"} and (form.decimal or form.symbol):
+            frame[column.name] = _or_unreadable(_number(values, form), values)
     return frame
 
 
 def _minor(target: str, values: pd.Series, form: TableMapping, how: tuple[int, bool], notes: Notes) -> pd.Series:
     """Turn major units into whole minor ones; an amount with more digits than the currency has is unreadable."""
     digits, rounded = how
-    exact = _number(values, form.decimal) * 10**digits
+    exact = _number(values, form) * 10**digits
     whole = exact.round()
     near = (exact - whole).abs() <= CLOSE * np.maximum(1.0, exact.abs() * 1e-6)
     if rounded and (off := int((~near & exact.notna()).sum())):
@@ -184,10 +184,8 @@ def _row_hash(raw: pd.DataFrame) -> pd.Series:
     return pd.Series([f"{MADE_ID}{number:016x}" for number in digest.tolist()], index=raw.index, dtype=ARROW_TEXT)
 
 
-def _number(values: pd.Series, decimal: str) -> pd.Series:
-    if decimal == "," and not pd.api.types.is_numeric_dtype(values):
-        values = values.astype(ARROW_TEXT).str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
-    return read_numbers(values).astype("float64")
+def _number(values: pd.Series, form: TableMapping) -> pd.Series:
+    return read_written(values, decimal=form.decimal, symbol=form.symbol).astype("float64")
 
 
 def _or_unreadable(values: pd.Series, came: pd.Series) -> pd.Series:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from features.errors import ContractError
 from features.intake.textfiles import MARKS
-from features.intake.values import read_numbers
+from features.intake.values import read_numbers, read_written
 from features.schema import Column, Table
 
 LOOKED_AT: Final = 5_000  # the first rows of each file
@@ -21,20 +21,25 @@ BYTES: Final = 2**20
 PIECE: Final = 2**16  # bytes, some way on: files are sorted, and the first days of a month do not tell it from a day
 PLACES: Final = (0.25, 0.5, 0.75, 1.0)
 MOSTLY: Final = 0.9  # of a column's values have to be of the kind
-FORMATS: Final = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y%m%d", "%Y/%m/%d")
+FORMATS: Final = (
+    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y%m%d", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"
+)  # fmt: skip
+CLOCKS: Final = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 COMMAS: Final = r"-?\d{1,3}(\.?\d{3})*,\d+"  # 1.234,50: the comma is the mark before cents
-CLOCKS: Final = ("", " %H:%M", " %H:%M:%S")
+POINTS: Final = r"-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?"  # 1,234.50: it groups thousands
+SYMBOLS: Final = "$€£¥₹"
 SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet")
 ALIASES: Final = {
     "member_id": "member customer customerid customerno custid user userid client clientid household householdid card "
-    "cardid cardno cardnumber loyaltyid account accountid memberno person personid id",
+    "cardid cardno cardnumber loyaltyid account accountid memberno person personid id "
+    "email customeremail emailaddress",
     "joined_at": "joined joindate joinedon signup signupdate signedup created createdat registered registeredat since "
     "membersince enrolled enrolledat becamememberon",
     "transaction_id": "transaction invoice invoiceno invoiceid order orderid orderno receipt receiptid receiptno "
     "basket basketid ticket ticketid purchaseid id",
     "occurred_at": "date datetime timestamp time when invoicedate orderdate purchasedate purchasedat soldat "
     "transactiondate transactiontimestamp eventtime eventdate createdat at",
-    "amount": "total nettotal grosstotal linetotal totalamount revenue sales salesvalue spend spent value net "
+    "amount": "total nettotal grosstotal linetotal totalamount revenue netsales sales salesvalue spend spent value net "
     "gross paid",
     "margin": "profit grossmargin",
     "discount": "rebate discountamount",
@@ -104,9 +109,10 @@ def look_at(path: Path) -> Look:
     except ValueError as error:
         raise ContractError(f"{path} could not be read: {error}") from error
     for name in map(str, frame.columns):
-        if _has_commas(frame[name]):
-            form["decimal"] = ","
-            frame[name] = frame[name].str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+        if written := _how_written(frame[name]):
+            form |= written
+            read = read_written(frame[name], decimal=written.get("decimal"), symbol=written.get("symbol"))
+            frame[name] = read.astype("Float64").astype("string")
     return Look(path, frame, form)
 
 
@@ -133,10 +139,21 @@ def _apart(lines: bytes) -> bool:
     return not any(line.count(b'"') % 2 for line in lines.splitlines())
 
 
-def _has_commas(values: pd.Series) -> bool:
-    """Say whether a column's numbers have a comma before cents."""
-    known = values.dropna()
-    return not known.empty and bool(known.str.fullmatch(COMMAS).mean() >= MOSTLY)
+def _how_written(values: pd.Series) -> dict[str, str]:
+    """Say which mark is before the cents of a column's numbers and what stands beside them; nothing if it is plain."""
+    known = values.dropna().str.replace(r"[()\s]", "", regex=True)
+    if known.empty:
+        return {}
+    written, found = dict[str, str](), known.str.extract(f"([{SYMBOLS}])")[0].value_counts()
+    if len(found) and found.iloc[0] >= MOSTLY * len(known):
+        written["symbol"] = str(found.index[0])
+    plain = known.str.replace(written.get("symbol", ""), "", regex=False)
+    commas, points = (plain.str.fullmatch(pattern).mean() >= MOSTLY for pattern in (COMMAS, POINTS))
+    if commas and not points:
+        return written | {"decimal": ","}
+    if points and plain.str.contains(",").any():
+        return written | {"decimal": "."}
+    return written if points else {}
 
 
 def _read_start(text: str, separator: str, names: object) -> pd.DataFrame:
@@ -161,6 +178,11 @@ def likeness(table: Table, look: Look) -> float:
 def is_named(table: Table, look: Look) -> bool:
     """Say whether a file is called what such tables are called."""
     return any(word in look.path.stem.lower() for word in STEMS[table.name].split())
+
+
+def is_currency(column: str) -> bool:
+    """Say whether a column says in which currency a row's amounts are."""
+    return _plain(column) in {"currency", "currencycode"}
 
 
 def match_columns(table: Table, frame: pd.DataFrame) -> dict[str, str]:

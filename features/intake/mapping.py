@@ -48,7 +48,10 @@ class TableMapping(_Strict):
     separator: str | None = Field(None, description="between a text file's columns; 'whitespace' for runs of blanks")
     encoding: str | None = Field(None, description="of a text file; UTF-8 unless said")
     names: tuple[str, ...] = Field((), description="the columns of a text file without a header line")
-    decimal: Annotated[str, Field(pattern="^[.,]$")] = Field(".", description="the mark before cents; the other groups")
+    decimal: Annotated[str, Field(pattern="^[.,]$")] | None = Field(
+        None, description="the mark before cents, where the other one groups thousands"
+    )
+    symbol: str | None = Field(None, description="such as $, where amounts come with it")
     guests: bool = Field(False, description="rows without a member_id are guests': set aside, not counted as bad")
     major_units: bool | tuple[str, ...] | None = Field(
         None, description="amounts are in dollars: all, or these columns"

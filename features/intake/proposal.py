@@ -9,11 +9,13 @@ from typing import Final
 import pandas as pd
 
 from features.errors import NotFoundError
+from features.intake.checks import CURRENCY
 from features.intake.look import (
     LOOKED_AT,
     SUFFIXES,
     Look,
     date_formats,
+    is_currency,
     is_named,
     likeness,
     line_product,
@@ -62,8 +64,17 @@ def _head(looks: list[Look], chosen: Mapping[str, Look]) -> Iterator[str]:
             came = ", ".join(map(str, look.frame.columns))
             yield f"# {_shown(look.path.name)} is like no table of the contract (columns: {_shown(came)}): not read"
             yield from _missed(look, chosen)
-    yield '# currency = "USD"            # not in the files: say yours'
+    yield _currency(chosen)
     yield '# timezone = "Europe/Berlin"  # of times that do not say theirs: UTC unless you say'
+
+
+def _currency(chosen: Mapping[str, Look]) -> str:
+    """Name the currency that all rows looked at say, if one of the columns is called so."""
+    columns = [look.frame[name] for look in chosen.values() for name in look.frame.columns if is_currency(str(name))]
+    said = {str(word).strip().upper() for values in columns for word in values.dropna().unique()}
+    if len(said) != 1:
+        return '# currency = "USD"            # not in the files: say yours'
+    return f"currency = {_toml(said.pop())}  # of every row looked at"
 
 
 def _missed(look: Look, chosen: Mapping[str, Look]) -> Iterator[str]:
@@ -107,7 +118,9 @@ def _table(table: Table, look: Look) -> Iterator[str]:
         elif column.required:
             yield _lacking(column)
     for source in map(str, look.frame.columns):
-        if source not in found.values():
+        if is_currency(source) and CURRENCY not in {source, *table.known}:
+            yield f"{CURRENCY} = {_toml(source)}  # a row in another is bad; {_range(look.frame[source])}"
+        elif source not in found.values():
             yield f"# {_shown(source)}: kept as it is; {_range(look.frame[source])}"
 
 

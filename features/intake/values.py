@@ -62,6 +62,27 @@ def read_numbers(values: pd.Series) -> pd.Series:
     return pd.to_numeric(values.mask(values.astype(ARROW_TEXT).str.contains(BEYOND)), errors="coerce")
 
 
+def read_written(values: pd.Series, *, decimal: str | None, symbol: str | None) -> pd.Series:
+    """Read numbers as people write them, such as `$1,012.50`, `1.012,50` or `(5.00)`; what is none is missing.
+
+    Parameters
+    ----------
+    decimal : the mark before cents; the other one may group thousands. `None`: there are no groups
+    symbol : what may stand before or after a number
+    """
+    if pd.api.types.is_numeric_dtype(values) or not (decimal or symbol):
+        return read_numbers(values)
+    text = values.astype(ARROW_TEXT).str.replace(r"[\s\x{A0}\x{202F}]", "", regex=True)
+    if symbol:
+        text = text.str.replace(rf"^([-+(]?){re.escape(symbol)}|{re.escape(symbol)}(\)?)$", r"\1\2", regex=True)
+    text = text.str.replace(r"^\((.+)\)$", r"-\1", regex=True)  # as accountants write what is below 0
+    if decimal:
+        group = "." if decimal == "," else ","
+        text = text.where(text.str.fullmatch(rf"[-+]?(\d{{1,3}}([{group}]\d{{3}})+|\d+)([{decimal}]\d+)?"))
+        text = text.str.replace(group, "", regex=False).str.replace(decimal, ".", regex=False)
+    return read_numbers(text)
+
+
 def read_times(values: pd.Series, form: str = "ISO8601") -> pd.Series:
     """Read times to the microsecond, in UTC, those that don't say their zone as well; what is none is missing."""
     if pd.api.types.is_datetime64_any_dtype(values):

@@ -8,6 +8,7 @@ import pytest
 from features.errors import ContractError, NotFoundError
 from features.home import Home
 from features.ingest import bring, write_proposal
+from features.intake.look import look_at
 from features.intake.mapping import read_mapping
 from features.intake.proposal import propose
 from features.intake.sources import Source
@@ -185,6 +186,51 @@ def test_lines_of_a_shop_without_totals_become_a_product(tmp_path):
 
 
 HOSTILE = ['a"b', "a\\nb", "x = 1", "# no", "'''", "ü\u2028", "\u202e", "[members]", "a\tb"]
+
+
+def test_what_a_till_exports_is_read_with_its_signs_its_groups_and_its_short_years(tmp_path):
+    rows = 'aX1,C1,01/25/24,"$1,012.50","$1,011.50"\naX2,C2,02/03/24,($12.50),$12.50\n'
+    (tmp_path / "till.csv").write_text(f"Transaction ID,Customer ID,Date,Gross Sales,Net Sales\n{rows}")
+    write_proposal(tmp_path, tmp_path / "mapping.toml")
+    held = bring(Home(tmp_path / "home"), Source(folder=tmp_path), read_mapping(tmp_path / "mapping.toml")).warehouse
+    assert held.frame("transactions")["amount"].tolist() == [101150, 1250]
+    assert [f"{time:%Y-%m-%d}" for time in held.frame("transactions")["occurred_at"]] == ["2024-01-25", "2024-02-03"]
+
+
+def test_what_a_web_shop_exports_says_its_currency_and_knows_customers_by_their_mail(tmp_path):
+    first = "#1,ann@example.com,usd,26.60,2024-01-05 10:00:00 -0500"
+    second = "#2,bob@example.com,usd,12.50,2024-01-06 10:00:00 -0500"
+    (tmp_path / "orders.csv").write_text(f"Name,Email,Currency,Total,Created at\n{first}\n{second}\n")
+    values = tomllib.loads(write_proposal(tmp_path, tmp_path / "mapping.toml"))
+    assert values["currency"] == "USD"
+    assert values["transactions"]["columns"] == {
+        "transaction_id": "row hash", "member_id": "Email", "occurred_at": "Created at", "amount": "Total",
+        "currency": "Currency",
+    }  # fmt: skip
+    (tmp_path / "orders.csv").write_text(
+        f"Name,Email,Currency,Total,Created at\n{first}\n{second.replace('usd', 'eur')}"
+    )
+    assert '# currency = "USD" ' in propose(tmp_path)
+    with pytest.raises(ContractError, match="currency is EUR, the programme's is USD"):
+        bring(Home(tmp_path / "home"), Source(folder=tmp_path), read_mapping(tmp_path / "mapping.toml"))
+
+
+@pytest.mark.parametrize(
+    ("came", "form"),
+    [
+        (["1,234", "987"], {"decimal": "."}),
+        (["1,234", "2,345"], {"decimal": "."}),  # thousands: hardly ever has money three digits of cents
+        (["1.234,50", "987,00"], {"decimal": ","}),
+        (["$5", "$6.25"], {"symbol": "$"}),
+        (["5 €", "1.006,25 €"], {}),  # one of two says no cents: too little to go by
+        (["12,5 €", "1.006,25 €"], {"symbol": "€", "decimal": ","}),
+        (["$5", "€6"], {}),
+        (["a,b", "c"], {}),
+    ],
+)
+def test_how_numbers_are_written_is_told_where_they_tell_it(tmp_path, came, form):
+    pd.DataFrame({"member_id": "m1", "x": came}).to_csv(tmp_path / "some.csv", index=False)
+    assert look_at(tmp_path / "some.csv").form == form
 
 
 def test_names_that_try_to_break_the_file_do_not(tmp_path):

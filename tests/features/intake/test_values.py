@@ -16,6 +16,7 @@ from features.intake.values import (
     read_numbers,
     read_text,
     read_times,
+    read_written,
     regular_times,
 )
 
@@ -91,3 +92,20 @@ def test_an_id_is_the_same_with_and_without_the_point_that_a_gap_brings(ids):
     with_point = pd.Series([f"{one}.0" if isinstance(one, int) else one for one in ids], dtype=ARROW_TEXT)
     assert read_ids(with_point).equals(read_ids(plain))
     assert pointed(with_point) == sum(isinstance(one, int) for one in ids) + pointed(plain)
+
+
+@given(st.integers(-(10**11), 10**11), st.sampled_from(".,"), st.sampled_from(["$", "€", "kr.", None]), st.booleans())
+@settings(max_examples=300)
+def test_an_amount_is_the_same_however_people_write_it(cents, decimal, symbol, as_accountants):
+    group = "," if decimal == "." else "."
+    digits = f"{abs(cents) // 100:,}".replace(",", group) + f"{decimal}{abs(cents) % 100:02d}"
+    shown = f"{symbol or ''}{digits}"
+    sign = "-" if cents < 0 else ""
+    text = f"({shown})" if as_accountants and cents < 0 else f"{sign}{shown}"
+    (value,) = read_written(pd.Series([text], dtype=ARROW_TEXT), decimal=decimal, symbol=symbol)
+    assert round(float(value) * 100) == cents
+
+
+@pytest.mark.parametrize("text", ["1,23.50", "12,50", "1.234.50", "$", "€5.00", "1,2345", "5.00 USD", ""])
+def test_what_is_grouped_otherwise_or_is_of_another_currency_is_no_number(text):
+    assert read_written(pd.Series([text], dtype=ARROW_TEXT), decimal=".", symbol="$").isna().all()
