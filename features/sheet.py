@@ -98,17 +98,18 @@ def _are_figures(rows: Rows, column: int) -> bool:
     return column > 0 and any(row[column][:1].isdigit() or row[column][:1] in {"+", "-"} for row in rows)
 
 
-def _widths(header: Row, rows: Rows, width: int) -> list[int | None]:
-    """Give each column what it needs, and words what is left, the first ones first; `None` where it is too much."""
+def _widths(header: Row, rows: Rows, width: int) -> Sequence[int | None]:
+    """Give each column what it needs, and share what is left among the words; `None` where it is too much."""
     left = width - _least(header, rows)
     if left < 0:
         return [None for _ in header]
-    widths: list[int | None] = []
-    for column, name in enumerate(header):
-        need = _narrowest(header, rows, column)
-        whole = need if _are_figures(rows, column) else max(len(name), *map(len, _lines(rows, column)), 0)
-        widths.append(need + min(whole - need, left))
-        left -= min(whole - need, left)
+    widths = [_narrowest(header, rows, column) for column in range(len(header))]
+    words = [column for column in range(len(header)) if not _are_figures(rows, column)]
+    lacking = {column: max(map(len, [header[column], *_lines(rows, column)])) - widths[column] for column in words}
+    for column in sorted(words, key=lacking.__getitem__):
+        more = min(lacking.pop(column), left // (len(lacking) + 1))
+        widths[column] += more
+        left -= more
     return widths
 
 
