@@ -47,6 +47,7 @@ class Preview:
     members: int
     refused: int
     price: float
+    by_chance: float | None  # what chance alone would spend, where that is more than there is
     spent: float  # expected, chance included
     curve: Curve
 
@@ -92,10 +93,10 @@ def preview_batch(plan: Plan, *, now: datetime, progress: Progress) -> Preview:
         priced = price(decider, claims, left)
         told = claims.every(-(-len(claims) // TOLD))
     share = len(told) / len(claims)
-    spent = min(expected_spend(decider, told, priced) / share, left.budget)  # what chance sends ends with the budget
+    spent = min(expected_spend(decider, told, priced.purse) / share, left.budget)  # chance ends with it
     found = curve(told, replace(left, stock=left.stock * share), POINTS)
     found = Curve(found.budget / share, found.earned / share, found.marginal)
-    return Preview(len(claims), plan.audience.refused.num_rows, priced.price, spent, found)
+    return Preview(len(claims), plan.audience.refused.num_rows, priced.purse.price, priced.by_chance, spent, found)
 
 
 def _left(plan: Plan) -> Purse:
@@ -141,6 +142,7 @@ def preview_sheet(preview: Preview, programme: Programme) -> Sheet:
     notes = (
         f"nothing was decided: {preview.members:,} members would be, for {spent} at a price of {preview.price:,.2f}",
         "earned: expected net value; more: what one more unit of budget earns beyond itself",
+        *_chance_notes(preview.by_chance, programme),
         *([f"{preview.refused:,} rows of the file are nobody's, or came twice"] if preview.refused else []),
     )
     return Sheet("what budgets would earn", ("budget", "earned", "more"), rows, notes)
@@ -157,3 +159,12 @@ def _budget_notes(settings: Any, programme: Programme) -> Iterator[str]:  # noqa
         yield f"budget {programme.money(settings['budget'])}"
     if settings["price"]:
         yield f"money is short: one more {programme.currency} would earn {settings['price']:,.2f} beyond itself"
+    yield from _chance_notes(settings["by_chance"], programme)
+
+
+def _chance_notes(by_chance: float | None, programme: Programme) -> Iterator[str]:
+    if by_chance is not None:
+        yield (
+            f"the budget ends before the audience does: chance alone (exploration, the random arm) would spend "
+            f"{programme.money(by_chance)}; give more, or explore less"
+        )

@@ -52,6 +52,14 @@ class Claims:
         return demand(self.benefit, self.cost, self.best, stock=stock, bar=self.bar)
 
 
+@dataclass(frozen=True)
+class Priced:
+    """Hold a purse with its prices, and what chance alone would spend, in minor units, where there is less."""
+
+    purse: Purse
+    by_chance: float | None = None
+
+
 class EveryClaim(Protocol):
     """Answer what prices follow from, of an audience in one place or in many."""
 
@@ -80,17 +88,25 @@ def together(parts: Sequence[Claims]) -> Claims:
     return Claims(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
-def price(decider: Decider, claims: EveryClaim, left: Purse) -> Purse:
+def price(decider: Decider, claims: EveryClaim, left: Purse) -> Priced:
     """Put prices on what is left of money and stock.
 
     The prices are those at which what is best for members fits. Chance sends more than that (exploration, the random
-    arm): so the budget's price is raised until what is expected to be spent fits, told by a sample.
+    arm): so the budget's price is raised until what is expected to be spent fits, told by a sample. Where chance alone
+    spends more, no price mends that, and none is raised: the budget ends before the audience does.
     """
     stock = left.stock if np.isfinite(left.stock).any() else None
     budget = left.budget if np.isfinite(left.budget) else None
     found = fitting_prices(claims.demand(stock), len(left.stock), budget=budget, stock=stock)
-    priced = Purse(left.budget, left.stock, float(found[0]), found[1:])
-    return priced if budget is None else _raised(decider, claims, priced)
+    purse = Purse(left.budget, left.stock, float(found[0]), found[1:])
+    if budget is None:
+        return Priced(purse)
+    sample = claims.every(-(-len(claims) // SAMPLE))
+    share = len(sample) / len(claims)
+    by_chance = expected_spend(decider, sample, _at(purse, DEAREST)) / share
+    if by_chance > budget:
+        return Priced(purse, by_chance)
+    return Priced(_raised(decider, sample, purse, budget * share))
 
 
 def expected_spend(decider: Decider, claims: Claims, purse: Purse) -> float:
@@ -105,16 +121,13 @@ def curve(claims: Claims, left: Purse, points: int) -> Curve:
     return marginal_curve(claims.benefit, claims.cost, claims.best, stock=left.stock, bar=claims.bar, points=points)
 
 
-def _raised(decider: Decider, claims: EveryClaim, purse: Purse) -> Purse:
-    sample = claims.every(-(-len(claims) // SAMPLE))
-    budget = purse.budget * len(sample) / len(claims)
-
+def _raised(decider: Decider, sample: Claims, purse: Purse, budget: float) -> Purse:
     def fits(price: float) -> bool:
         return expected_spend(decider, sample, _at(purse, price)) <= budget
 
     low = high = purse.price
-    while not fits(high) and high < DEAREST:
-        low, high = high, 2 * high + 1
+    while not fits(high):
+        low, high = high, min(2 * high + 1, DEAREST)
     for _ in range(STEPS if high > low else 0):
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)

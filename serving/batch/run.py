@@ -14,7 +14,7 @@ from features.sheet import Progress
 from serving.batch.local import Run
 from serving.batch.output import tally
 from serving.batch.plan import Plan
-from serving.batch.prices import price
+from serving.batch.prices import Priced, price
 from serving.batch.turns import Turns, purse_of
 from serving.decide import Purse
 
@@ -77,7 +77,8 @@ def _begin(plan: Plan, run: Run, log: Log) -> Batch:
     """Find the prices, where anything is short, and store what the batch is."""
     left, decider, request = left_at_first(plan, log), plan.decider, plan.request
     short = np.isfinite(left.budget) or np.isfinite(left.stock).any()
-    found = price(decider, run.claims(left), left) if short else left
+    priced = price(decider, run.claims(left), left) if short else Priced(left)
+    found = priced.purse
     catalogue = decider.catalogue
     settings = {
         "audience": plan.audience.asked,
@@ -86,6 +87,7 @@ def _begin(plan: Plan, run: Run, log: Log) -> Batch:
         "seed": request.seed,
         "price": found.price,
         "stock_prices": found.stock_prices.tolist(),
+        "by_chance": priced.by_chance,
     }
     batch = Batch(
         plan.batch_id, request.campaign_id, run.now, decider.release.release_id, catalogue.catalogue_id, settings
