@@ -100,6 +100,8 @@ def received_sheet(received: Received) -> Sheet:
         ("refused", f"{received.refused:,}"),
     )
     reasons = [f"{count:,} refused: {reason}" for reason, count in received.reasons.items()]
+    if any("amount is no money" in reason for reason in received.reasons):
+        reasons.append("amounts are whole minor units: 12.50 is 1250")
     where = [f"the refused rows: {received.quarantine}"] if received.quarantine else []
     return Sheet(f"Outcomes of {received.source.name}", ("", "rows"), rows, (*reasons, *where))
 

@@ -77,6 +77,7 @@ def test_a_bad_row_goes_to_quarantine_and_leaves_the_others_alone(home, bring, c
     assert (told["row"], told["values"]["outcome_id"]) == (1, "o2")
     assert reason in told["reason"]
     assert reason in str(received_sheet(received).notes)
+    assert ("12.50 is 1250" in str(received_sheet(received).notes)) == ("money" in reason)
     assert [o["outcome_id"] for o in read_outcomes(home.decisions)] == ["o1", "o3"]
 
 
