@@ -27,6 +27,7 @@ from features.intake.look import (
 from features.intake.mapping import FIRST_TRANSACTION, ROW_HASH
 from features.schema import CONTROL, TABLES, Column, Table
 
+SHEETS: Final = (".xlsx", ".xls", ".ods")
 SOME: Final = 0.01
 SAME: Final = {"text": "'mail'", "money": "'5'"}  # what may well be the same in every row
 
@@ -41,7 +42,9 @@ def propose(folder: Path) -> str:
     """
     paths = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES and path.is_file())
     if not paths:
-        raise NotFoundError(f"{folder} has no {', '.join(SUFFIXES)} file to look at")
+        sheets = [path.name for path in sorted(folder.glob("*")) if path.suffix in SHEETS]
+        hint = f"; save {', '.join(sheets)} as CSV" if sheets else ""
+        raise NotFoundError(f"{folder} has no {', '.join(SUFFIXES)} file to look at{hint}")
     looks = [look_at(path) for path in paths]
     fits = sorted(
         ((likeness(table, look), table, look) for table in TABLES.values() for look in looks), key=lambda fit: -fit[0]

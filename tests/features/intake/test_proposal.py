@@ -246,6 +246,9 @@ def test_a_proposal_overwrites_nothing_and_needs_a_file_to_look_at(shop, tmp_pat
         write_proposal(shop, tmp_path / "mapping.toml")
     with pytest.raises(NotFoundError, match="to look at"):
         propose(tmp_path / "nowhere")
+    (tmp_path / "orders.xlsx").touch()
+    with pytest.raises(NotFoundError, match=r"to look at; save orders\.xlsx as CSV"):
+        propose(tmp_path)
 
 
 def test_who_was_sent_nothing_is_control_where_a_file_leaves_it_empty(shop, tmp_path):
