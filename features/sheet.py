@@ -13,6 +13,7 @@ Row = tuple[str, ...]
 Rows = Sequence[Row]
 GAP: Final = 2  # characters between columns
 NARROW: Final = 14  # characters of a column's name that stay in a line, however short its figures are
+LONGEST: Final = 28  # characters of a word; what is longer is a path, and may be broken
 Progress = Callable[[str, int, int], None]  # a step's name, how much of it is done, of how much
 
 
@@ -119,12 +120,11 @@ def _least(header: Row, rows: Rows) -> int:
 
 
 def _narrowest(header: Row, rows: Rows, column: int) -> int:
-    """Give the width of the longest figure, or in a column of words that of the longest word."""
+    """Give the width of the longest figure, or in a column of words that of the longest word that is not broken."""
     if _are_figures(rows, column):
-        pieces = [*_narrowed(header[column], rows, column), *_lines(rows, column)]
-    else:
-        pieces = " ".join([header[column], *(row[column] for row in rows)]).split()
-    return max(map(len, pieces), default=0)
+        return max(map(len, [*_narrowed(header[column], rows, column), *_lines(rows, column)]), default=0)
+    words = " ".join([header[column], *(row[column] for row in rows)]).split()
+    return min(max(map(len, words), default=0), LONGEST)
 
 
 def _lines(rows: Rows, column: int) -> list[str]:

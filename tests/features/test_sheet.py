@@ -49,6 +49,12 @@ def test_rows_become_columns_where_not_even_that_fits_and_no_word_is_broken():
     assert narrow.count("model") == 2  # one block below the other, each with its rows' names
 
 
+def test_a_path_is_broken_rather_than_the_sentence_beside_it():
+    path = "/home/" + "a-very-long-folder-" * 5
+    sheet = Sheet("14 parts", ("part", "set to", "found"), (("studies", path, "nothing listens there"),))
+    assert "nothing listens there" in printed(sheet, 100)
+
+
 def test_a_long_name_over_short_figures_leaves_the_room_to_the_rows_own_names():
     assert max(map(len, printed(RIVALS, 250).splitlines())) < 110
     assert "transactions  406,829  a guest's row, set aside as said" in printed(REFUSED, 80)

@@ -231,7 +231,7 @@ def test_a_budget_reaches_a_crowd_that_is_exactly_alike_and_not_by_its_ids(decid
     budget = 0.3 * n * 100
     left = Purse(budget, np.full(3, np.inf), 0.0, np.zeros(3))
     refusals = decider.refusals(members, worth, occasion(decider, purse=left))
-    purse = price(decider, claims_of(members, worth, refusals == 0), left)
+    purse = price(decider, claims_of(members, worth, refusals == 0), left).purse
     uniform = np.random.default_rng(3).random(n)
     choice = decider.choose(members, worth, occasion=occasion(decider, purse=purse), uniform=uniform)
     assert 0.97 * budget < choice.spent.sum() <= budget
