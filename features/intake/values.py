@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 CLOCK_WORDS: Final = ("now", "today")  # pandas reads them as times
 WHOLE: Final = r"^-?[0-9]{1,15}$"
 BEYOND: Final = r"[eE][+-]?[0-9]{4,}"  # an exponent that no number has: pandas 2.3 crashes on 1e2147483648
-POINTED: Final = r"^(-?[0-9]+)\.0$"  # a whole number as its writer had to hold it beside a gap
+POINTED: Final = r"^-?[0-9]+\.0$"  # a whole number as its writer had to hold it beside a gap
 DECIMAL: Final = r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$"
 MARKED: Final = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"  # a time that says its own zone
 EARLIEST, LATEST = datetime(1678, 1, 1), datetime(2262, 1, 1)  # noqa: DTZ001 (about what pandas reads from text)
@@ -42,15 +42,17 @@ def read_text(values: pd.Series) -> pd.Series:
 def read_ids(values: pd.Series) -> pd.Series:
     """Show ids as text; one that came as `17850.0` is the `17850` that it is where no gap is beside it."""
     text = read_text(values)
-    return text.str.replace(POINTED, r"\1", regex=True) if pointed(text) else text
+    if (found := _pointed(text)) is None:
+        return text
+    came = _arrow(text)
+    whole = pc.if_else(found, pc.utf8_slice_codeunits(came, 0, stop=-2), came)
+    return pd.Series(whole.to_pandas(types_mapper=NUMBERS.get).array, index=values.index)
 
 
 def pointed(values: pd.Series) -> int:
     """Count the texts that are whole numbers with `.0`."""
-    text = _arrow(values)
-    if text is None or not pc.any(pc.ends_with(text, ".0"), min_count=0).as_py():
-        return 0
-    return int(pc.sum(pc.match_substring_regex(text, POINTED)).as_py())
+    found = _pointed(values)
+    return 0 if found is None else int(pc.sum(found).as_py())
 
 
 def read_numbers(values: pd.Series) -> pd.Series:
@@ -116,6 +118,14 @@ def regular_times(values: pd.Series) -> pd.Series | None:
 def fast_zone(zone: ZoneInfo, times: pd.Series) -> ZoneInfo | str:
     """Name a zone in the way pandas computes with fastest; that way knows no clock change after 2037."""
     return zone if times.max() >= pd.Timestamp(LAST_YEAR, 1, 1, tz=times.dt.tz) else zone.key
+
+
+def _pointed(values: pd.Series) -> "pa.ChunkedArray | None":
+    """Say which texts are whole numbers with `.0`; None if it is none."""
+    text = _arrow(values)
+    if text is None or not pc.any(pc.ends_with(text, ".0"), min_count=0).as_py():
+        return None
+    return pc.match_substring_regex(text, POINTED)
 
 
 def _matching(values: pd.Series, pattern: str, kind: pa.DataType) -> pd.Series | None:
