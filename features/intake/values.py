@@ -16,6 +16,7 @@ CLOCK_WORDS: Final = ("now", "today")  # pandas reads them as times
 WHOLE: Final = r"^-?[0-9]{1,15}$"
 BEYOND: Final = r"[eE][+-]?[0-9]{4,}"  # an exponent that no number has: pandas 2.3 crashes on 1e2147483648
 POINTED: Final = r"^-?[0-9]+\.0$"  # a whole number as its writer had to hold it beside a gap
+BLANKS: Final = "[\\s\u00a0\u202f]"  # as people write between thousands, and before a currency's sign
 DECIMAL: Final = r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$"
 MARKED: Final = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"  # a time that says its own zone
 EARLIEST, LATEST = datetime(1678, 1, 1), datetime(2262, 1, 1)  # noqa: DTZ001 (about what pandas reads from text)
@@ -74,7 +75,7 @@ def read_written(values: pd.Series, *, decimal: str | None, symbol: str | None) 
     """
     if pd.api.types.is_numeric_dtype(values) or not (decimal or symbol):
         return read_numbers(values)
-    text = values.astype(ARROW_TEXT).str.replace(r"[\s\x{A0}\x{202F}]", "", regex=True)
+    text = values.astype(ARROW_TEXT).str.replace(BLANKS, "", regex=True)
     if symbol:
         text = text.str.replace(rf"^([-+(]?){re.escape(symbol)}|{re.escape(symbol)}(\)?)$", r"\1\2", regex=True)
     text = text.str.replace(r"^\((.+)\)$", r"-\1", regex=True)  # as accountants write what is below 0

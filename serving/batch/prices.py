@@ -103,9 +103,9 @@ def price(decider: Decider, claims: EveryClaim, left: Purse) -> Priced:
         return Priced(purse)
     sample = claims.every(-(-len(claims) // SAMPLE))
     share = len(sample) / len(claims)
-    by_chance = expected_spend(decider, sample, _at(purse, DEAREST)) / share
-    if by_chance > budget:
-        return Priced(purse, by_chance)
+    by_chance = expected_spend(decider, sample, _at(purse, DEAREST))
+    if by_chance > budget * share:
+        return Priced(purse, by_chance / share)
     return Priced(_raised(decider, sample, purse, budget * share))
 
 

@@ -106,6 +106,11 @@ def test_an_amount_is_the_same_however_people_write_it(cents, decimal, symbol, a
     assert round(float(value) * 100) == cents
 
 
+def test_blanks_of_every_kind_may_stand_in_an_amount():
+    text = pd.Series(["1 012,50 €", "1\u202f012,50\u00a0€"], dtype=ARROW_TEXT)
+    assert read_written(text, decimal=",", symbol="€").tolist() == [1012.5, 1012.5]
+
+
 @pytest.mark.parametrize("text", ["1,23.50", "12,50", "1.234.50", "$", "€5.00", "1,2345", "5.00 USD", ""])
 def test_what_is_grouped_otherwise_or_is_of_another_currency_is_no_number(text):
     assert read_written(pd.Series([text], dtype=ARROW_TEXT), decimal=".", symbol="$").isna().all()
