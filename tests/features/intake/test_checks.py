@@ -125,9 +125,7 @@ def test_a_share_of_bad_rows_above_the_limit_is_a_broken_export():
 def test_a_fault_that_the_mapping_may_have_says_what_the_mapping_can_say():
     (said,) = too_many("transactions", 10, [("amount is no money; occurred_at is no time", 9), ("else", 1)])
     assert "most often: amount is no money; occurred_at is no time; amounts are whole minor units" in said
-    assert said.endswith(
-        "unless the mapping says major_units; times are ISO 8601, unless the mapping says date_format)"
-    )
+    assert said.endswith("mapping says major_units; times are ISO 8601, unless the mapping says date_format)")
 
 
 def test_tables_that_are_not_the_contracts_and_tables_that_are_missing_are_both_named():

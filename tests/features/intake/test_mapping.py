@@ -71,15 +71,8 @@ def test_more_digits_than_the_currency_has_are_refused_and_a_product_is_rounded(
 
 def test_amounts_with_their_currencys_sign_and_groups_are_read_and_others_are_not():
     form = {"columns": {"amount": "net"}, "symbol": "$", "decimal": ".", "major_units": True}
-    came = ["$1,012.50", "-$3", "($4.25)", "1012.5", "€3.00", "12,50"]
-    assert _amounts(came, transactions=form)[0] == [
-        101250,
-        -300,
-        -425,
-        101250,
-        "unreadable: €3.00",
-        "unreadable: 12,50",
-    ]
+    values, _ = _amounts(["$1,012.50", "-$3", "($4.25)", "1012.5", "€3.00", "12,50"], transactions=form)
+    assert values == [101250, -300, -425, 101250, "unreadable: €3.00", "unreadable: 12,50"]
     german = {"columns": {"amount": "net"}, "decimal": ",", "major_units": True}
     assert _amounts(["1.012,50 ", "12.50"], transactions=german)[0] == [101250, "unreadable: 12.50"]
 
