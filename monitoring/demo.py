@@ -22,6 +22,7 @@ from features import complete_journey
 from features.errors import HoldfastError
 from features.home import Home
 from features.ingest import ingest_source, warehouse_sheet
+from features.layout import lay_out
 from features.programme import Programme, read_programme
 from features.schema import CONTROL
 from features.sheet import Progress, Sheet
@@ -69,7 +70,7 @@ class Round:
         """Print tables."""
         for sheet in sheets:
             self.console.print()
-            self.console.print(sheet.layout(self.console.width))
+            self.console.print(lay_out(sheet, self.console.width))
 
     def say(self, line: str) -> None:
         """Print one line."""

@@ -54,8 +54,10 @@ def working() -> Iterator[Callable[[str, int, int], None]]:
 
 def show(sheet: "Sheet") -> None:
     """Print a table."""
+    from features.layout import lay_out
+
     out.print()
-    out.print(sheet.layout(out.width))
+    out.print(lay_out(sheet, out.width))
 
 
 def say(line: str) -> None:

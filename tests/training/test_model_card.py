@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from features.home import Home
+from features.layout import lay_out
 from features.programme import Programme
 from features.saying import saying
 from training.judging.tables import CHURN_METRICS, VALUE_METRICS
@@ -27,7 +28,7 @@ SHARE = re.compile(r"^\d+%$")
 
 def printed(sheet, width=250):
     console = Console(file=io.StringIO(), width=width)
-    console.print(sheet.layout(width))
+    console.print(lay_out(sheet, width))
     return console.file.getvalue()
 
 

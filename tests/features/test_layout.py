@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
+from features.layout import lay_out
 from features.sheet import Sheet
 
 BESIDE = "0.090 [0.078, 0.103]"
@@ -22,7 +23,7 @@ REFUSED = Sheet(
 
 def printed(sheet, width):
     console = Console(file=io.StringIO(), width=width)
-    console.print(sheet.layout(console.width))
+    console.print(lay_out(sheet, console.width))
     return console.file.getvalue()
 
 
