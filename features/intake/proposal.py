@@ -10,6 +10,7 @@ import pandas as pd
 
 from features.errors import NotFoundError
 from features.intake.checks import CURRENCY
+from features.intake.conform import OWN_IDS
 from features.intake.look import (
     LOOKED_AT,
     SUFFIXES,
@@ -110,12 +111,14 @@ def _table(table: Table, look: Look) -> Iterator[str]:
         share = look.frame[found["member_id"]].isna().mean()
         yield f"guests = true  # {share:.0%} of the rows have no {_shown(found['member_id'])}: set aside, not bad"
     yield from _units(table, look.frame, found)
-    yield from _dates(table, look.frame, found)
+    formats = _formats(table, look.frame, found)
+    yield from _dates(formats)
     yield from ("", f"[{table.name}.columns]")
     product = line_product(look.frame)
     for column in table.columns:
         if column.name in found:
-            yield _given(column, look.frame[found[column.name]], alone)
+            source = found[column.name]
+            yield _given(column, _times(look.frame[source], formats.get(source, [])), alone)
         elif column.name == "amount" and product:
             yield f"amount = {_toml(product)}  # no total of a line: its number times its price"
         elif column.required:
@@ -128,7 +131,7 @@ def _table(table: Table, look: Look) -> Iterator[str]:
 
 
 def _lacking(column: Column) -> str:
-    if column.name in {"transaction_id", "event_id", "contact_id"}:
+    if column.name in OWN_IDS.values():
         return f'{column.name} = "{ROW_HASH}"  # nothing is like it: made from each row'
     if column.name == "joined_at":
         return f'{column.name} = "{FIRST_TRANSACTION}"  # nothing is like it'
@@ -138,7 +141,7 @@ def _lacking(column: Column) -> str:
 
 def _given(column: Column, values: pd.Series, alone: Mapping[str, str]) -> str:
     where = source = str(values.name)
-    why = f"{_why(column, source, alone)}; {_range(_times(values) if column.kind == 'time' else values)}"
+    why = f"{_why(column, source, alone)}; {_range(values)}"
     if column.name == "treatment" and values.isna().any():
         where, why = f"{source} else '{CONTROL}'", f"{why}: they were sent nothing"
     return f"{column.name} = {_toml(where)}  # {why}"
@@ -157,21 +160,25 @@ def _units(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Itera
     cents = [name for name in money + prices if (numbers(frame[name]).dropna() % 1 != 0).any()]
     if cents:
         yield f"major_units = true  # {_shown(', '.join(cents))} has values such as {_fraction(frame[cents[0]])}"
-    elif not money and any(c.kind == "money" and c.name in table.needed for c in table.columns) and not prices:
-        yield "# major_units = true  # amounts are cents, unless you say"
     elif money:
         yield f"# major_units = true  # {_shown(', '.join(money))} has no fractions: cents, unless you say"
+    elif not prices and any(c.kind == "money" and c.name in table.needed for c in table.columns):
+        yield "# major_units = true  # amounts are cents, unless you say"
 
 
-def _dates(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> Iterator[str]:
-    sources = [found[column.name] for column in table.columns if column.kind == "time" and column.name in found]
-    fits = {source: date_formats(frame[source]) for source in sources}
-    told = {source: forms for source, forms in fits.items() if forms and forms != ["ISO8601"]}
+def _formats(table: Table, frame: pd.DataFrame, found: Mapping[str, str]) -> dict[str, list[str]]:
+    """Give the formats that fit each column of times."""
+    times = [found[column.name] for column in table.columns if column.kind == "time" and column.name in found]
+    return {source: date_formats(frame[source]) for source in times}
+
+
+def _dates(formats: Mapping[str, list[str]]) -> Iterator[str]:
+    told = {source: fits for source, fits in formats.items() if fits and fits != ["ISO8601"]}
     if told:
-        source, forms = min(told.items(), key=lambda one: len(one[1]))  # one above the twelfth decides for the others
-        sure = len(forms) == 1
-        rest = "" if sure else f"; {' and '.join(forms[1:])} fits as well: decide, and take the # away"
-        yield f"{'' if sure else '# '}date_format = {_toml(forms[0])}  # of {_shown(source)}{rest}"
+        source, fits = min(told.items(), key=lambda one: len(one[1]))  # one above the twelfth decides for the others
+        sure = len(fits) == 1
+        rest = "" if sure else f"; {' and '.join(fits[1:])} fits as well: decide, and take the # away"
+        yield f"{'' if sure else '# '}date_format = {_toml(fits[0])}  # of {_shown(source)}{rest}"
 
 
 def _why(column: Column, source: str, alone: Mapping[str, str]) -> str:
@@ -180,9 +187,8 @@ def _why(column: Column, source: str, alone: Mapping[str, str]) -> str:
     return "the contract's own name" if column.name == source else "by its name and its values"
 
 
-def _times(values: pd.Series) -> pd.Series:
+def _times(values: pd.Series, fits: list[str]) -> pd.Series:
     """Read times that sort otherwise than their letters do, if their format is beyond doubt; leave others alone."""
-    fits = date_formats(values)
     if len(fits) != 1 or fits == ["ISO8601"]:
         return values
     return pd.to_datetime(values, errors="coerce", format=fits[0])
