@@ -180,9 +180,10 @@ def is_named(table: Table, look: Look) -> bool:
     return any(word in look.path.stem.lower() for word in STEMS[table.name].split())
 
 
-def is_currency(column: str) -> bool:
-    """Say whether a column says in which currency a row's amounts are."""
-    return _plain(column) in {"currency", "currencycode"}
+def is_currency(values: pd.Series) -> bool:
+    """Say whether a column says in which currency a row's amounts are, by its name and its values."""
+    known = values.dropna().astype("string").str.strip()
+    return _plain(str(values.name)) in {"currency", "currencycode"} and bool(known.str.fullmatch("[A-Za-z]{3}").all())
 
 
 def match_columns(table: Table, frame: pd.DataFrame) -> dict[str, str]:

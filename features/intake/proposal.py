@@ -74,11 +74,12 @@ def _head(looks: list[Look], chosen: Mapping[str, Look]) -> Iterator[str]:
 
 def _currency(chosen: Mapping[str, Look]) -> str:
     """Name the currency that all rows looked at say, if one of the columns is called so."""
-    columns = [look.frame[name] for look in chosen.values() for name in look.frame.columns if is_currency(str(name))]
-    said = {str(word).strip().upper() for values in columns for word in values.dropna().unique()}
-    if len(said) != 1:
-        return '# currency = "USD"            # not in the files: say yours'
-    return f"currency = {_toml(said.pop())}  # of every row looked at"
+    columns = [look.frame[name] for look in chosen.values() for name in look.frame.columns]
+    said = {word.strip().upper() for values in columns if is_currency(values) for word in values.dropna().unique()}
+    if len(said) == 1:
+        return f"currency = {_toml(said.pop())}  # of every row looked at"
+    why = f"the files say {', '.join(sorted(said))}" if said else "not in the files"
+    return f'# currency = "USD"            # {why}: say yours'
 
 
 def _missed(look: Look, chosen: Mapping[str, Look]) -> Iterator[str]:
@@ -124,7 +125,7 @@ def _table(table: Table, look: Look) -> Iterator[str]:
         elif column.required:
             yield _lacking(column)
     for source in map(str, look.frame.columns):
-        if is_currency(source) and CURRENCY not in {source, *table.known}:
+        if is_currency(look.frame[source]) and CURRENCY not in {source, *table.known}:
             yield f"{CURRENCY} = {_toml(source)}  # a row in another is bad; {_range(look.frame[source])}"
         elif source not in found.values():
             yield f"# {_shown(source)}: kept as it is; {_range(look.frame[source])}"

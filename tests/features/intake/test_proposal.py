@@ -180,9 +180,6 @@ def test_lines_of_a_shop_without_totals_become_a_product(tmp_path):
     assert "quantity" not in values["columns"]  # the contract's is never negative
 
 
-HOSTILE = ['a"b', "a\\nb", "x = 1", "# no", "'''", "ü\u2028", "\u202e", "[members]", "a\tb"]
-
-
 def test_what_a_till_exports_is_read_with_its_signs_its_groups_and_its_short_years(tmp_path):
     rows = 'aX1,C1,01/25/24,"$1,012.50","$1,011.50"\naX2,C2,02/03/24,($12.50),$12.50\n'
     (tmp_path / "till.csv").write_text(f"Transaction ID,Customer ID,Date,Gross Sales,Net Sales\n{rows}")
@@ -206,8 +203,16 @@ def test_what_a_web_shop_exports_says_its_currency_and_knows_customers_by_their_
         f"Name,Email,Currency,Total,Created at\n{first}\n{second.replace('usd', 'eur')}"
     )
     assert '# currency = "USD" ' in propose(tmp_path)
+    assert "the files say EUR, USD: say yours" in propose(tmp_path)
     with pytest.raises(ContractError, match="currency is EUR, the programme's is USD"):
         bring(Home(tmp_path / "home"), Source(folder=tmp_path), read_mapping(tmp_path / "mapping.toml"))
+
+
+def test_a_currency_that_is_no_code_is_not_proposed(shop):
+    (shop / "orders.csv").write_text("order_id,customer_no,date,total,currency code\nA-1,0001,2024-02-25,1,US Dollar\n")
+    text = propose(shop)
+    assert "not in the files: say yours" in text
+    assert "# currency code: kept as it is; US Dollar to US Dollar" in text
 
 
 @pytest.mark.parametrize(
@@ -226,6 +231,9 @@ def test_what_a_web_shop_exports_says_its_currency_and_knows_customers_by_their_
 def test_how_numbers_are_written_is_told_where_they_tell_it(tmp_path, came, form):
     pd.DataFrame({"member_id": "m1", "x": came}).to_csv(tmp_path / "some.csv", index=False)
     assert look_at(tmp_path / "some.csv").form == form
+
+
+HOSTILE = ['a"b', "a\\nb", "x = 1", "# no", "'''", "ü\u2028", "\u202e", "[members]", "a\tb"]
 
 
 def test_names_that_try_to_break_the_file_do_not(tmp_path):
