@@ -122,6 +122,8 @@ def curve(claims: Claims, left: Purse, points: int) -> Curve:
 
 
 def _raised(decider: Decider, sample: Claims, purse: Purse, budget: float) -> Purse:
+    """Raise the price of money until the sample's expected spending fits its budget, as it does at the dearest."""
+
     def fits(price: float) -> bool:
         return expected_spend(decider, sample, _at(purse, price)) <= budget
 
