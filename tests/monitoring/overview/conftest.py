@@ -186,7 +186,9 @@ def browser(tmp_path_factory):
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             lines = (re.search("listening on (ws://.*)", line) for line in process.stderr)
-            with connect(next(found[1] for found in lines if found), max_size=None, proxy=None) as socket:
+            address = next(found[1] for found in lines if found)
+            # pings would draw from the module random, in a thread: Hypothesis takes that for a strategy's drawing
+            with connect(address, max_size=None, proxy=None, ping_interval=None) as socket:
                 yield Browser(socket)
         finally:
             process.kill()
