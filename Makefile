@@ -13,7 +13,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := passive
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run demo test lint docs bench bench-serving bench-cluster results chaos lock clean
+.PHONY: help run demo test test-long lint docs bench bench-serving bench-cluster results chaos lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -25,10 +25,15 @@ demo: .venv/ready ## the same, but it ends instead of serving
 	@$(BIN)/holdfast demo
 
 # A process a core: threads beside them wait for one another, and a small training takes twice as long.
-test: export OMP_NUM_THREADS := 1
-test: export OPENBLAS_NUM_THREADS := 1
-test: .venv/ready .venv/spark .venv/objects .venv/client/ready ## every test
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 5
+test test-long: export OMP_NUM_THREADS := 1
+test test-long: export OPENBLAS_NUM_THREADS := 1
+PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 5
+
+test: .venv/ready .venv/objects .venv/client/ready ## every test but the long ones
+	$(PYTEST) -m "not long"
+
+test-long: .venv/ready .venv/spark ## the long ones: the demonstration, notebooks, worlds lived through, Spark
+	$(PYTEST) -m long
 
 lint: .venv/ready ## ruff, the type checker, the direction of imports
 	$(BIN)/ruff check .

@@ -344,11 +344,11 @@ def few_rounds():
         yield
 
 
-LONG = {"test_train.py", "test_snapshots.py", "test_inputs.py", "test_parity.py", "test_drift.py", "test_live.py"}
-LONG |= {"test_add.py", "test_simulation.py", "test_beside.py"}  # and those of this folder, which take the loop whole
+FIRST = {"test_train.py", "test_snapshots.py", "test_inputs.py", "test_parity.py", "test_drift.py", "test_live.py"}
+FIRST |= {"test_add.py", "test_simulation.py", "test_beside.py"}  # and those of this folder, which take the loop whole
 
 
 @pytest.hookimpl(trylast=True)  # after they were shuffled
 def pytest_collection_modifyitems(items):
     """Begin with the files that take half a minute and more: one that comes last leaves the other cores idle."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent and item.path.name not in LONG)
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent and item.path.name not in FIRST)

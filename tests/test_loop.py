@@ -24,6 +24,7 @@ from tests.typist import Typist
 from training.artifacts import open_release
 from training.releases.ledger import champion_id
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 
 # Every connection a Python process makes is written down and refused unless it stays on this machine.

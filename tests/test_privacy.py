@@ -28,8 +28,9 @@ from serving.keys import Keyring
 from serving.service import open_desk
 from tests.features.privacy.conftest import unpacked
 
-# MLflow, about its own types, when its `pyfunc` is imported
 pytestmark = [
+    pytest.mark.long,
+    # MLflow, about its own types, when its `pyfunc` is imported
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
     pytest.mark.usefixtures("few_rounds"),
 ]

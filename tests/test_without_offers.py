@@ -19,8 +19,9 @@ from holdfast import app, quiet_dependencies
 from training.releases.ledger import champion_id
 from training.releases.manifest import read_manifest
 
-# MLflow, about its own types, when its `pyfunc` is imported
 pytestmark = [
+    pytest.mark.long,
+    # MLflow, about its own types, when its `pyfunc` is imported
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
     pytest.mark.usefixtures("few_rounds"),
 ]

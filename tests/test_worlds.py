@@ -23,8 +23,11 @@ from serving.record import Request, open_file, record
 from training.artifacts import load_release
 from training.releases.ledger import champion_id
 
-# MLflow, about its own types, when its `pyfunc` is imported
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+pytestmark = [
+    pytest.mark.long,
+    # MLflow, about its own types, when its `pyfunc` is imported
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+]
 MEMBERS = 2000
 OWN = {  # what a company calls its files and its columns
     "members": ("customers", {"member_id": "CustomerID", "joined_at": "SignupDate"}),

@@ -30,9 +30,12 @@ from training.metrics import auc
 from training.releases.names import last_trained
 from training.spark import boost_file, boost_on_spark
 
-pytestmark = pytest.mark.filterwarnings(  # Spark's own sockets, from which it reads what was collected
-    "ignore:unclosed <socket:ResourceWarning", "ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings(  # Spark's own sockets, from which it reads what was collected
+        "ignore:unclosed <socket:ResourceWarning", "ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 SETTINGS = """
 timezone = "America/New_York"
 margin_rate = 0.3

@@ -20,9 +20,12 @@ from serving.batch.plan import Request, plan_batch
 from serving.batch.run import decide_batch
 from serving.batch.turns import Turns
 
-pytestmark = pytest.mark.filterwarnings(  # Spark's own, from which it reads what was collected
-    "ignore:unclosed <socket:ResourceWarning", "ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings(  # Spark's own, from which it reads what was collected
+        "ignore:unclosed <socket:ResourceWarning", "ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 
 

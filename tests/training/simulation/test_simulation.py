@@ -25,6 +25,7 @@ from training.simulation.loop import BEST_FIXED, CEILING, LOOP, NO_CONTACT, ORAC
 from training.simulation.plan import WAVES, alike, make_flight, parse_budget, parse_drift, read_offers
 from training.simulation.rivals import Wave, within_budget
 
+pytestmark = pytest.mark.long
 ROUNDS = 2
 CLOSE = 1e-9
 
