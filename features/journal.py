@@ -88,6 +88,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = TRUNCATE")
         self._db.execute("PRAGMA synchronous = FULL")
@@ -135,12 +136,16 @@ class Journal:
         with self._writing() as db:
             ids = json.dumps(list(member_ids))
             query = "DELETE FROM entries WHERE member_id IN (SELECT value FROM json_each(?))"
-            return db.execute(query, (ids,)).rowcount
+            gone = db.execute(query, (ids,)).rowcount
+        self._forget()
+        return gone
 
     def let_go(self, *, before: datetime) -> int:
         """Delete the entries that were known before a time, and say how many there were."""
         with self._writing() as db:
-            return db.execute("DELETE FROM entries WHERE known_at < ?", (microseconds(before),)).rowcount
+            gone = db.execute("DELETE FROM entries WHERE known_at < ?", (microseconds(before),)).rowcount
+        self._forget()
+        return gone
 
     def count(self, *, before: datetime) -> int:
         """Count the entries that were known before a time."""
@@ -198,6 +203,13 @@ class Journal:
                 yield self._db
         except sqlite3.Error as error:
             raise UnwrittenError(f"the journal of live rows did not take an entry ({error}); send it again") from error
+
+    def _forget(self) -> None:
+        """Write the file anew: rows that were moved between pages still stand where they were; see `features.gaps`."""
+        try:
+            self._db.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise UnwrittenError(f"what is gone is still in {self._path} ({error}); erase it again") from error
 
 
 @contextmanager

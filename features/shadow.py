@@ -110,7 +110,9 @@ class ShadowFile:
         """Delete members' rows, and say how many there were."""
         with self.writing():
             query = "DELETE FROM shadows WHERE member_id IN (SELECT value FROM json_each(?))"
-            return self._db.execute(query, (json.dumps(list(member_ids)),)).rowcount
+            gone = self._db.execute(query, (json.dumps(list(member_ids)),)).rowcount
+        self._db.execute("VACUUM")  # rows that were moved still stand where they were; see `features.gaps`
+        return gone
 
     def members(self) -> Iterator[list[str]]:
         """Name whom rows are about, some at a time."""
@@ -127,7 +129,9 @@ class ShadowFile:
     def let_go(self, *, before: datetime) -> int:
         """Delete the rows of decisions that were taken before a time, and say how many there were."""
         with self.writing():
-            return self._db.execute("DELETE FROM shadows WHERE decided_at < ?", (text(before),)).rowcount
+            gone = self._db.execute("DELETE FROM shadows WHERE decided_at < ?", (text(before),)).rowcount
+        self._db.execute("VACUUM")
+        return gone
 
     def of_members(self, member_ids: Collection[str]) -> list[ShadowRow]:
         """Read members' rows."""

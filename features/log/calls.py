@@ -143,6 +143,10 @@ class Kept(Protocol):
         """Let go of what has stood for long enough."""
         ...
 
+    def overwrite_gaps(self) -> Future[int]:
+        """Overwrite what the file still holds of rows that are gone."""
+        ...
+
     def pending_erasures(self) -> list[Erasure]:
         """Give the erasures that began and did not end."""
         ...

@@ -6,6 +6,7 @@ out; readers open the file read-only and never wait for the writer.
 
 import contextlib
 import fcntl
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -15,11 +16,15 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TextIO
 
 from features.errors import ContractError, UnwrittenError
+from features.gaps import Gaps
 from features.log.agreement import Agreement, PartedError
+
+logger: Final = logging.getLogger("holdfast")
 
 GROUP: Final = 256  # entries that share one flush of the disk at most
 READER_MS: Final = 100  # that a reader may keep the writer from emptying the write-ahead log
 BUSY_MS: Final = 5_000  # for everything else, as the library has it
+TRIES: Final = 50  # of READER_MS each, to find nobody reading
 
 Write = Callable[[sqlite3.Connection], Any]
 _Job = tuple[Write, Callable[[], None] | None, "Future[Any]"]
@@ -60,9 +65,10 @@ class Commits:
     agreement : with other instances, each of which has to know of a group before it is acknowledged
     """
 
-    def __init__(self, db: sqlite3.Connection, agreement: Agreement | None = None) -> None:
-        self._db, self._agreement = db, agreement
+    def __init__(self, db: sqlite3.Connection, path: Path, agreement: Agreement | None = None) -> None:
+        self._db, self._path, self._agreement = db, path, agreement
         self._wiping = False  # what was erased still stands in the write-ahead log
+        self._heard = False  # of erasures elsewhere, after which gaps still have to be overwritten
         self._entering = threading.Lock()
         self._closed = False
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -93,14 +99,33 @@ class Commits:
             self._jobs.put((write, then, stored))
         return stored
 
-    def wipe(self, write: Write) -> "Future[Any]":
+    def wipe(self, write: Write, then: Callable[[], None] | None = None) -> "Future[Any]":
         """Hand in what removes rows: the write-ahead log, where they still stand, is emptied before it is done."""
 
         def wipe(db: sqlite3.Connection) -> Any:  # noqa: ANN401 (what the entry's future gives)
             self._wiping = True
             return write(db)
 
-        return self.submit(wipe)
+        return self.submit(wipe, then)
+
+    def overwrite_gaps(self) -> "Future[int]":
+        """Overwrite what the file's pages still hold of rows that are gone; the future says in how many of them.
+
+        Entries are written while the pages are looked through, and wait while the gaps are overwritten.
+        """
+        done: Future[int] = Future()
+
+        def work() -> None:
+            try:
+                self._alone(lambda: None)  # what is gone is so from the file, and not only from the log before it
+                with Gaps(self._path) as gaps:
+                    self._alone(gaps.overwrite)
+                    done.set_result(gaps.found)
+            except BaseException as error:  # noqa: BLE001 (somebody waits)
+                done.set_exception(error)
+
+        threading.Thread(target=work, name="log-gaps", daemon=True).start()
+        return done
 
     def close(self) -> None:
         """Take nothing more, and write what waits."""
@@ -136,6 +161,28 @@ class Commits:
             if then:
                 then()
             stored.set_result(result)
+        if self._heard and not self._wiping:
+            self._heard = False
+            self.overwrite_gaps().add_done_callback(_warn)
+
+    def _alone(self, work: Callable[[], None]) -> None:
+        """Have something done to the file: nobody writes, the write-ahead log is empty, no page is remembered after."""
+        for _ in range(TRIES):
+            done: Future[bool] = Future()
+
+            def then(done: "Future[bool]" = done) -> None:
+                try:
+                    if alone := not self._wiping:
+                        work()
+                        self._db.execute("PRAGMA shrink_memory")
+                    done.set_result(alone)
+                except BaseException as error:  # noqa: BLE001 (the writer goes on)
+                    done.set_exception(error)
+
+            self.wipe(lambda _: None, then).result()
+            if done.result():
+                return
+        raise UnwrittenError(f"{self._path} is being read all the time; what is gone is still in gaps of its pages")
 
     def _empty(self) -> None:
         """Empty the write-ahead log; where somebody reads what is to go, after the next group.
@@ -155,7 +202,8 @@ class Commits:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             if self._agreement:
-                self._wiping |= self._agreement.begin()
+                self._heard |= self._agreement.begin()
+                self._wiping |= self._heard
             results = [_attempt(self._db, write) for write, *_ in group]
             if self._agreement:
                 agreed = self._agreement.end()
@@ -170,6 +218,11 @@ class Commits:
             kind = AgreedError if agreed else UnwrittenError
             results = [kind(f"the decision log did not take an entry ({error}); send it again")] * len(group)
         return results
+
+
+def _warn(done: "Future[int]") -> None:
+    if error := done.exception():
+        logger.warning("of who was erased elsewhere something is left until the next erasure: %s", error)
 
 
 def _attempt(db: sqlite3.Connection, write: Write) -> Any:  # noqa: ANN401 (what the entry's future gives)

@@ -205,6 +205,10 @@ class SharedLog:
         """Let go of what has stood for long enough; the future says how much of it was there still."""
         return self._later("let_go", leaving=leaving, now=now)
 
+    def overwrite_gaps(self) -> "Future[int]":
+        """Overwrite what the file still holds of rows that are gone; the future says in how many pages."""
+        return self._later("overwrite_gaps")
+
     def pending_erasures(self) -> list[Erasure]:
         """Give the erasures that began and did not end."""
         found: list[Erasure] = self._now("pending_erasures")

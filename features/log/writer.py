@@ -62,7 +62,7 @@ class DecisionLog:
         self._book = Book(storing.spending_so_far(self._reader), shared=terms is not None)
         self._book.hear((), elsewhere.totals_elsewhere(self._reader))
         self._register = Register(self._reader, self._marks)
-        self._commits = Commits(self._db, self._agreement)
+        self._commits = Commits(self._db, path, self._agreement)
         if self._agreement:
             self._agreement.start(self._hear, partial(self._commits.submit, _nothing))
 
@@ -294,6 +294,10 @@ class DecisionLog:
     def let_go(self, leaving: Leaving, *, now: datetime) -> "Future[dict[str, int]]":
         """Let go of what has stood for long enough; the future says how much of it was there still."""
         return self._wipe(lambda db, eraser: let_go(db, eraser, leaving), now)
+
+    def overwrite_gaps(self) -> "Future[int]":
+        """Overwrite what SQLite keeps of rows that are gone; the future says in how many pages. See `features.gaps`."""
+        return self._commits.overwrite_gaps()
 
     def pending_erasures(self) -> list[Erasure]:
         """Give the erasures that began and did not end."""

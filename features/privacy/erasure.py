@@ -143,10 +143,13 @@ def _finish(home: Home, erasure: Erasure, *, log: Log, store: OnlineStore, now: 
     sweep(home.root)
     for table, count in _from_log(home, erasure, log=log, now=now).items():
         removed[f"log.{table}"] += count
+    log.overwrite_gaps().result()
     marks = Marks(home.decisions)
     counts = {place: count for place, count in sorted(removed.items()) if count}
     receipt = Receipt(erasure.receipt_id, now.isoformat(), tuple(map(marks.of, erasure.member_ids)), counts)
-    return _receipt(log.end_erasure(erasure.receipt_id, asdict(receipt), now=now).result())
+    kept = log.end_erasure(erasure.receipt_id, asdict(receipt), now=now).result()
+    log.overwrite_gaps().result()  # now of whom to erase, too
+    return _receipt(kept)
 
 
 def _receipt(kept: dict[str, Any]) -> Receipt:

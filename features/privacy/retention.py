@@ -83,6 +83,7 @@ def let_go(home: Home, ends: Ends, *, log: Log) -> dict[str, int]:
     for report in _old_reports(home, ends):
         report.unlink(missing_ok=True)
         gone["reports"] += 1
+    log.overwrite_gaps().result()
     return dict(gone)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from features.errors import NotFoundError, UnwrittenError
 from features.files import changing
+from features.gaps import Gaps
 from features.stores.packed import Batch, Row, Schema, Vectors, text, vectors
 from features.transaction import transaction
 
@@ -119,10 +120,12 @@ class SqliteTable:
             self._reader = None
 
     def _wipe(self) -> None:
-        """Empty the write-ahead log, where rows still stand, as soon as nobody reads them."""
+        """Empty the write-ahead log, where rows still stand, as soon as nobody reads them; and the gaps of pages."""
         with self._alone() as db:
             for _ in range(_TRIES):
                 if not db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    with Gaps(self.path) as gaps:
+                        gaps.overwrite()
                     return
         raise UnwrittenError(
             f"{self.path} is being read all the time; what was erased goes from the disk the next time"

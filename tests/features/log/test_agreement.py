@@ -15,6 +15,7 @@ from features.log import agreement
 from features.log.drain import drain
 from features.log.ledger import Terms
 from tests.chaos.proxy import Proxy
+from tests.features.test_gaps import GONE, come, named_in
 
 NOW = datetime(2017, 12, 1, tzinfo=UTC)
 PATIENT = 10.0  # seconds: a busy machine is no fault
@@ -129,6 +130,19 @@ def test_who_is_erased_at_one_instance_is_erased_at_the_other(two, decision):
     assert other.erased(["m1", "d1", "m2"]) == [True, True, False]
     assert other.answer("m1-key").body == b'{"decisions":[]}'
     assert other.record(Outcome("o1", "d1", None, "purchase", NOW, 5), now=NOW).result() is False
+
+
+def test_nor_does_the_file_of_the_other_hold_anything_of_them(two, tmp_path):
+    one, other = two
+    for member_id in come():
+        stored = one.prefer(Preference(member_id, personalisation=False), now=NOW)
+    stored.result()
+    until(lambda: all(other.opted_out(GONE)))
+    erasure = Erasure("r", GONE)
+    one.begin_erasure(erasure, now=NOW).result()
+    one.erase(erasure, Traces(), now=NOW).result()
+    until(lambda: other.erased(GONE[:1]) == [True])
+    until(lambda: named_in(tmp_path / "other") == [])
 
 
 def test_outcomes_prices_and_catalogues_are_those_of_all(two):
