@@ -32,7 +32,7 @@ PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --duration
 test: .venv/ready .venv/objects .venv/client/ready ## every test but the long ones
 	$(PYTEST) -m "not long"
 
-test-long: .venv/ready .venv/spark ## the long ones: the demonstration, notebooks, worlds lived through, Spark
+test-long: .venv/ready .venv/spark ## the long ones: the demonstration, notebooks, worlds lived through, load, Spark
 	$(PYTEST) -m long
 
 lint: .venv/ready ## ruff, the type checker, the direction of imports

@@ -19,6 +19,7 @@ from features.decisions import SharedLog, read_decisions
 from features.store import open_store
 from serving.replay import replay
 
+pytestmark = pytest.mark.long
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)  # of the snapshot
 BUDGET, STOCK, REST_DAYS = 6_000, 60, 7
 SETTINGS = f"""
