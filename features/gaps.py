@@ -8,6 +8,7 @@ file anew while every writer waits; to overwrite the gaps, which SQLite never re
 A process that closes a file loses whatever locks SQLite holds on it there (POSIX has it so): this is one of its own.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -54,8 +55,9 @@ class Gaps:
         Whoever writes next must have read no page before: SQLite keeps pages as they were.
         """
         assert self._process.stdin is not None  # noqa: S101 (it is a pipe)
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # what it ended with is told
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         self._told()
 
     def close(self) -> None:

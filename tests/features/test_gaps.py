@@ -72,6 +72,16 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path):
         Gaps(tmp_path / "empty.db")
 
 
+def test_a_process_that_is_killed_meanwhile_is_told(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "some.db")) as db:
+        db.execute("CREATE TABLE names (name TEXT)")
+    with Gaps(tmp_path / "some.db") as gaps:
+        gaps._process.kill()
+        gaps._process.wait()
+        with pytest.raises(UnwrittenError, match=r"some\.db still holds what was deleted"):
+            gaps.overwrite()
+
+
 @pytest.fixture
 def log(tmp_path):
     with DecisionLog(tmp_path / "decisions.db") as log:
