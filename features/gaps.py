@@ -21,7 +21,6 @@ from features.errors import UnwrittenError
 HEAD: Final = 100  # bytes in front of the first page, whose rows are the tables' names
 LISTED_AT: Final = {2: 12, 5: 12, 10: 8, 13: 8}  # by a page's first byte, where its list of cells begins
 OVERFLOWING: Final = 1 << 25  # pages: from here on the first byte of others may be such a number as well
-DONE: Final = "done"
 
 
 class Gaps:
@@ -85,7 +84,7 @@ def main(path: str) -> None:
             if gap := _gap(_read(file, page, size), usable):
                 os.pwrite(file.fileno(), bytes(len(gap)), page * size + gap.start)
         os.fsync(file.fileno())
-        print(DONE, flush=True)  # noqa: T201 (the parent reads it)
+        print("done", flush=True)  # noqa: T201 (the parent reads it)
 
 
 def _shape(file: BinaryIO) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 from features.errors import UnwrittenError
 from features.schema import TABLES
 from features.stores.packed import microseconds
-from features.transaction import transaction
+from features.transaction import delete_whole, transaction
 
 OWN_ID: Final = {"transactions": "transaction_id", "events": "event_id"}  # the tables that are taken live
 OCCURRED: Final = "occurred_at"
@@ -88,7 +88,6 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
         self._db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = TRUNCATE")
         self._db.execute("PRAGMA synchronous = FULL")
@@ -133,19 +132,12 @@ class Journal:
 
     def erase(self, member_ids: Iterable[str]) -> int:
         """Delete the entries of members, and say how many there were."""
-        with self._writing() as db:
-            ids = json.dumps(list(member_ids))
-            query = "DELETE FROM entries WHERE member_id IN (SELECT value FROM json_each(?))"
-            gone = db.execute(query, (ids,)).rowcount
-        self._forget()
-        return gone
+        command = "DELETE FROM entries WHERE member_id IN (SELECT value FROM json_each(?))"
+        return self._delete(command, json.dumps(list(member_ids)))
 
     def let_go(self, *, before: datetime) -> int:
         """Delete the entries that were known before a time, and say how many there were."""
-        with self._writing() as db:
-            gone = db.execute("DELETE FROM entries WHERE known_at < ?", (microseconds(before),)).rowcount
-        self._forget()
-        return gone
+        return self._delete("DELETE FROM entries WHERE known_at < ?", microseconds(before))
 
     def count(self, *, before: datetime) -> int:
         """Count the entries that were known before a time."""
@@ -204,12 +196,11 @@ class Journal:
         except sqlite3.Error as error:
             raise UnwrittenError(f"the journal of live rows did not take an entry ({error}); send it again") from error
 
-    def _forget(self) -> None:
-        """Write the file anew: rows that were moved between pages still stand where they were; see `features.gaps`."""
+    def _delete(self, command: str, value: str | int) -> int:
         try:
-            self._db.execute("VACUUM")
+            return delete_whole(self._db, command, (value,))
         except sqlite3.Error as error:
-            raise UnwrittenError(f"what is gone is still in {self._path} ({error}); erase it again") from error
+            raise UnwrittenError(f"the journal of live rows still holds what is to go ({error}); try again") from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from features.errors import CorruptError
 from features.log.rows import text
-from features.transaction import transaction
+from features.transaction import delete_whole, transaction
 
 FORMAT: Final = 1
 MOST: Final = 1_000_000  # rows; about 300 bytes each
@@ -108,11 +108,8 @@ class ShadowFile:
 
     def erase(self, member_ids: Collection[str]) -> int:
         """Delete members' rows, and say how many there were."""
-        with self.writing():
-            query = "DELETE FROM shadows WHERE member_id IN (SELECT value FROM json_each(?))"
-            gone = self._db.execute(query, (json.dumps(list(member_ids)),)).rowcount
-        self._db.execute("VACUUM")  # rows that were moved still stand where they were; see `features.gaps`
-        return gone
+        command = "DELETE FROM shadows WHERE member_id IN (SELECT value FROM json_each(?))"
+        return delete_whole(self._db, command, (json.dumps(list(member_ids)),))
 
     def members(self) -> Iterator[list[str]]:
         """Name whom rows are about, some at a time."""
@@ -128,10 +125,7 @@ class ShadowFile:
 
     def let_go(self, *, before: datetime) -> int:
         """Delete the rows of decisions that were taken before a time, and say how many there were."""
-        with self.writing():
-            gone = self._db.execute("DELETE FROM shadows WHERE decided_at < ?", (text(before),)).rowcount
-        self._db.execute("VACUUM")
-        return gone
+        return delete_whole(self._db, "DELETE FROM shadows WHERE decided_at < ?", (text(before),))
 
     def of_members(self, member_ids: Collection[str]) -> list[ShadowRow]:
         """Read members' rows."""

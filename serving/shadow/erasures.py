@@ -53,9 +53,11 @@ class Erasures:
 
     def _erase(self, marks: frozenset[str], stopping: threading.Event) -> None:
         with ShadowFile(self._path) as file:
+            erased: list[str] = []
             for members in file.members():
                 began = time.monotonic()
-                if erased := self._trail.among(members, marks):
-                    file.erase(erased)
+                erased += self._trail.among(members, marks)
                 if stopping.wait(REST * (time.monotonic() - began)):
                     return
+            if erased:  # together, as the file is written anew
+                file.erase(erased)
